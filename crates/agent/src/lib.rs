@@ -1,0 +1,1 @@
+//! Node agent: observes the host, stages images, applies configuration, verifies, reports.

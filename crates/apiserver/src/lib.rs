@@ -1,0 +1,1 @@
+//! Kubernetes-compatible API for one machine: CRDs, list and watch, patch, storage.

@@ -1,0 +1,1 @@
+//! Containerfile to OCI image; the only crate that executes RUN.

@@ -1,0 +1,3 @@
+//! The `caprock` binary: command line and wiring.
+
+fn main() {}

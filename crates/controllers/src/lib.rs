@@ -1,0 +1,1 @@
+//! Reconcile loops: render, build, pool, node.

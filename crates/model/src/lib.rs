@@ -1,0 +1,1 @@
+//! API types and every decision made from them; no I/O, no async, no clock.

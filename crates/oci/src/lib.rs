@@ -1,0 +1,1 @@
+//! Digests, manifests, blob store; registry client and embedded registry server.
