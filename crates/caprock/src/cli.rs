@@ -1,0 +1,308 @@
+//! The command line: commands, flags, and the help people read first.
+
+use camino::Utf8PathBuf;
+use clap::{Args, Parser, Subcommand};
+
+use crate::output::Format;
+
+/// Declarative, safe OS image layering for image-mode Linux nodes.
+#[derive(Debug, Parser)]
+#[command(name = "caprock", version, propagate_version = true)]
+pub(crate) struct Cli {
+    /// Say more: once for debug logs and whole error chains, twice for dependencies too.
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Serve(Serve),
+    Build(Box<Build>),
+    Render(Render),
+    Plan(Plan),
+    Status(Status),
+    Logs(Logs),
+    Crds(Crds),
+    Copy(Copy),
+    #[command(subcommand)]
+    Node(Node),
+    Agent(Agent),
+    Controller(Controller),
+    Builder(Builder),
+    Completions(Completions),
+}
+
+/// Run everything on one machine: API server, registry, controllers and builder.
+///
+/// Writes DIR/kubeconfig when it is ready and stops cleanly on SIGTERM or Ctrl-C. Started again on the same data
+/// directory it continues where it was, also in the middle of a build or a roll-out.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  \
+    caprock serve --data-dir ./caprock-data &\n  \
+    export KUBECONFIG=./caprock-data/kubeconfig\n  \
+    kubectl get machineconfigpools")]
+pub(crate) struct Serve {
+    /// Where everything is kept: objects, images, build cache, certificates, credentials.
+    #[arg(long, value_name = "DIR", env = "CAPROCK_DATA_DIR")]
+    pub(crate) data_dir: Utf8PathBuf,
+    /// Address of the Kubernetes API.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:6443")]
+    pub(crate) listen: std::net::SocketAddr,
+    /// Address of the OCI registry.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:5000")]
+    pub(crate) registry_listen: std::net::SocketAddr,
+    /// Base OS image of pools whose MachineConfigs set no `osImageURL`.
+    #[arg(long, value_name = "REF")]
+    pub(crate) base_image: Option<String>,
+}
+
+/// Build an image from a Containerfile.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    caprock build -t registry.example.com/os/worker:1 --push .\n  \
+    caprock build -f Containerfile --output oci:out:latest --build-arg VERSION=2 .")]
+pub(crate) struct Build {
+    /// Containerfile to build; default: CONTEXT/Containerfile, else CONTEXT/Dockerfile.
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) file: Option<Utf8PathBuf>,
+    /// Name for the result; may be given several times.
+    #[arg(short, long, value_name = "REF")]
+    pub(crate) tag: Vec<String>,
+    /// Build up to this stage.
+    #[arg(long, value_name = "STAGE")]
+    pub(crate) target: Option<String>,
+    /// Value of an ARG.
+    #[arg(long, value_name = "K=V")]
+    pub(crate) build_arg: Vec<String>,
+    /// Another context: a directory for `COPY --from=NAME`.
+    #[arg(long, value_name = "NAME=DIR")]
+    pub(crate) build_context: Vec<String>,
+    /// Build every step again.
+    #[arg(long)]
+    pub(crate) no_cache: bool,
+    /// Push the result to every name given with `--tag`.
+    #[arg(long, requires = "tag")]
+    pub(crate) push: bool,
+    /// Write the result as an OCI image layout: `oci:DIR[:TAG]`.
+    #[arg(long, value_name = "oci:DIR[:TAG]")]
+    pub(crate) output: Option<String>,
+    /// Write the image's digest to this file.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) iidfile: Option<Utf8PathBuf>,
+    /// Where layers and unpacked bases are cached.
+    #[arg(long, value_name = "DIR", default_value = "/var/cache/caprock", env = "CAPROCK_CACHE_DIR")]
+    pub(crate) cache_dir: Utf8PathBuf,
+    #[command(flatten)]
+    pub(crate) registry: RegistryAccess,
+    /// Directory that COPY and ADD read from.
+    #[arg(value_name = "CONTEXT")]
+    pub(crate) context: Utf8PathBuf,
+}
+
+/// How registries are reached.
+#[derive(Debug, Args)]
+pub(crate) struct RegistryAccess {
+    /// Credentials: a docker configuration file.
+    #[arg(long, value_name = "FILE", env = "REGISTRY_AUTH_FILE")]
+    pub(crate) authfile: Option<Utf8PathBuf>,
+    /// A certificate authority that registries may be signed by, PEM.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ca_file: Option<Utf8PathBuf>,
+    /// `false`: accept any certificate, and plain HTTP, of the registries named here.
+    #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
+    pub(crate) tls_verify: bool,
+}
+
+/// Show the rendered MachineConfig of each pool, without a server.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  caprock render -f examples/automount --pool worker-automount")]
+pub(crate) struct Render {
+    /// Manifest files or directories; `-` reads standard input.
+    #[arg(short, long = "filename", value_name = "PATH", required = true)]
+    pub(crate) filename: Vec<Utf8PathBuf>,
+    /// Only this pool.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) pool: Option<String>,
+    /// How to print.
+    #[arg(short, long, value_enum, default_value_t = Format::Yaml)]
+    pub(crate) output: Format,
+}
+
+/// Show what would happen to each node, and why, before anything happens.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  caprock plan")]
+pub(crate) struct Plan {
+    #[command(flatten)]
+    pub(crate) cluster: Cluster,
+    /// Only this pool.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) pool: Option<String>,
+    /// How to print.
+    #[arg(short, long, value_enum, default_value_t = Format::Text)]
+    pub(crate) output: Format,
+}
+
+/// Show pools, builds and nodes, and what each waits for.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  caprock status -o json")]
+pub(crate) struct Status {
+    #[command(flatten)]
+    pub(crate) cluster: Cluster,
+    /// How to print.
+    #[arg(short, long, value_enum, default_value_t = Format::Text)]
+    pub(crate) output: Format,
+}
+
+/// Print the log of a build.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  caprock logs -f worker-automount")]
+pub(crate) struct Logs {
+    /// A MachineOSBuild, or a MachineOSConfig: then its newest build.
+    #[arg(value_name = "BUILD")]
+    pub(crate) build: String,
+    /// Go on until the build ends.
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    #[command(flatten)]
+    pub(crate) cluster: Cluster,
+}
+
+/// Print the CustomResourceDefinitions.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  caprock crds | kubectl apply -f -")]
+pub(crate) struct Crds {
+    /// How to print.
+    #[arg(short, long, value_enum, default_value_t = Format::Yaml)]
+    pub(crate) output: Format,
+}
+
+/// Copy an image from an OCI layout or a registry to a registry.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  \
+    caprock copy oci:base:latest 127.0.0.1:5000/os/base:1 --authfile caprock-data/registry-auth.json --ca-file caprock-data/pki/ca.crt")]
+pub(crate) struct Copy {
+    /// `oci:DIR[:TAG]` or an image reference.
+    #[arg(value_name = "SOURCE")]
+    pub(crate) source: String,
+    /// An image reference.
+    #[arg(value_name = "DESTINATION")]
+    pub(crate) destination: String,
+    #[command(flatten)]
+    pub(crate) registry: RegistryAccess,
+}
+
+/// Prepare nodes that no kubelet registers.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Node {
+    Kubeconfig(NodeKubeconfig),
+    Units(NodeUnits),
+    Import(NodeImport),
+}
+
+/// Print a kubeconfig for one node's agent, with a credential of its own.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  caprock node kubeconfig worker-1 --data-dir ./caprock-data > worker-1.kubeconfig")]
+pub(crate) struct NodeKubeconfig {
+    /// The node's name.
+    #[arg(value_name = "NODE")]
+    pub(crate) node: String,
+    /// The data directory of `caprock serve`.
+    #[arg(long, value_name = "DIR", env = "CAPROCK_DATA_DIR")]
+    pub(crate) data_dir: Utf8PathBuf,
+}
+
+/// Write the agent's systemd units into a directory.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  caprock node units /etc/systemd/system")]
+pub(crate) struct NodeUnits {
+    /// Where to write them.
+    #[arg(value_name = "DIR")]
+    pub(crate) dir: Utf8PathBuf,
+}
+
+/// Import an OS image into an ostree sysroot and deploy it there: how a machine gets its first image.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  caprock node import --sysroot ./sysroot oci:base:latest")]
+pub(crate) struct NodeImport {
+    /// The sysroot; it is initialised when it is empty.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) sysroot: Utf8PathBuf,
+    /// Name of the operating system's state root.
+    #[arg(long, value_name = "NAME", default_value = "default")]
+    pub(crate) stateroot: String,
+    /// `oci:DIR[:TAG]` or an image reference.
+    #[arg(value_name = "IMAGE")]
+    pub(crate) image: String,
+    #[command(flatten)]
+    pub(crate) registry: RegistryAccess,
+}
+
+/// Which Kubernetes API to talk to.
+#[derive(Debug, Args, Clone)]
+pub(crate) struct Cluster {
+    /// Kubeconfig file; default: $KUBECONFIG, ~/.kube/config, then the pod's service account.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) kubeconfig: Option<Utf8PathBuf>,
+}
+
+/// Run the agent of one node.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  caprock agent --kubeconfig /etc/caprock/kubeconfig --register-node --node-labels node-role.kubernetes.io/worker=")]
+pub(crate) struct Agent {
+    #[command(flatten)]
+    pub(crate) cluster: Cluster,
+    /// The node's name; default: the host's name.
+    #[arg(long, value_name = "NAME", env = "NODE_NAME")]
+    pub(crate) node_name: Option<String>,
+    /// Create the Node object and keep it Ready, where no kubelet does.
+    #[arg(long)]
+    pub(crate) register_node: bool,
+    /// Labels of the Node when it is created.
+    #[arg(long, value_name = "K=V", value_delimiter = ',', requires = "register_node")]
+    pub(crate) node_labels: Vec<String>,
+    /// Finish what a deployment still needs, then exit: what the early-boot unit runs.
+    #[arg(long, conflicts_with_all = ["register_node", "node_labels"])]
+    pub(crate) complete_boot: bool,
+}
+
+/// Run the controllers against a Kubernetes API.
+#[derive(Debug, Args)]
+pub(crate) struct Controller {
+    #[command(flatten)]
+    pub(crate) cluster: Cluster,
+}
+
+/// Run a builder that claims MachineOSBuilds of a Kubernetes API.
+#[derive(Debug, Args)]
+pub(crate) struct Builder {
+    #[command(flatten)]
+    pub(crate) cluster: Cluster,
+    /// Where layers and unpacked bases are cached.
+    #[arg(long, value_name = "DIR", default_value = "/var/cache/caprock", env = "CAPROCK_CACHE_DIR")]
+    pub(crate) cache_dir: Utf8PathBuf,
+    /// Name under which builds are claimed; default: the host's name. The same name takes its own claims up again.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) identity: Option<String>,
+}
+
+/// Print a shell's completions.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  caprock completions bash > /etc/bash_completion.d/caprock")]
+pub(crate) struct Completions {
+    /// The shell.
+    #[arg(value_enum)]
+    pub(crate) shell: clap_complete::Shell,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}
