@@ -1,0 +1,125 @@
+//! The kinds of `machineconfiguration.openshift.io/v1`, one file each, and their CRDs.
+//!
+//! Field names, columns and validation are those that users of the group already know. What differs on purpose:
+//! Containerfiles may be 64 KiB, pull specs may have any path and hosts such as `localhost:5000`, secrets are optional.
+
+#![allow(
+    unreachable_pub,
+    reason = "the schema derive repeats every struct inside a function"
+)]
+
+mod machine_config;
+mod machine_config_node;
+mod machine_config_pool;
+mod machine_os_build;
+mod machine_os_config;
+mod reference;
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube_core::CustomResourceExt;
+
+pub use machine_config::{MachineConfig, MachineConfigSpec};
+pub use machine_config_node::{
+    MachineConfigNode, MachineConfigNodeSpec, MachineConfigNodeStatus, NOT_YET_SET,
+    NodeConfigImage, NodeConfigImageStatus, NodeConfigVersion, NodeConfigVersionStatus,
+};
+pub use machine_config_pool::{
+    MachineConfigPool, MachineConfigPoolSpec, MachineConfigPoolStatus, PoolCondition,
+    PoolConfiguration,
+};
+pub use machine_os_build::{
+    BuildProgress, MachineOSBuild, MachineOSBuildSpec, MachineOSBuildStatus, MachineOSBuilder,
+    RelatedObject,
+};
+pub use machine_os_config::{
+    BuildReference, ContainerfileArch, ImageBuilder, ImageBuilderType, MAX_CONTAINERFILE_BYTES,
+    MachineOSConfig, MachineOSConfigSpec, MachineOSConfigStatus, MachineOSContainerfile,
+};
+pub use reference::Named;
+
+/// The API group of every kind here.
+pub const GROUP: &str = "machineconfiguration.openshift.io";
+/// The version of every kind here.
+pub const VERSION: &str = "v1";
+
+/// The CRDs of every kind, in the order in which they are printed and installed.
+pub fn crds() -> Vec<CustomResourceDefinition> {
+    vec![
+        MachineConfig::crd(),
+        MachineConfigPool::crd(),
+        MachineOSConfig::crd(),
+        MachineOSBuild::crd(),
+        MachineConfigNode::crd(),
+    ]
+}
+
+/// CEL rules that several fields share.
+mod rule {
+    use kube_core::Rule;
+
+    /// A registry host (name with a dot, `localhost`, address, or anything with a port) and at least one path component.
+    macro_rules! repository {
+        () => {
+            "^((localhost|([A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?\\\\.)+[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?|\\\\[[0-9A-Fa-f:.]+\\\\])(:[0-9]{1,5})?|[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?:[0-9]{1,5})(/[a-z0-9]+((\\\\.|_|__|-+)[a-z0-9]+)*)+"
+        };
+    }
+
+    /// An object name.
+    pub(super) fn dns1123() -> Rule {
+        Rule::new("!format.dns1123Subdomain().validate(self).hasValue()").message(
+            "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', \
+             and must start and end with an alphanumeric character",
+        )
+    }
+
+    /// A pull spec with a tag: what an image is pushed as.
+    pub(super) fn tagged() -> Rule {
+        Rule::new(concat!(
+            "self.matches('",
+            repository!(),
+            ":[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$')"
+        ))
+        .message("must be host[:port]/path:tag, for example registry.example.com/os/worker:latest")
+    }
+
+    /// A pull spec with a digest: what is desired or recorded.
+    pub(super) fn digested() -> Rule {
+        Rule::new(concat!(
+            "self.matches('",
+            repository!(),
+            "@sha256:[a-f0-9]{64}$')"
+        ))
+        .message("must be host[:port]/path@sha256:<64 hexadecimal characters>")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::path::Path;
+
+    use super::*;
+
+    /// The committed manifests are what the types say. `UPDATE_CRDS=1 cargo test -p model crds` rewrites them.
+    #[test]
+    fn crds_are_those_that_are_committed() {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("crds");
+        for crd in crds() {
+            let path = dir.join(format!("{}.yaml", crd.spec.names.plural));
+            let expected = serde_saphyr::to_string(&crd).unwrap();
+            if std::env::var_os("UPDATE_CRDS").is_some() {
+                std::fs::create_dir_all(&dir).unwrap();
+                std::fs::write(&path, expected).unwrap();
+                continue;
+            }
+            let committed = std::fs::read_to_string(&path).unwrap_or_default();
+            assert_eq!(
+                committed,
+                expected,
+                "{} is out of date: run `UPDATE_CRDS=1 cargo test -p model crds`",
+                path.display()
+            );
+        }
+    }
+}

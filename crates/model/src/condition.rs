@@ -1,0 +1,362 @@
+//! Types and reasons of conditions, and the one way to set them.
+//!
+//! Pools have conditions of their own shape, builds and nodes have `metav1.Condition`; both keep the time of their last
+//! transition as long as the status stays.
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+
+use crate::api::PoolCondition;
+
+/// A word of the API with one spelling.
+pub trait Word: Copy {
+    /// The word as objects hold it.
+    fn as_str(self) -> &'static str;
+}
+
+macro_rules! words {
+    ($(#[$about:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident = $text:literal,)+ }) => {
+        $(#[$about])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum $name { $($(#[$doc])* $variant,)+ }
+
+        impl $name {
+            /// Every value, in the order of declaration.
+            pub const ALL: &[$name] = &[$($name::$variant,)+];
+
+            /// The word as objects hold it.
+            pub const fn as_str(self) -> &'static str {
+                match self { $($name::$variant => $text,)+ }
+            }
+        }
+
+        impl Word for $name {
+            fn as_str(self) -> &'static str { $name::as_str(self) }
+        }
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(self.as_str())
+            }
+        }
+    };
+}
+
+words! {
+    /// Status of a condition.
+    Status {
+        True = "True",
+        False = "False",
+        /// Not known, or, on a MachineConfigNode, in progress.
+        Unknown = "Unknown",
+    }
+}
+
+impl From<bool> for Status {
+    fn from(value: bool) -> Self {
+        if value { Status::True } else { Status::False }
+    }
+}
+
+words! {
+    /// Condition types of a MachineConfigPool.
+    PoolConditionType {
+        Updated = "Updated",
+        Updating = "Updating",
+        NodeDegraded = "NodeDegraded",
+        RenderDegraded = "RenderDegraded",
+        ImageBuildDegraded = "ImageBuildDegraded",
+        /// Any of the degraded conditions.
+        Degraded = "Degraded",
+    }
+}
+
+words! {
+    /// Reasons of a pool's conditions.
+    PoolReason {
+        AsExpected = "AsExpected",
+        AllNodesUpdated = "AllNodesUpdated",
+        NodesUpdating = "NodesUpdating",
+        NodesDegraded = "NodesDegraded",
+        Paused = "Paused",
+        /// The machineConfigSelector is absent or selects everything.
+        SelectingAll = "SelectingAll",
+        /// The machineConfigSelector selects nothing.
+        NoMachineConfigs = "NoMachineConfigs",
+        RenderFailed = "RenderFailed",
+        /// Nothing was rendered yet.
+        NotRendered = "NotRendered",
+        BuildPending = "BuildPending",
+        Building = "Building",
+        BuildSuccess = "BuildSuccess",
+        BuildFailed = "BuildFailed",
+        BuildInterrupted = "BuildInterrupted",
+        /// The pool has no layered image.
+        NoLayeredImage = "NoLayeredObjects",
+    }
+}
+
+words! {
+    /// Condition types of a MachineOSBuild; a build in a known state has one that is `True`.
+    BuildConditionType {
+        Prepared = "Prepared",
+        Building = "Building",
+        Succeeded = "Succeeded",
+        Interrupted = "Interrupted",
+        Failed = "Failed",
+    }
+}
+
+words! {
+    /// Condition types of a MachineOSConfig.
+    OsConfigConditionType {
+        /// No build can be made from it until it, or what it refers to, is corrected.
+        Degraded = "Degraded",
+    }
+}
+
+words! {
+    /// Reasons of the conditions of MachineOSBuilds and MachineOSConfigs.
+    BuildReason {
+        AsExpected = "AsExpected",
+        Prepared = "Prepared",
+        Building = "Building",
+        /// The image is built and pushed.
+        Ready = "Ready",
+        /// A registry or the network failed; the build tries again by itself.
+        Retrying = "Retrying",
+        /// A later build took its place.
+        Superseded = "Superseded",
+        Interrupted = "Interrupted",
+        /// The pool that the MachineOSConfig names does not exist.
+        PoolNotFound = "PoolNotFound",
+        /// The MachineOSConfig has a value that cannot be used.
+        InvalidConfig = "InvalidConfig",
+        InvalidContainerfile = "InvalidContainerfile",
+        /// There is no base image, or it cannot be pulled.
+        BaseImageUnavailable = "BaseImageUnavailable",
+        /// A Secret is missing or does not hold usable credentials.
+        InvalidSecret = "InvalidSecret",
+        /// The registry refuses the credentials.
+        Unauthorized = "Unauthorized",
+        RegistryUnavailable = "RegistryUnavailable",
+        /// A step of the Containerfile failed.
+        StepFailed = "StepFailed",
+        /// The image was built and does not fit the rendered config, or cannot boot.
+        ImageCheckFailed = "ImageCheckFailed",
+        PushFailed = "PushFailed",
+        /// Any other failure of the build.
+        Failed = "Failed",
+    }
+}
+
+words! {
+    /// Condition types of a MachineConfigNode.
+    NodeConditionType {
+        UpdatePrepared = "UpdatePrepared",
+        UpdateExecuted = "UpdateExecuted",
+        UpdatePostActionComplete = "UpdatePostActionComplete",
+        UpdateComplete = "UpdateComplete",
+        Updated = "Updated",
+        Resumed = "Resumed",
+        NodeDegraded = "NodeDegraded",
+        ImagePulledFromRegistry = "ImagePulledFromRegistry",
+        Cordoned = "Cordoned",
+        Drained = "Drained",
+        AppliedFilesAndOS = "AppliedFilesAndOS",
+        RebootedNode = "RebootedNode",
+        Uncordoned = "Uncordoned",
+    }
+}
+
+words! {
+    /// Reasons of a MachineConfigNode's conditions. A phase's reason is its own name after that of the phase it is part of.
+    NodeReason {
+        NotYetOccurred = "NotYetOccurred",
+        UpdatePrepared = "UpdatePrepared",
+        UpdateExecuted = "UpdateExecuted",
+        UpdatePostActionComplete = "UpdatePostActionComplete",
+        UpdateComplete = "UpdateComplete",
+        Updated = "Updated",
+        Resumed = "Resumed",
+        ImagePulledFromRegistry = "UpdateExecutedImagePulledFromRegistry",
+        Cordoned = "UpdateExecutedCordoned",
+        Drained = "UpdateExecutedDrained",
+        AppliedFilesAndOS = "UpdateExecutedAppliedFilesAndOS",
+        RebootedNode = "UpdatePostActionCompleteRebootedNode",
+        Uncordoned = "UpdateCompleteUncordoned",
+        AsExpected = "AsExpected",
+        PullFailed = "PullFailed",
+        DrainFailed = "DrainFailed",
+        ApplyFailed = "ApplyFailed",
+        VerifyFailed = "VerifyFailed",
+        /// The node came back on its previous deployment.
+        RolledBack = "RolledBack",
+        ConfigDrift = "ConfigDrift",
+    }
+}
+
+/// A condition of either shape.
+pub trait Entry {
+    /// A condition that changed to `status` at `since`.
+    fn new(type_: &str, status: Status, reason: &str, message: String, since: Timestamp) -> Self;
+    /// Its type.
+    fn type_(&self) -> &str;
+    /// Its status.
+    fn status(&self) -> &str;
+    /// When the status last changed, when that is known.
+    fn since(&self) -> Option<Timestamp>;
+}
+
+impl Entry for PoolCondition {
+    fn new(type_: &str, status: Status, reason: &str, message: String, since: Timestamp) -> Self {
+        PoolCondition {
+            type_: type_.to_owned(),
+            status: status.as_str().to_owned(),
+            last_transition_time: Some(Time(since)),
+            reason: reason.to_owned(),
+            message,
+        }
+    }
+
+    fn type_(&self) -> &str {
+        &self.type_
+    }
+
+    fn status(&self) -> &str {
+        &self.status
+    }
+
+    fn since(&self) -> Option<Timestamp> {
+        self.last_transition_time.as_ref().map(|time| time.0)
+    }
+}
+
+impl Entry for Condition {
+    fn new(type_: &str, status: Status, reason: &str, message: String, since: Timestamp) -> Self {
+        Condition {
+            type_: type_.to_owned(),
+            status: status.as_str().to_owned(),
+            last_transition_time: Time(since),
+            reason: reason.to_owned(),
+            message,
+            observed_generation: None,
+        }
+    }
+
+    fn type_(&self) -> &str {
+        &self.type_
+    }
+
+    fn status(&self) -> &str {
+        &self.status
+    }
+
+    fn since(&self) -> Option<Timestamp> {
+        Some(self.last_transition_time.0)
+    }
+}
+
+/// Sets one condition and leaves the others. The time of the last transition stays when the status does, so setting what
+/// is already there changes nothing.
+pub fn set<C: Entry>(
+    conditions: &mut Vec<C>,
+    type_: impl Word,
+    status: Status,
+    reason: impl Word,
+    message: impl Into<String>,
+    now: Timestamp,
+) {
+    let type_ = type_.as_str();
+    let place = conditions.iter().position(|c| c.type_() == type_);
+    let since = place
+        .map(|at| &conditions[at])
+        .filter(|c| c.status() == status.as_str())
+        .and_then(C::since)
+        .unwrap_or(now);
+    let condition = C::new(type_, status, reason.as_str(), message.into(), since);
+    match place {
+        Some(at) => conditions[at] = condition,
+        None => conditions.push(condition),
+    }
+}
+
+/// The condition of a type.
+pub fn get<C: Entry>(conditions: &[C], type_: impl Word) -> Option<&C> {
+    conditions.iter().find(|c| c.type_() == type_.as_str())
+}
+
+/// Whether the condition of a type is there and `True`.
+pub fn is_true<C: Entry>(conditions: &[C], type_: impl Word) -> bool {
+    get(conditions, type_).is_some_and(|c| c.status() == Status::True.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::constant(second, 0)
+    }
+
+    #[test]
+    fn transition_time_moves_with_the_status_only() {
+        let mut seen: Vec<Condition> = Vec::new();
+        let mut set = |status, message: &str, now| {
+            set(
+                &mut seen,
+                BuildConditionType::Building,
+                status,
+                BuildReason::Building,
+                message,
+                at(now),
+            );
+            (seen.len(), seen[0].message.clone(), seen[0].since())
+        };
+        assert_eq!(
+            set(Status::True, "step 1", 10),
+            (1, "step 1".into(), Some(at(10)))
+        );
+        assert_eq!(
+            set(Status::True, "step 2", 20),
+            (1, "step 2".into(), Some(at(10)))
+        );
+        assert_eq!(
+            set(Status::False, "done", 30),
+            (1, "done".into(), Some(at(30)))
+        );
+    }
+
+    #[test]
+    fn others_stay() {
+        let mut seen: Vec<PoolCondition> = Vec::new();
+        for &kind in PoolConditionType::ALL {
+            set(
+                &mut seen,
+                kind,
+                Status::False,
+                PoolReason::AsExpected,
+                "",
+                at(1),
+            );
+        }
+        set(
+            &mut seen,
+            PoolConditionType::Updating,
+            Status::True,
+            PoolReason::NodesUpdating,
+            "1 of 2",
+            at(2),
+        );
+        let text: Vec<String> = seen
+            .iter()
+            .map(|c| format!("{}={}", c.type_, c.status))
+            .collect();
+        assert_eq!(
+            text.join(" "),
+            "Updated=False Updating=True NodeDegraded=False RenderDegraded=False ImageBuildDegraded=False Degraded=False"
+        );
+        assert!(is_true(&seen, PoolConditionType::Updating));
+        assert!(!is_true(&seen, PoolConditionType::Updated));
+    }
+}

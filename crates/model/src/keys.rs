@@ -1,0 +1,80 @@
+//! Names that objects agree on: annotations, labels, and the objects with a fixed name.
+
+/// The namespace of Secrets, ConfigMaps and Leases.
+pub const NAMESPACE: &str = "openshift-machine-config-operator";
+/// The namespace of the Leases by which nodes show that they live.
+pub const NODE_LEASE_NAMESPACE: &str = "kube-node-lease";
+
+/// ConfigMap: key `host..port` (`..` stands for `:`), value the PEM certificates that registry is trusted by.
+pub const REGISTRY_CERTS: &str = "registry-certs";
+/// Secret with the credentials for pulls and pushes that name no Secret of their own.
+pub const GLOBAL_PULL_SECRET: &str = "global-pull-secret-copy";
+/// ConfigMap that names the cluster's default base image.
+pub const OS_IMAGE_URL_CONFIG_MAP: &str = "machine-config-osimageurl";
+/// Key of the default base image in that ConfigMap.
+pub const BASE_OS_IMAGE_KEY: &str = "baseOSContainerImage";
+/// Key of the default image with extensions in that ConfigMap.
+pub const BASE_OS_EXTENSIONS_IMAGE_KEY: &str = "baseOSExtensionsContainerImage";
+/// Key of the credentials in a Secret of type `kubernetes.io/dockerconfigjson`.
+pub const DOCKER_CONFIG_KEY: &str = ".dockerconfigjson";
+/// Type of a Secret that holds `.dockerconfigjson`.
+pub const DOCKER_CONFIG_TYPE: &str = "kubernetes.io/dockerconfigjson";
+
+/// Prefix of a label that gives a node a role; the role follows.
+pub const NODE_ROLE_PREFIX: &str = "node-role.kubernetes.io/";
+/// Label: the zone of a node.
+pub const ZONE: &str = "topology.kubernetes.io/zone";
+
+/// Label of a MachineConfig: the role whose pools take it.
+pub const ROLE: &str = "machineconfiguration.openshift.io/role";
+/// The role whose MachineConfigs every other pool may build upon.
+pub const WORKER_ROLE: &str = "worker";
+/// Annotation of a rendered MachineConfig: version of the controller that made it.
+pub const GENERATED_BY: &str = "machineconfiguration.openshift.io/generated-by-controller-version";
+/// Annotation of a rendered MachineConfig: `true` when a MachineConfig replaces the default image.
+pub const OS_IMAGE_URL_OVERRIDDEN: &str =
+    "machineconfiguration.openshift.io/os-image-url-overridden";
+/// Prefix of the names of rendered MachineConfigs.
+pub const RENDERED_PREFIX: &str = "rendered-";
+
+/// Node annotation: the rendered config that the node has.
+pub const CURRENT_CONFIG: &str = "machineconfiguration.openshift.io/currentConfig";
+/// Node annotation: the rendered config that the node should have.
+pub const DESIRED_CONFIG: &str = "machineconfiguration.openshift.io/desiredConfig";
+/// Node annotation: the layered image that the node runs; absent when it runs the base image.
+pub const CURRENT_IMAGE: &str = "machineconfiguration.openshift.io/currentImage";
+/// Node annotation: the layered image that the node should run; absent when it should run the base image.
+pub const DESIRED_IMAGE: &str = "machineconfiguration.openshift.io/desiredImage";
+/// Node annotation: `Done`, `Working` or `Degraded`.
+pub const STATE: &str = "machineconfiguration.openshift.io/state";
+/// Node annotation: why the node is degraded.
+pub const REASON: &str = "machineconfiguration.openshift.io/reason";
+/// Longest text of the `reason` annotation, in bytes.
+pub const MAX_REASON_BYTES: usize = 2000;
+/// Node annotation: the drain or uncordon that the node asks for, as `drain-<rendered>` or `uncordon-<rendered>`.
+pub const DESIRED_DRAIN: &str = "machineconfiguration.openshift.io/desiredDrain";
+/// Node annotation: the request that was last carried out.
+pub const LAST_APPLIED_DRAIN: &str = "machineconfiguration.openshift.io/lastAppliedDrain";
+/// Taint of nodes that still need an update, so that pods prefer others.
+pub const UPDATE_IN_PROGRESS: &str = "UpdateInProgress";
+
+/// MachineOSBuild label: the pool that the image is for.
+pub const TARGET_POOL: &str = "machineconfiguration.openshift.io/target-machine-config-pool";
+/// MachineOSBuild label: the rendered config that the image is for.
+pub const RENDERED_CONFIG: &str = "machineconfiguration.openshift.io/rendered-machine-config";
+/// MachineOSBuild label: the MachineOSConfig that asks for the image.
+pub const MACHINE_OS_CONFIG: &str = "machineconfiguration.openshift.io/machine-os-config";
+/// MachineOSConfig annotation: the build that is wanted now; written for tools that read it, never read.
+pub const CURRENT_BUILD: &str = "machineconfiguration.openshift.io/current-machine-os-build";
+/// MachineOSConfig annotation: asks for one more build of the same inputs.
+pub const REBUILD: &str = "machineconfiguration.openshift.io/rebuild";
+
+/// Label of our CRDs.
+pub const OPERATOR_MANAGED: &str = "openshift.io/operator-managed";
+
+/// Image label: the rendered config that an image was built for.
+pub const IMAGE_MACHINE_CONFIG: &str = "machineconfig";
+/// Image label: the pool that an image was built for.
+pub const IMAGE_POOL: &str = "machineconfigpool";
+/// Image label: the pull spec of the base image.
+pub const IMAGE_BASE: &str = "baseOSContainerImage";

@@ -1,0 +1,308 @@
+//! Which nodes of a pool are told to change now, and why the others are not.
+//!
+//! A node that an update may disrupt, or that cannot serve anyhow, holds a *slot*; a pool has
+//! `maxUnavailable` of them. Telling a node that already holds a slot something newer takes no second
+//! one, so a stuck roll-out can always be superseded by a better one.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use crate::node::{NodeView, Phase, Target};
+use crate::pool::InvalidMaxUnavailable;
+
+/// Whether the image that belongs to the pool's rendered config is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Gate {
+    /// The pool has no MachineOSConfig; its nodes run the base image.
+    NotLayered,
+    /// The image is built and fits the rendered config.
+    Ready {
+        /// Pull spec with digest.
+        image: String,
+        /// The MachineOSBuild that made it.
+        build: String,
+    },
+    /// No MachineOSBuild exists yet for these inputs; `message` says what it waits for.
+    NoBuild {
+        /// What it waits for.
+        message: String,
+    },
+    /// The MachineOSBuild waits for a builder.
+    Prepared {
+        /// Its name.
+        build: String,
+    },
+    /// The MachineOSBuild is being built.
+    Building {
+        /// Its name.
+        build: String,
+        /// How far it is.
+        message: String,
+        /// Whether its last attempt failed for a reason that may pass, and it is tried again.
+        retrying: bool,
+    },
+    /// No image can be had until somebody changes something.
+    Failed {
+        /// The MachineOSBuild that failed, when one was made.
+        build: Option<String>,
+        /// What went wrong and where.
+        message: String,
+    },
+    /// The build was stopped.
+    Interrupted {
+        /// Its name.
+        build: String,
+        /// Why.
+        message: String,
+    },
+}
+
+/// Everything that a pool's roll-out is decided from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    /// The pool's rendered config, once there is one.
+    pub config: Option<String>,
+    /// The image that goes with it.
+    pub gate: Gate,
+    /// `spec.paused`.
+    pub paused: bool,
+    /// Slots of the pool.
+    pub max_unavailable: Result<usize, InvalidMaxUnavailable>,
+    /// The pool's members.
+    pub nodes: Vec<NodeView>,
+    /// Nodes that this pool and others select, with the names of those pools: nobody updates them.
+    pub contested: BTreeMap<String, Vec<String>>,
+}
+
+impl Seen {
+    /// What every node of the pool should run, once it is known.
+    pub fn target(&self) -> Option<Target> {
+        let config = self.config.clone()?;
+        let image = match &self.gate {
+            Gate::NotLayered => None,
+            Gate::Ready { image, .. } => Some(image.clone()),
+            Gate::NoBuild { .. }
+            | Gate::Prepared { .. }
+            | Gate::Building { .. }
+            | Gate::Failed { .. }
+            | Gate::Interrupted { .. } => return None,
+        };
+        Some(Target { config, image })
+    }
+}
+
+/// One node that is told to change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Assignment {
+    /// Name of the node.
+    pub node: String,
+    /// The version of the Node that the decision was made from.
+    pub resource_version: Option<String>,
+    /// What it was told before.
+    pub from: Option<Target>,
+    /// What it is told now.
+    pub to: Target,
+}
+
+/// Why nodes that need an update get none now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Hold {
+    /// The pool is paused.
+    Paused,
+    /// The pool has no rendered config yet.
+    NoConfig,
+    /// The image is not there; the gate says why.
+    NoImage,
+    /// The pool's `maxUnavailable` cannot be read.
+    MaxUnavailable(InvalidMaxUnavailable),
+    /// All slots are held.
+    Slots {
+        /// Slots of the pool.
+        max: usize,
+        /// Who holds them, with the reason, by node name.
+        holders: BTreeMap<String, String>,
+    },
+    /// The nodes that are left cannot take an update now.
+    NotServing {
+        /// Those nodes, with the reason.
+        nodes: BTreeMap<String, String>,
+    },
+}
+
+/// What is done for a pool now. Nothing in a settled or paused pool.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// Nodes to tell, in this order.
+    pub assign: Vec<Assignment>,
+    /// Why others wait, when some do.
+    pub hold: Option<Hold>,
+}
+
+/// Decides which nodes are told to change.
+pub fn plan(seen: &Seen) -> Plan {
+    let wait = |hold| Plan {
+        assign: Vec::new(),
+        hold: Some(hold),
+    };
+    if seen.config.is_none() {
+        return wait(Hold::NoConfig);
+    }
+    let Some(target) = seen.target() else {
+        return wait(Hold::NoImage);
+    };
+    let outdated: Vec<&NodeView> = seen
+        .nodes
+        .iter()
+        .filter(|node| node.desired.as_ref() != Some(&target))
+        .collect();
+    if outdated.is_empty() {
+        return Plan {
+            assign: Vec::new(),
+            hold: None,
+        };
+    }
+    if seen.paused {
+        return wait(Hold::Paused);
+    }
+    let max = match &seen.max_unavailable {
+        Ok(max) => *max,
+        Err(invalid) => return wait(Hold::MaxUnavailable(invalid.clone())),
+    };
+
+    let holders: BTreeMap<String, String> = seen
+        .nodes
+        .iter()
+        .filter_map(|node| holds_slot(node).map(|why| (node.name.clone(), why)))
+        .collect();
+    let free = max.saturating_sub(holders.len());
+    let (superseded, rest): (Vec<_>, Vec<_>) = outdated
+        .into_iter()
+        .partition(|node| node.phase().in_progress());
+    let (mut ready, blocked): (Vec<_>, Vec<_>) = rest
+        .into_iter()
+        .partition(|node| node.obstacle.is_none() || node.phase() == Phase::New);
+    ready.sort_by(|a, b| order(a).cmp(&order(b)));
+
+    let mut chosen = superseded;
+    let mut left = free;
+    let mut out_of_slots = false;
+    for node in ready {
+        let cost = usize::from(!holders.contains_key(&node.name));
+        if cost <= left {
+            left -= cost;
+            chosen.push(node);
+        } else {
+            out_of_slots = true;
+        }
+    }
+    let hold = if out_of_slots {
+        let mut holders = holders;
+        for node in &chosen {
+            let started = || "is told to update now".to_owned();
+            holders.entry(node.name.clone()).or_insert_with(started);
+        }
+        Some(Hold::Slots { max, holders })
+    } else if blocked.is_empty() {
+        None
+    } else {
+        Some(Hold::NotServing {
+            nodes: blocked
+                .iter()
+                .map(|node| (node.name.clone(), node.obstacle.clone().unwrap_or_default()))
+                .collect(),
+        })
+    };
+    Plan {
+        assign: chosen
+            .into_iter()
+            .map(|node| Assignment {
+                node: node.name.clone(),
+                resource_version: node.resource_version.clone(),
+                from: node.desired.clone(),
+                to: target.clone(),
+            })
+            .collect(),
+        hold,
+    }
+}
+
+/// Why the node holds a slot, if it does. However many reasons there are, it is one slot.
+fn holds_slot(node: &NodeView) -> Option<String> {
+    let why = match node.phase() {
+        Phase::Pending => "was told to update and has not started".to_owned(),
+        Phase::Working => "is updating".to_owned(),
+        Phase::Failing => format!("failed to update: {}", node.reason),
+        Phase::Degraded => format!("is degraded: {}", node.reason),
+        Phase::New | Phase::Done => return node.obstacle.clone(),
+    };
+    Some(why)
+}
+
+/// By zone, then the oldest first; nodes without a zone come last.
+fn order(node: &NodeView) -> impl Ord + '_ {
+    (
+        node.zone.is_none(),
+        node.zone.as_deref(),
+        node.created,
+        node.name.as_str(),
+    )
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.assign.is_empty() && self.hold.is_none() {
+            return f.write_str("nothing to do");
+        }
+        let lines = self
+            .assign
+            .iter()
+            .map(Assignment::to_string)
+            .chain(self.hold.iter().map(|hold| format!("others wait: {hold}")));
+        f.write_str(&lines.collect::<Vec<_>>().join("\n"))
+    }
+}
+
+impl fmt::Display for Assignment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.from {
+            Some(from) => write!(f, "node `{}`: {from} → {}", self.node, self.to),
+            None => write!(f, "node `{}`: {}", self.node, self.to),
+        }
+    }
+}
+
+impl fmt::Display for Hold {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Hold::Paused => f.write_str("the pool is paused (`spec.paused`)"),
+            Hold::NoConfig => f.write_str("the pool has no rendered config yet"),
+            Hold::NoImage => f.write_str("the image of the rendered config is not there yet"),
+            Hold::MaxUnavailable(invalid) => {
+                write!(f, "{invalid}; no further node starts until it is corrected")
+            }
+            Hold::Slots { max, holders } => write!(
+                f,
+                "{} of {max} allowed unavailable: {}",
+                holders.len(),
+                listed(holders)
+            ),
+            Hold::NotServing { nodes } => f.write_str(&listed(nodes)),
+        }
+    }
+}
+
+/// Messages name this many nodes; 200 would be no message any more.
+const NAMED: usize = 5;
+
+/// "node `a` is updating; node `b` is cordoned; and 3 more".
+pub(crate) fn listed(nodes: &BTreeMap<String, String>) -> String {
+    let mut parts: Vec<String> = nodes
+        .iter()
+        .take(NAMED)
+        .map(|(name, why)| format!("node `{name}` {why}"))
+        .collect();
+    if nodes.len() > NAMED {
+        parts.push(format!("and {} more", nodes.len() - NAMED));
+    }
+    parts.join("; ")
+}
