@@ -70,6 +70,20 @@ pub(crate) fn mint(data_dir: &Utf8Path, name: &str, group: &str) -> anyhow::Resu
     Ok(token)
 }
 
+/// The administrator's token: the same at every start, so that copied kubeconfigs go on working.
+pub(crate) fn admin(data_dir: &Utf8Path) -> anyhow::Result<String> {
+    let path = data_dir.join("admin-token");
+    if let Some(token) = files::read_if_present(&path)? {
+        let sha256 = hex(&Sha256::digest(token.as_bytes()));
+        if owners(data_dir)?.iter().any(|owner| owner.sha256 == sha256) {
+            return Ok(token);
+        }
+    }
+    let token = mint(data_dir, "admin", ADMINS)?;
+    files::write_private(&path, &token)?;
+    Ok(token)
+}
+
 /// A kubeconfig with one cluster, one user and one context.
 pub(crate) fn kubeconfig(server: &str, ca_pem: &str, user: &str, token: &str) -> String {
     let config = serde_json::json!({
@@ -189,6 +203,17 @@ mod tests {
         mint(path, "admin", ADMINS).unwrap();
         let names: Vec<_> = owners(path).unwrap().into_iter().map(|o| o.name).collect();
         assert_eq!(names, ["system:node:worker-1", "admin"]);
+    }
+
+    #[test]
+    fn the_administrator_keeps_the_token_over_a_restart() {
+        let dir = dir();
+        let path = Utf8Path::from_path(dir.path()).unwrap();
+        assert_eq!(admin(path).unwrap(), admin(path).unwrap());
+        std::fs::remove_file(path.join("tokens.json")).unwrap();
+        let renewed = admin(path).unwrap();
+        assert_eq!(renewed, admin(path).unwrap());
+        assert_eq!(owners(path).unwrap().len(), 1);
     }
 
     #[test]

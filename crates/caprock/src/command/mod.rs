@@ -1,0 +1,51 @@
+//! One module per command.
+
+mod agent;
+mod build;
+mod copy;
+mod crds;
+mod logs;
+mod node;
+mod parts;
+mod plan;
+mod registry;
+mod render;
+mod status;
+
+use std::process::ExitCode;
+
+use clap::CommandFactory;
+
+use crate::cli::{Cli, Command};
+use crate::exit::Failure;
+
+/// Runs a command to its end.
+pub(crate) fn run(command: Command) -> Result<ExitCode, Failure> {
+    match command {
+        Command::Crds(args) => crds::run(&args)?,
+        Command::Render(args) => render::run(&args)?,
+        Command::Completions(args) => {
+            let mut text = Vec::new();
+            clap_complete::generate(args.shell, &mut Cli::command(), "caprock", &mut text);
+            crate::output::result(&String::from_utf8(text)?)?;
+        }
+        Command::Node(args) => node::run(args)?,
+        Command::Serve(args) => block_on(crate::serve::run(args))?,
+        Command::Build(args) => block_on(build::run(*args))?,
+        Command::Copy(args) => block_on(copy::run(args))?,
+        Command::Plan(args) => block_on(plan::run(args))?,
+        Command::Status(args) => block_on(status::run(args))?,
+        Command::Logs(args) => block_on(logs::run(args))?,
+        Command::Agent(args) => block_on(agent::run(args))?,
+        Command::Controller(args) => block_on(parts::controller(args))?,
+        Command::Builder(args) => block_on(parts::builder(args))?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn block_on(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?
+        .block_on(work)
+}

@@ -1,0 +1,84 @@
+//! What the embedded API server is told: kinds, namespaces, who may come in and what a node may do.
+
+use apiserver::{Config, Names, Rule, Token};
+use camino::Utf8Path;
+use model::keys;
+
+use super::credentials::{self, NODES};
+
+const MACHINE_CONFIGURATION: &str = "machineconfiguration.openshift.io";
+
+/// The API server's configuration for a data directory.
+pub(crate) fn config(data_dir: &Utf8Path) -> anyhow::Result<Config> {
+    let mut config = Config::new(data_dir.join("api"));
+    config.tokens = tokens(data_dir)?;
+    config.rules = node_rules();
+    config.crds = model::api::crds()
+        .iter()
+        .map(serde_json::to_value)
+        .collect::<Result<_, _>>()?;
+    config.namespaces.push(keys::NAMESPACE.to_owned());
+    Ok(config)
+}
+
+/// The owners in `tokens.json`.
+pub(crate) fn tokens(data_dir: &Utf8Path) -> anyhow::Result<Vec<Token>> {
+    credentials::owners(data_dir)?
+        .into_iter()
+        .map(|owner| {
+            Ok(Token {
+                sha256: credentials::unhex(&owner.sha256)?,
+                name: owner.name,
+                groups: owner.groups,
+            })
+        })
+        .collect()
+}
+
+/// A node's agent writes its own Node, MachineConfigNode and Lease, and reads what a plan is made from.
+fn node_rules() -> Vec<Rule> {
+    let own = |verbs: &[&str], group: &str, resources: &[&str], namespace: Option<&str>| {
+        rule(verbs, group, resources, Names::OwnName, namespace)
+    };
+    let any = |verbs: &[&str], group: &str, resources: &[&str], namespace: Option<&str>| {
+        rule(verbs, group, resources, Names::Any, namespace)
+    };
+    const READ: &[&str] = &["get", "list", "watch"];
+    const WRITE: &[&str] = &["create", "update", "patch"];
+    let lease_namespace = Some(keys::NODE_LEASE_NAMESPACE);
+    vec![
+        own(READ, "", &["nodes"], None),
+        own(WRITE, "", &["nodes", "nodes/status"], None),
+        own(READ, MACHINE_CONFIGURATION, &["machineconfignodes"], None),
+        own(WRITE, MACHINE_CONFIGURATION, &["machineconfignodes/status"], None),
+        own(READ, "coordination.k8s.io", &["leases"], lease_namespace),
+        own(WRITE, "coordination.k8s.io", &["leases"], lease_namespace),
+        any(
+            READ,
+            MACHINE_CONFIGURATION,
+            &["machineconfigs", "machineconfigpools", "machineosconfigs"],
+            None,
+        ),
+        any(&["create", "patch"], "", &["events"], None),
+        any(&["create", "patch"], "events.k8s.io", &["events"], None),
+        any(&["get"], "", &["secrets", "configmaps"], Some(keys::NAMESPACE)),
+    ]
+}
+
+fn rule(
+    verbs: &[&str],
+    group: &str,
+    resources: &[&str],
+    names: Names,
+    namespace: Option<&str>,
+) -> Rule {
+    let owned = |list: &[&str]| list.iter().map(|item| (*item).to_owned()).collect();
+    Rule {
+        group: NODES.to_owned(),
+        verbs: owned(verbs),
+        api_groups: vec![group.to_owned()],
+        resources: owned(resources),
+        names,
+        namespace: namespace.map(str::to_owned),
+    }
+}
