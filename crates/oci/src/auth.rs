@@ -1,0 +1,245 @@
+//! Registry credentials as Kubernetes secrets and container tools keep them: `dockerconfigjson`, the older
+//! `dockercfg`, and `auth.json` of the same form. Secrets never show in `Debug` output or errors.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
+use serde::Deserialize;
+
+/// Largest file that is read; a Kubernetes secret cannot be larger.
+const MAX_CONFIG: usize = 1 << 20;
+
+/// Credentials by registry, or by repository prefix within one.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct DockerConfig {
+    /// Normalised `host[:port][/path]` → credentials.
+    entries: BTreeMap<String, Credentials>,
+}
+
+/// What a registry is shown.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Credentials {
+    /// User name and password.
+    Basic {
+        /// The user name.
+        username: String,
+        /// The password or a token that stands for one.
+        password: String,
+    },
+    /// A refresh token, exchanged for access tokens at the registry's token service.
+    IdentityToken(String),
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Credentials::Basic { username, .. } => f
+                .debug_struct("Basic")
+                .field("username", username)
+                .finish_non_exhaustive(),
+            Credentials::IdentityToken(_) => f.write_str("IdentityToken(..)"),
+        }
+    }
+}
+
+impl fmt::Debug for DockerConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(&self.entries).finish()
+    }
+}
+
+/// Why a file of credentials cannot be used. Messages never quote values.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AuthError {
+    /// Not JSON of the expected form.
+    #[error(
+        "registry credentials are not valid JSON of the form {{\"auths\": {{HOST: {{\"auth\": …}}}}}} (line {line}, column {column})"
+    )]
+    Json {
+        /// Line of the first problem, from 1.
+        line: usize,
+        /// Its column, from 1.
+        column: usize,
+    },
+    /// Larger than any Kubernetes secret.
+    #[error("registry credentials are longer than {MAX_CONFIG} bytes")]
+    TooLong,
+    /// The `auth` field is not base64 of `user:password`.
+    #[error("registry credentials for `{0}`: `auth` is not base64 of `user:password`")]
+    Auth(String),
+    /// A key that names no registry.
+    #[error(
+        "registry credentials have the key `{0}`, which is not a registry or a repository in one"
+    )]
+    Key(String),
+}
+
+#[derive(Deserialize)]
+struct File {
+    auths: BTreeMap<String, Entry>,
+}
+
+#[derive(Deserialize)]
+struct Entry {
+    auth: Option<String>,
+    username: Option<String>,
+    password: Option<String>,
+    #[serde(alias = "identityToken")]
+    identitytoken: Option<String>,
+}
+
+impl DockerConfig {
+    /// Reads `{"auths": {HOST: {…}}}` or the older `{HOST: {…}}`. Entries without any secret (as credential
+    /// helpers leave them) are left out.
+    pub fn parse(bytes: &[u8]) -> Result<DockerConfig, AuthError> {
+        if bytes.len() > MAX_CONFIG {
+            return Err(AuthError::TooLong);
+        }
+        let json = |error: serde_json::Error| AuthError::Json {
+            line: error.line(),
+            column: error.column(),
+        };
+        let top: BTreeMap<String, serde_json::Value> =
+            serde_json::from_slice(bytes).map_err(json)?;
+        let auths = match top.contains_key("auths") {
+            true => serde_json::from_slice::<File>(bytes).map_err(json)?.auths,
+            // A `config.json` of credential helpers alone has other keys, none of them a registry's.
+            false
+                if top
+                    .keys()
+                    .any(|key| matches!(key.as_str(), "credsStore" | "credHelpers")) =>
+            {
+                BTreeMap::new()
+            }
+            false => serde_json::from_slice(bytes).map_err(json)?,
+        };
+        let mut entries = BTreeMap::new();
+        for (key, entry) in auths {
+            let place = normalise(&key).ok_or_else(|| AuthError::Key(key.clone()))?;
+            if let Some(credentials) = entry.credentials(&key)? {
+                entries.insert(place, credentials);
+            }
+        }
+        Ok(DockerConfig { entries })
+    }
+
+    /// One user for one registry (`host[:port]`), or for a repository prefix in it.
+    pub fn basic(place: &str, username: &str, password: &str) -> DockerConfig {
+        let credentials = Credentials::Basic {
+            username: username.to_owned(),
+            password: password.to_owned(),
+        };
+        let place = normalise(place).unwrap_or_else(|| place.to_owned());
+        DockerConfig {
+            entries: BTreeMap::from([(place, credentials)]),
+        }
+    }
+
+    /// Adds the entries of `other`; where both have one, `other` wins.
+    pub fn merge(mut self, other: DockerConfig) -> DockerConfig {
+        self.entries.extend(other.entries);
+        self
+    }
+
+    /// Whether there are no credentials at all.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// The credentials of the longest entry that covers `repository` at `host`. An entry's host may have `*`
+    /// for a whole label, as Kubernetes has it; an exact host is preferred.
+    pub fn credentials_for(&self, host: &str, repository: &str) -> Option<&Credentials> {
+        let host = host.to_ascii_lowercase();
+        self.entries
+            .iter()
+            .filter_map(|(place, credentials)| {
+                let (entry_host, path) = place.split_once('/').unwrap_or((place, ""));
+                let exact = entry_host == host;
+                let covers =
+                    (exact || matches_glob(entry_host, &host)) && is_prefix(path, repository);
+                covers.then_some(((exact, path.len()), credentials))
+            })
+            .max_by_key(|(rank, _)| *rank)
+            .map(|(_, credentials)| credentials)
+    }
+}
+
+impl Entry {
+    fn credentials(self, key: &str) -> Result<Option<Credentials>, AuthError> {
+        let some = |text: Option<String>| text.filter(|text| !text.is_empty());
+        if let Some(token) = some(self.identitytoken) {
+            return Ok(Some(Credentials::IdentityToken(token)));
+        }
+        if let Some(auth) = some(self.auth) {
+            let invalid = || AuthError::Auth(key.to_owned());
+            let auth = auth.trim();
+            let decoded = STANDARD
+                .decode(auth)
+                .or_else(|_| STANDARD_NO_PAD.decode(auth))
+                .map_err(|_| invalid())?;
+            let text = String::from_utf8(decoded).map_err(|_| invalid())?;
+            let (username, password) = text.split_once(':').ok_or_else(invalid)?;
+            // Docker pads passwords with NUL characters.
+            let password = password.trim_end_matches('\0');
+            return Ok(Some(Credentials::Basic {
+                username: username.to_owned(),
+                password: password.to_owned(),
+            }));
+        }
+        match (some(self.username), some(self.password)) {
+            (Some(username), Some(password)) => Ok(Some(Credentials::Basic { username, password })),
+            _ => Ok(None),
+        }
+    }
+}
+
+/// Turns a key such as `https://index.docker.io/v1/` into `docker.io`.
+fn normalise(key: &str) -> Option<String> {
+    let key = key
+        .strip_prefix("https://")
+        .or_else(|| key.strip_prefix("http://"))
+        .unwrap_or(key);
+    let key = key.trim_end_matches('/');
+    let (host, path) = key.split_once('/').unwrap_or((key, ""));
+    let path = match path {
+        "v1" | "v2" => "",
+        path => path,
+    };
+    let host = match host.to_ascii_lowercase().as_str() {
+        "" => return None,
+        "index.docker.io" | "registry-1.docker.io" => "docker.io".to_owned(),
+        host => host.to_owned(),
+    };
+    if host.contains(char::is_whitespace) {
+        return None;
+    }
+    Some(match path {
+        "" => host,
+        path => format!("{host}/{path}"),
+    })
+}
+
+fn is_prefix(path: &str, repository: &str) -> bool {
+    match repository.strip_prefix(path) {
+        Some(rest) => path.is_empty() || rest.is_empty() || rest.starts_with('/'),
+        None => false,
+    }
+}
+
+fn matches_glob(pattern: &str, host: &str) -> bool {
+    let port = |host: &str| host.rsplit_once(':').map(|(_, port)| port.to_owned());
+    let name = |host: &str| {
+        host.rsplit_once(':')
+            .map_or(host.to_owned(), |(name, _)| name.to_owned())
+    };
+    let (pattern_name, host_name) = (name(pattern), name(host));
+    pattern.contains('*')
+        && port(pattern) == port(host)
+        && pattern_name.split('.').count() == host_name.split('.').count()
+        && pattern_name
+            .split('.')
+            .zip(host_name.split('.'))
+            .all(|(pattern, label)| pattern == "*" || pattern == label)
+}

@@ -1,0 +1,160 @@
+//! What can go wrong between us and a registry, by what somebody has to do about it.
+
+use crate::blob_store::StoreError;
+use crate::digest::Digest;
+use crate::manifest::ManifestError;
+
+/// Why a registry could not be used. Messages name the host and the repository or reference.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// The registry wants credentials and we have none for it.
+    #[error(
+        "no credentials for `{host}`, which asks for them for `{repository}`; add them to the pull or push secret"
+    )]
+    NoCredentials {
+        /// The registry.
+        host: String,
+        /// The repository in it.
+        repository: String,
+    },
+    /// The registry does not accept the credentials that we have.
+    #[error(
+        "credentials for `{host}` were refused for `{repository}`; correct them in the pull or push secret"
+    )]
+    Unauthorized {
+        /// The registry.
+        host: String,
+        /// The repository in it.
+        repository: String,
+    },
+    /// The registry knows us and does not let us do this.
+    #[error("`{host}` does not permit {action} `{repository}`: {message}")]
+    Forbidden {
+        /// The registry.
+        host: String,
+        /// The repository in it.
+        repository: String,
+        /// `pulling from`, `pushing to` or `deleting in`.
+        action: &'static str,
+        /// What the registry said.
+        message: String,
+    },
+    /// There is no such image, manifest or blob.
+    #[error("`{0}` does not exist")]
+    NotFound(String),
+    /// No connection: name resolution, routing, a closed port, a time-out, a connection that broke.
+    #[error("cannot reach `{host}`: {reason}")]
+    Unreachable {
+        /// The registry, or the token service it names.
+        host: String,
+        /// The innermost cause.
+        reason: String,
+    },
+    /// The host's certificate is not trusted or does not fit.
+    #[error(
+        "TLS with `{host}` failed: {reason}; a certificate authority of its own belongs in the registry's trust configuration"
+    )]
+    Tls {
+        /// The registry, or the token service it names.
+        host: String,
+        /// What the verification said.
+        reason: String,
+    },
+    /// What came is not what was asked for.
+    #[error("`{what}` is corrupt: {reason}")]
+    Corrupt {
+        /// The manifest or blob.
+        what: String,
+        /// What differs.
+        reason: String,
+    },
+    /// The image is fine, but has nothing for the wanted platform.
+    #[error("`{reference}` has no image for `{platform}`, only for {available}")]
+    NoPlatform {
+        /// The image.
+        reference: String,
+        /// What was wanted.
+        platform: String,
+        /// What there is, for people.
+        available: String,
+    },
+    /// A manifest that we cannot read.
+    #[error("manifest of `{reference}` cannot be used")]
+    Manifest {
+        /// The image.
+        reference: String,
+        /// What is wrong with it.
+        #[source]
+        source: ManifestError,
+    },
+    /// The registry asks to slow down.
+    #[error("`{host}` limits the rate of requests")]
+    RateLimited {
+        /// The registry.
+        host: String,
+    },
+    /// The registry failed.
+    #[error("`{host}` failed with status {status}: {message}")]
+    Server {
+        /// The registry.
+        host: String,
+        /// An HTTP status of 500 or more.
+        status: u16,
+        /// What it said, shortened.
+        message: String,
+    },
+    /// The registry refused, or answered what the distribution specification does not allow.
+    #[error("`{host}` refused {action} `{what}` with status {status}: {message}")]
+    Refused {
+        /// The registry.
+        host: String,
+        /// What we did.
+        action: &'static str,
+        /// The manifest, blob or repository.
+        what: String,
+        /// The HTTP status.
+        status: u16,
+        /// What it said, shortened.
+        message: String,
+    },
+    /// The local blob store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The client's own configuration cannot be used.
+    #[error("registry client cannot be set up: {0}")]
+    Config(String),
+}
+
+impl ClientError {
+    /// Whether the same request may succeed later with nobody doing anything. Such errors were retried already
+    /// until the client's deadline.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            ClientError::Unreachable { .. }
+            | ClientError::RateLimited { .. }
+            | ClientError::Server { .. } => true,
+            ClientError::NoCredentials { .. }
+            | ClientError::Unauthorized { .. }
+            | ClientError::Forbidden { .. }
+            | ClientError::NotFound(_)
+            | ClientError::Tls { .. }
+            | ClientError::Corrupt { .. }
+            | ClientError::NoPlatform { .. }
+            | ClientError::Manifest { .. }
+            | ClientError::Refused { .. }
+            | ClientError::Store(_)
+            | ClientError::Config(_) => false,
+        }
+    }
+
+    pub(crate) fn mismatch(
+        what: impl Into<String>,
+        expected: Digest,
+        found: Digest,
+    ) -> ClientError {
+        ClientError::Corrupt {
+            what: what.into(),
+            reason: format!("it has digest `{found}`, expected `{expected}`"),
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! Applies image layers to directory trees. A layer comes from a registry and may be hostile: nothing in it can
+//! reach outside the tree, and its size, number of entries and length of names are bounded.
+
+use std::io::Read;
+use std::path::Path;
+
+use crate::digest::Digest;
+
+/// What a whiteout in the layer becomes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whiteouts {
+    /// Removes what lies beneath, from the tree itself. For a tree that holds the lower layers, which may be hard
+    /// links into a shared store: files are replaced, never written to.
+    Apply,
+    /// Is kept as overlayfs has it: a character device 0/0, or the `trusted.overlay.opaque` attribute of a
+    /// directory. For a tree that holds this layer alone.
+    Overlay,
+}
+
+/// What to do about owners, devices and privileged attributes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Privilege {
+    /// Set them all, as the superuser can.
+    Full,
+    /// Leave them out and count them, for anyone else.
+    None,
+}
+
+/// Bounds of what a layer may hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of the uncompressed layer.
+    pub bytes: u64,
+    /// Number of entries.
+    pub entries: u64,
+}
+
+impl Default for Limits {
+    /// 64 GiB and four million entries: several times the largest operating system images.
+    fn default() -> Limits {
+        Limits {
+            bytes: 64 << 30,
+            entries: 4_000_000,
+        }
+    }
+}
+
+/// How to unpack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Options {
+    /// What becomes of whiteouts.
+    pub whiteouts: Whiteouts,
+    /// What to do about owners and devices.
+    pub privilege: Privilege,
+    /// Bounds.
+    pub limits: Limits,
+}
+
+/// What was unpacked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stats {
+    /// The digest of the uncompressed layer, to compare with the image's `rootfs.diff_ids`.
+    pub diff_id: Digest,
+    /// Length of the uncompressed layer.
+    pub bytes: u64,
+    /// Entries, whiteouts included.
+    pub entries: u64,
+    /// Whiteouts.
+    pub whiteouts: u64,
+    /// Owners, devices and attributes left out for want of privilege.
+    pub left_out: u64,
+}
+
+/// Why a layer could not be unpacked. What was unpacked before stays in the tree.
+#[derive(Debug, thiserror::Error)]
+pub enum LayerError {
+    /// Not a layer that we can read.
+    #[error("media type `{0}` is not a tar layer, plain or compressed with gzip or zstd")]
+    MediaType(String),
+    /// The stream is broken or could not be read.
+    #[error("layer cannot be read")]
+    Read(#[source] std::io::Error),
+    /// The tree refused.
+    #[error("cannot {action} `{path}`")]
+    Write {
+        /// A verb, for the message.
+        action: &'static str,
+        /// The entry.
+        path: String,
+        /// What the operating system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// An entry that no honest layer has.
+    #[error("layer entry `{path}` {reason}")]
+    Entry {
+        /// The entry.
+        path: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Past one of the [`Limits`].
+    #[error("layer has more than {limit} {unit}")]
+    TooLarge {
+        /// The limit.
+        limit: u64,
+        /// What it counts.
+        unit: &'static str,
+    },
+}
+
+/// Unpacks one layer onto the tree at `root`, which must exist. Blocks; nothing is synced to disk.
+pub fn unpack(
+    _reader: impl Read,
+    _media_type: &str,
+    _root: &Path,
+    _options: &Options,
+) -> Result<Stats, LayerError> {
+    todo!()
+}
