@@ -8,6 +8,9 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 use crate::keys;
 use crate::node::annotation;
 
+/// Node annotation: who cordoned the node for an update, and so may uncordon it. Its value is the request.
+pub const CORDONED_BY: &str = "caprock.dev/cordoned-by";
+
 /// What the agent asks for in the `desiredDrain` annotation: a verb and the rendered config it is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Request {
@@ -74,7 +77,7 @@ pub enum Cordon {
 /// What the request means for the node's cordon.
 pub fn cordon(node: &Node, request: &Request) -> Cordon {
     let cordoned = node.spec.as_ref().and_then(|spec| spec.unschedulable) == Some(true);
-    let ours = annotation(node, keys::CORDONED_BY).is_some();
+    let ours = annotation(node, CORDONED_BY).is_some();
     match request {
         Request::Drain { .. } if cordoned => Cordon::Keep,
         Request::Drain { .. } => Cordon::Set,
@@ -107,7 +110,10 @@ pub fn fate(pod: &Pod) -> Fate {
         .iter()
         .flatten()
         .any(|owner| owner.controller == Some(true) && owner.kind == "DaemonSet");
-    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    let phase = pod
+        .status
+        .as_ref()
+        .and_then(|status| status.phase.as_deref());
     let ended = matches!(phase, Some("Succeeded" | "Failed"));
     if mirror || daemon || ended {
         Fate::Stays
@@ -136,5 +142,108 @@ impl fmt::Display for Waiting {
             parts.push(format!("and {} more", self.pods.len() - NAMED));
         }
         f.write_str(&parts.join("; "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn node(annotations: &[(&str, &str)], unschedulable: bool) -> Node {
+        let annotations: serde_json::Map<String, Value> = annotations
+            .iter()
+            .map(|(key, value)| (key.to_string(), json!(value)))
+            .collect();
+        serde_json::from_value(json!({
+            "metadata": {"name": "n", "annotations": annotations},
+            "spec": {"unschedulable": unschedulable},
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn a_request_is_open_until_it_is_answered() {
+        let check = |desired, applied, expected: Result<Option<Request>, &str>| {
+            let node = node(
+                &[
+                    (keys::DESIRED_DRAIN, desired),
+                    (keys::LAST_APPLIED_DRAIN, applied),
+                ],
+                false,
+            );
+            let expected = expected.map_err(|found| UnknownRequest {
+                node: "n".to_owned(),
+                found: found.to_owned(),
+            });
+            assert_eq!(Request::open(&node), expected);
+        };
+        let drain = |id: &str| Request::Drain { id: id.to_owned() };
+        check("", "", Ok(None));
+        check("drain-a", "", Ok(Some(drain("drain-a"))));
+        check("drain-a", "drain-a", Ok(None));
+        check("drain-a", "uncordon-a", Ok(Some(drain("drain-a"))));
+        check(
+            "uncordon-a",
+            "drain-a",
+            Ok(Some(Request::Uncordon {
+                id: "uncordon-a".to_owned(),
+            })),
+        );
+        check("explode-a", "", Err("explode-a"));
+        check("drain", "", Err("drain"));
+    }
+
+    #[test]
+    fn only_our_own_cordon_is_lifted() {
+        let drain = Request::Drain {
+            id: "drain-a".to_owned(),
+        };
+        let uncordon = Request::Uncordon {
+            id: "uncordon-a".to_owned(),
+        };
+        let ours = [(CORDONED_BY, "drain-a")];
+        let check = |node: &Node, request: &Request, expected| {
+            assert_eq!(cordon(node, request), expected);
+        };
+        check(&node(&[], false), &drain, Cordon::Set);
+        check(&node(&[], true), &drain, Cordon::Keep);
+        check(&node(&ours, true), &drain, Cordon::Keep);
+        check(&node(&ours, false), &drain, Cordon::Set);
+        check(&node(&ours, true), &uncordon, Cordon::Lift);
+        check(&node(&[], true), &uncordon, Cordon::Keep);
+        check(&node(&[], false), &uncordon, Cordon::Keep);
+    }
+
+    #[test]
+    fn daemons_static_pods_and_ended_pods_stay() {
+        let check = |pod: Value, expected| {
+            let pod: Pod = serde_json::from_value(pod).unwrap();
+            assert_eq!(fate(&pod), expected, "{pod:?}");
+        };
+        let owned = |kind: &str, controller: bool| {
+            json!({"metadata": {"ownerReferences": [
+                {"apiVersion": "apps/v1", "kind": kind, "name": "o", "uid": "u", "controller": controller},
+            ]}})
+        };
+        check(json!({}), Fate::Evict);
+        check(owned("ReplicaSet", true), Fate::Evict);
+        check(owned("DaemonSet", true), Fate::Stays);
+        check(owned("DaemonSet", false), Fate::Evict);
+        check(
+            json!({"metadata": {"annotations": {"kubernetes.io/config.mirror": "x"}}}),
+            Fate::Stays,
+        );
+        check(json!({"status": {"phase": "Succeeded"}}), Fate::Stays);
+        check(json!({"status": {"phase": "Failed"}}), Fate::Stays);
+        check(
+            json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}}),
+            Fate::Leaving,
+        );
+        check(
+            json!({"spec": {"containers": [], "volumes": [{"name": "v", "emptyDir": {}}]}}),
+            Fate::Evict,
+        );
     }
 }

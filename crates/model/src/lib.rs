@@ -1,5 +1,11 @@
 //! API types and every decision made from them; no I/O, no async, no clock.
 
 pub mod api;
+pub mod build_state;
 pub mod condition;
+pub mod drain;
 pub mod keys;
+pub mod node;
+pub mod pool;
+pub mod pool_status;
+pub mod rollout;

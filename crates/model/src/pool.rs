@@ -206,7 +206,10 @@ mod tests {
         }))
         .unwrap();
         let error = PoolSelector::parse("p", Some(&broken)).unwrap_err();
-        assert!(error.to_string().contains("MachineConfigPool `p`"), "{error}");
+        assert!(
+            error.to_string().contains("MachineConfigPool `p`"),
+            "{error}"
+        );
     }
 
     #[test]
@@ -235,7 +238,11 @@ mod tests {
         check(json!(-1), 10, Err("-1"));
         check(json!("half"), 10, Err("half"));
         check(json!(""), 10, Err(""));
-        check(json!("99999999999999999999%"), 10, Err("99999999999999999999%"));
+        check(
+            json!("99999999999999999999%"),
+            10,
+            Err("99999999999999999999%"),
+        );
     }
 
     #[test]

@@ -174,7 +174,6 @@ pub fn plan(seen: &Seen) -> Plan {
         .iter()
         .filter_map(|node| holds_slot(node).map(|why| (node.name.clone(), why)))
         .collect();
-    let free = max.saturating_sub(holders.len());
     let (superseded, rest): (Vec<_>, Vec<_>) = outdated
         .into_iter()
         .partition(|node| node.phase().in_progress());
@@ -183,17 +182,23 @@ pub fn plan(seen: &Seen) -> Plan {
         .partition(|node| node.obstacle.is_none() || node.phase() == Phase::New);
     ready.sort_by(|a, b| order(a).cmp(&order(b)));
 
+    // A degraded node that still serves holds a slot against others, yet updating it is a disruption
+    // like any other: three of them must not go at once.
+    let disrupted = |node: &NodeView| node.phase().in_progress() || node.obstacle.is_some();
+    let mut held = holders.len();
+    let mut down = seen.nodes.iter().filter(|node| disrupted(node)).count();
     let mut chosen = superseded;
-    let mut left = free;
     let mut out_of_slots = false;
     for node in ready {
-        let cost = usize::from(!holders.contains_key(&node.name));
-        if cost <= left {
-            left -= cost;
-            chosen.push(node);
-        } else {
+        let takes_slot = !holders.contains_key(&node.name);
+        let goes_down = !disrupted(node);
+        if (takes_slot && held >= max) || (goes_down && down >= max) {
             out_of_slots = true;
+            continue;
         }
+        held += usize::from(takes_slot);
+        down += usize::from(goes_down);
+        chosen.push(node);
     }
     let hold = if out_of_slots {
         let mut holders = holders;
@@ -306,3 +311,6 @@ pub(crate) fn listed(nodes: &BTreeMap<String, String>) -> String {
     }
     parts.join("; ")
 }
+
+#[cfg(test)]
+mod tests;
