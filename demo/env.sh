@@ -1,0 +1,53 @@
+# Where the demo keeps things and how its scripts speak. Sourced, never run.
+# shellcheck shell=bash
+
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+TARGET=${CARGO_TARGET_DIR:-$ROOT/target}
+TOOLS=$TARGET/tools
+PATH=$TOOLS:$PATH:/usr/sbin:/sbin
+
+# Words go to stderr, so that a script's result on stdout stays alone.
+step() { printf '==> %s\n' "$*" >&2; }
+note() { printf '    %s\n' "$*" >&2; }
+die() {
+    printf 'error: %s\n' "$*" >&2
+    exit 1
+}
+
+need_root() { [ "$(id -u)" -eq 0 ] || die "this needs root: run it with sudo"; }
+
+# poll SECONDS WHAT COMMAND...: runs COMMAND until it succeeds; false at the deadline.
+# Says what it waits for once it has waited a moment, and again every ten seconds.
+poll() {
+    local limit=$1 what=$2 began=$SECONDS said=-8 waited
+    shift 2
+    until "$@"; do
+        waited=$((SECONDS - began))
+        [ "$waited" -lt "$limit" ] || return 1
+        if [ "$((waited - said))" -ge 10 ]; then
+            said=$waited
+            note "waiting for $what (${waited} of at most ${limit} s)"
+        fi
+        sleep 0.2
+    done
+}
+
+# run_logged LOG WHAT COMMAND...: runs a long COMMAND with its output in LOG and a
+# line of progress every ten seconds; shows the end of LOG when it fails.
+run_logged() {
+    local log=$1 what=$2 began=$SECONDS said=$SECONDS pid
+    shift 2
+    "$@" >"$log" 2>&1 </dev/null &
+    pid=$!
+    while kill -0 "$pid" 2>/dev/null; do
+        if [ "$((SECONDS - said))" -ge 10 ]; then
+            said=$SECONDS
+            note "$what, $((said - began)) s: $(tail -n 1 "$log" | tr -d '\r' | cut -c1-100)"
+        fi
+        sleep 0.2
+    done
+    wait "$pid" || {
+        tail -n 30 "$log" >&2
+        die "$what failed; the whole log is $log"
+    }
+}

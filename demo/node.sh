@@ -1,0 +1,335 @@
+#!/usr/bin/env bash
+# Nodes for the demo and the tests: systemd in systemd-nspawn on a real ostree deployment.
+# `systemctl reboot` inside a node boots the deployment that its boot loader entries name first,
+# so booted, staged and rollback deployments are as on a machine of its own.
+#
+#   node.sh create NAME --image oci:DIR[:TAG] [--caprock BINARY --kubeconfig FILE [--labels LABELS]]
+#   node.sh start NAME | stop NAME | delete NAME | status NAME | list
+#   node.sh exec NAME COMMAND...
+#
+# State is in $DEMO_STATE/nodes/NAME: `sysroot`, `console.log`, `reboots`, and while the node is up
+# `pid`, the host's id of its init. Nodes share the host's network.
+set -euo pipefail
+. "$(dirname "${BASH_SOURCE[0]}")/env.sh"
+
+STATE=${DEMO_STATE:-$TARGET/demo/state}
+STATEROOT=debian
+SELF=$ROOT/demo/node.sh
+
+usage() {
+    sed -n '/^#   node.sh/s/^#   /usage: /p' "$SELF" >&2
+    exit 2
+}
+
+# Sets NODE (folder), SYSROOT and ID (what the host calls the node; no other state folder's node has it).
+use_node() {
+    NAME=$1
+    [[ $NAME =~ ^[a-z0-9]([a-z0-9-]{0,46}[a-z0-9])?$ ]] ||
+        die "\`$NAME\` is no node name: use lower-case letters, digits and inner hyphens"
+    NODE=$STATE/nodes/$NAME
+    SYSROOT=$NODE/sysroot
+    ID=caprock-$(printf %s "$STATE" | sha256sum | cut -c1-6)-$NAME
+}
+
+must_exist() { [ -d "$SYSROOT" ] || die "there is no node \`$NAME\` in $STATE; see \`demo/node.sh list\`"; }
+
+host_has_systemd() { [ -d /run/systemd/system ]; }
+
+# The cgroup folders of this node where the host has no systemd to make a unit for it: one in each
+# hierarchy that systemd inside a node uses. Without its own, nodes would share one and fight over it.
+cgroups() {
+    local top
+    if [ -f /sys/fs/cgroup/cgroup.controllers ]; then
+        printf '%s\n' "/sys/fs/cgroup/$ID"
+    else
+        for top in systemd unified; do
+            [ ! -d "/sys/fs/cgroup/$top" ] || printf '%s\n' "/sys/fs/cgroup/$top/$ID"
+        done
+    fi
+}
+
+# --- create ------------------------------------------------------------------------------------
+
+image_digest() { # DIR TAG
+    jq -er --arg tag "$2" '[.manifests[] | select($tag == "" or
+        .annotations["org.opencontainers.image.ref.name"] == $tag)] | first | .digest' "$1/index.json" ||
+        die "the image layout $1 has no image tagged \`$2\`"
+}
+
+blob() { printf '%s/blobs/%s/%s\n' "$1" "${2%%:*}" "${2#*:}"; }
+
+# make_template DIR TAG: a sysroot with the image deployed, made once and copied for each node.
+make_template() {
+    local layout=$1 digest partial root layer began=$SECONDS
+    digest=$(image_digest "$layout" "$2")
+    TEMPLATE=$STATE/templates/${digest#*:}
+    [ ! -d "$TEMPLATE" ] || return 0
+    partial=$TEMPLATE.partial
+    remove_sysroot "$partial"
+    mkdir -p "$partial/root"
+    root=$partial/root
+    note "deploying the base image into a template"
+    while read -r layer; do
+        tar -C "$root" -xpzf "$(blob "$layout" "$layer")" --numeric-owner
+    done < <(jq -r '.layers[].digest' "$(blob "$layout" "$digest")")
+    # As in any import: /etc becomes the deployment's default, /var and run-time folders stay behind.
+    mv "$root/etc" "$root/usr/etc"
+    find "$root/var" "$root/boot" "$root/run" "$root/tmp" -xdev -mindepth 1 -delete
+    ostree admin init-fs "$partial" >/dev/null
+    ostree admin os-init --sysroot="$partial" "$STATEROOT" >/dev/null
+    ostree config --repo="$partial/ostree/repo" set sysroot.bootloader none
+    ostree commit --repo="$partial/ostree/repo" --branch="caprock/image/${digest#*:}" \
+        --tree=dir="$root" --consume --subject="$digest" >/dev/null
+    ostree admin deploy --sysroot="$partial" --os="$STATEROOT" --karg=rw "caprock/image/${digest#*:}" >/dev/null
+    rm -rf "$root"
+    mv "$partial" "$TEMPLATE"
+    note "template ready in $((SECONDS - began)) s"
+}
+
+# The deployment that boots next: the entry with the highest version, as a boot loader sorts them.
+default_deployment() {
+    local entry
+    entry=$(grep -H '^version ' "$SYSROOT"/boot/loader/entries/*.conf | sort -t' ' -k2,2rn | head -n1 | cut -d: -f1)
+    readlink -f "$SYSROOT$(sed -n 's/^options.*ostree=\([^ ]*\).*/\1/p' "$entry")"
+}
+
+create() {
+    local image='' caprock='' kubeconfig='' labels='' layout tag etc
+    use_node "${1:?}"
+    shift
+    while [ $# -gt 1 ]; do
+        case $1 in
+            --image) image=$2 ;;
+            --caprock) caprock=$2 ;;
+            --kubeconfig) kubeconfig=$2 ;;
+            --labels) labels=$2 ;;
+            *) usage ;;
+        esac
+        shift 2
+    done
+    if [ $# -ne 0 ] || [[ $image != oci:* ]]; then usage; fi
+    [ ! -e "$NODE" ] || die "node \`$NAME\` exists; \`demo/node.sh delete $NAME\` removes it"
+    layout=${image#oci:}
+    tag=''
+    if [[ $layout == *:* ]]; then
+        tag=${layout##*:}
+        layout=${layout%:*}
+    fi
+    mkdir -p "$STATE/nodes" "$STATE/templates"
+    exec 8>"$STATE/templates/lock"
+    flock 8
+    make_template "$layout" "$tag"
+    flock -u 8
+    mkdir "$NODE"
+    cp -a --reflink=auto "$TEMPLATE" "$SYSROOT"
+    echo 0 >"$NODE/reboots"
+    if [ -n "$caprock" ]; then
+        etc=$(default_deployment)/etc
+        install -D -m 0755 "$caprock" "$SYSROOT/ostree/deploy/$STATEROOT/var/usrlocal/bin/caprock"
+        install -D -m 0600 "$kubeconfig" "$etc/caprock/kubeconfig"
+        printf 'NODE_LABELS=%s\n' "$labels" >"$etc/caprock/agent.env"
+        install -m 0644 "$ROOT/demo/caprock-agent.service" "$etc/systemd/system/"
+        systemctl --root="${etc%/etc}" --quiet enable caprock-agent.service
+    fi
+    note "node $NAME created"
+}
+
+# --- run ---------------------------------------------------------------------------------------
+
+# True while the loop that reboots the node runs: it holds the lock as long as it lives.
+supervised() { ! flock -n "$NODE/lock" true; }
+
+# Prints the id of the node's init when the node is up. The cgroup tells a node from a reused id.
+leader() {
+    local pid
+    pid=$(cat "$NODE/pid" 2>/dev/null) || return 1
+    grep -qsE "/${ID}([./]|\$)" "/proc/$pid/cgroup" && printf '%s\n' "$pid"
+}
+
+# Runs in the background as long as the node is meant to be up.
+supervise() {
+    local top nspawn code
+    use_node "$1"
+    exec 9>"$NODE/lock"
+    flock -n 9 || die "node \`$NAME\` runs already"
+    trap 'touch "$NODE/stop"; signal_power_off' TERM INT
+    if ! host_has_systemd; then
+        for top in $(cgroups); do
+            mkdir -p "$top"
+            echo $$ >"$top/cgroup.procs"
+        done
+    fi
+    : >"$NODE/empty"
+    while [ ! -e "$NODE/stop" ]; do
+        boot &
+        nspawn=$!
+        record_leader "$nspawn"
+        code=0
+        wait "$nspawn" || code=$?
+        # A trapped signal ends `wait` early; the node is still going down then.
+        while kill -0 "$nspawn" 2>/dev/null; do
+            code=0
+            wait "$nspawn" || code=$?
+        done
+        rm -f "$NODE/pid"
+        # systemd-nspawn's way to say that the node asked for a reboot.
+        [ "$code" -eq 133 ] || break
+        echo $(($(cat "$NODE/reboots") + 1)) >"$NODE/reboots.new"
+        mv "$NODE/reboots.new" "$NODE/reboots"
+    done
+    echo "supervisor: node ended with status $code" >>"$NODE/console.log"
+}
+
+# The deployment is the root; ostree finds itself in the boot by /sysroot and /run/ostree-booted.
+# norbind: a recursive bind would show each of the node's mounts a second time below /sysroot.
+boot() {
+    local deployment
+    deployment=$(default_deployment)
+    echo "supervisor: booting ${deployment##*/}" >>"$NODE/console.log"
+    exec systemd-nspawn --quiet --boot --machine="$ID" --hostname="$NAME" --directory="$deployment" \
+        --register=no --keep-unit --console=pipe --link-journal=no --timezone=off --resolv-conf=bind-host \
+        --bind="$SYSROOT:/sysroot:norbind" \
+        --bind="$SYSROOT/ostree/deploy/$STATEROOT/var:/var" \
+        --bind="$SYSROOT/boot:/boot" \
+        --bind-ro="$deployment/usr:/usr" \
+        --bind-ro="$NODE/empty:/run/ostree-booted" \
+        </dev/null >>"$NODE/console.log" 2>&1 9>&-
+}
+
+# Init of the node: the child of systemd-nspawn that is number one in a namespace of its own.
+record_leader() {
+    local child
+    while kill -0 "$1" 2>/dev/null; do
+        for child in $(pgrep --parent "$1"); do
+            if grep -qsE '^NSpid:.*[[:space:]]1$' "/proc/$child/status"; then
+                echo "$child" >"$NODE/pid.new"
+                mv "$NODE/pid.new" "$NODE/pid"
+                return
+            fi
+        done
+        sleep 0.02
+    done
+}
+
+# systemd as init powers off on this signal.
+signal_power_off() {
+    local pid
+    if pid=$(leader); then kill -RTMIN+4 "$pid"; fi
+}
+
+start() {
+    use_node "$1"
+    must_exist
+    ! supervised || die "node \`$NAME\` runs already"
+    kill_all
+    rm -f "$NODE/stop" "$NODE/pid"
+    if host_has_systemd; then
+        systemd-run --quiet --collect --unit="$ID" --property=Delegate=yes --property=KillMode=mixed \
+            --setenv=DEMO_STATE="$STATE" --setenv=CARGO_TARGET_DIR="$TARGET" "$SELF" supervise "$NAME"
+    else
+        DEMO_STATE=$STATE setsid "$SELF" supervise "$NAME" </dev/null >>"$NODE/console.log" 2>&1 &
+    fi
+    poll 20 "node $NAME to start" leader >/dev/null ||
+        die "node \`$NAME\` does not start: $(tail -n 3 "$NODE/console.log")"
+}
+
+members() {
+    local top
+    for top in $(cgroups); do
+        [ ! -d "$top" ] || find "$top" -name cgroup.procs -exec cat {} + 2>/dev/null
+    done | sort -u
+}
+
+nothing_left() { [ -z "$(members)" ]; }
+
+# Ends whatever is left of a node, also when its supervisor was killed, and removes its cgroups.
+kill_all() {
+    local pid top
+    if host_has_systemd; then
+        systemctl kill --signal=KILL "$ID.service" 2>/dev/null || return 0
+        systemctl stop "$ID.service" 2>/dev/null || true
+        return
+    fi
+    for pid in $(members); do kill -KILL "$pid" 2>/dev/null || true; done
+    poll 10 "the processes of node $NAME to end" nothing_left || die "processes of node \`$NAME\` cannot be killed"
+    for top in $(cgroups); do
+        [ ! -d "$top" ] || find "$top" -depth -type d -exec rmdir {} +
+    done
+}
+
+is_down() { ! supervised && ! leader >/dev/null; }
+
+stop() {
+    use_node "$1"
+    must_exist
+    touch "$NODE/stop"
+    signal_power_off
+    poll 30 "node $NAME to power off" is_down || note "node $NAME does not power off; killing it"
+    kill_all
+    rm -f "$NODE/pid"
+}
+
+# --- look, remove ------------------------------------------------------------------------------
+
+run_inside() {
+    local pid
+    use_node "$1"
+    shift
+    must_exist
+    pid=$(leader) || die "node \`$NAME\` is not up"
+    exec nsenter --target "$pid" --mount --uts --ipc --net --pid --cgroup --root --wd \
+        env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin HOME=/root TERM="${TERM:-dumb}" "$@"
+}
+
+status() {
+    local pid=- condition=stopped
+    use_node "$1"
+    must_exist
+    if pid=$(leader); then
+        condition=running
+        supervised || condition=unsupervised
+    elif supervised; then
+        condition=rebooting
+    fi
+    printf '%-16s %-13s %-8s %-8s %s\n' "$NAME" "$condition" "${pid:--}" "$(cat "$NODE/reboots")" "$(basename "$(default_deployment)")"
+}
+
+list() {
+    local dir
+    printf '%-16s %-13s %-8s %-8s %s\n' NODE STATE PID REBOOTS 'BOOTS NEXT'
+    for dir in "$STATE"/nodes/*/; do
+        [ ! -d "$dir" ] || (status "$(basename "$dir")")
+    done
+}
+
+# remove_sysroot DIR: ostree marks deployments immutable.
+remove_sysroot() {
+    [ -e "$1" ] || return 0
+    find "$1/ostree/deploy" -mindepth 3 -maxdepth 3 -type d -exec chattr -i {} + 2>/dev/null || true
+    rm -rf "${1:?}"
+}
+
+delete() {
+    use_node "$1"
+    [ -e "$NODE" ] || return 0
+    if [ -d "$SYSROOT" ]; then stop "$NAME"; fi
+    remove_sysroot "$SYSROOT"
+    rm -rf "$NODE" "/run/systemd/nspawn/propagate/$ID"
+}
+
+need_root
+[ $# -ge 1 ] || usage
+verb=$1
+shift
+case $verb in
+    list) list ;;
+    create | start | stop | delete | status | supervise)
+        [ $# -ge 1 ] || usage
+        "$verb" "$@"
+        ;;
+    exec)
+        [ $# -ge 2 ] || usage
+        run_inside "$@"
+        ;;
+    *) usage ;;
+esac
