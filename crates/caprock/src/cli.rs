@@ -53,6 +53,9 @@ pub(crate) struct Serve {
     /// Address of the OCI registry.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:5000")]
     pub(crate) registry_listen: std::net::SocketAddr,
+    /// Where layers and unpacked bases are cached; default: DIR/builder. Several servers may share one.
+    #[arg(long, value_name = "DIR", env = "CAPROCK_CACHE_DIR")]
+    pub(crate) build_cache: Option<Utf8PathBuf>,
     /// Base OS image of pools whose MachineConfigs set no `osImageURL`.
     #[arg(long, value_name = "REF")]
     pub(crate) base_image: Option<String>,

@@ -1,0 +1,138 @@
+//! Registries as the command line reaches them: credentials, trust, and images named as `oci:DIR[:TAG]` or by reference.
+
+use std::collections::BTreeSet;
+
+use anyhow::{Context, anyhow};
+use camino::Utf8PathBuf;
+use oci::manifest::Document;
+use oci::{BlobStore, Client, ClientConfig, Digest, DockerConfig, Reference};
+use serde::Deserialize;
+
+use crate::cli::RegistryAccess;
+use crate::exit::{Failure, refused};
+
+/// A client with the credentials and trust that the flags give. `hosts` are the registries named on the command line:
+/// `--tls-verify=false` is for them alone.
+pub(crate) fn client(access: &RegistryAccess, hosts: &[&Reference]) -> Result<Client, Failure> {
+    let mut config = ClientConfig::default();
+    if let Some(path) = &access.authfile {
+        let text =
+            std::fs::read(path).with_context(|| format!("failed to read the authfile `{path}`"))?;
+        config.auth = DockerConfig::parse(&text)
+            .map_err(|error| refused(anyhow!(error).context(format!("`{path}` is not an authfile"))))?;
+    }
+    if let Some(path) = &access.ca_file {
+        let pem =
+            std::fs::read(path).with_context(|| format!("failed to read the CA file `{path}`"))?;
+        config.extra_roots.push(pem);
+    }
+    if !access.tls_verify {
+        config.insecure_hosts = hosts
+            .iter()
+            .map(|reference| reference.host().to_owned())
+            .collect::<BTreeSet<_>>();
+    }
+    Ok(Client::new(config)?)
+}
+
+/// Where an image is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Place {
+    Layout { dir: Utf8PathBuf, tag: Option<String> },
+    Registry(Reference),
+}
+
+impl Place {
+    /// Reads `oci:DIR[:TAG]` or an image reference.
+    pub(crate) fn parse(text: &str) -> Result<Place, Failure> {
+        match text.strip_prefix("oci:") {
+            Some(rest) => {
+                let (dir, tag) = match rest.rsplit_once(':') {
+                    Some((dir, tag)) if !tag.contains('/') => (dir, Some(tag.to_owned())),
+                    _ => (rest, None),
+                };
+                if dir.is_empty() {
+                    return Err(refused(anyhow!("`{text}` names no directory: expected `oci:DIR[:TAG]`")));
+                }
+                Ok(Place::Layout { dir: dir.into(), tag })
+            }
+            None => reference(text).map(Place::Registry),
+        }
+    }
+}
+
+/// Reads an image reference.
+pub(crate) fn reference(text: &str) -> Result<Reference, Failure> {
+    text.parse::<Reference>()
+        .map_err(|error| refused(anyhow!(error).context(format!("`{text}` is not an image reference"))))
+}
+
+/// An OCI image layout on disk.
+#[derive(Debug)]
+pub(crate) struct Layout {
+    pub(crate) blobs: BlobStore,
+    pub(crate) manifest: Document,
+}
+
+impl Layout {
+    /// Opens the layout and reads the manifest under `tag`; without a tag, its only one.
+    pub(crate) fn open(dir: &camino::Utf8Path, tag: Option<&str>) -> Result<Layout, Failure> {
+        #[derive(Deserialize)]
+        struct Entry {
+            digest: Digest,
+            #[serde(rename = "mediaType")]
+            media_type: String,
+            #[serde(default)]
+            annotations: std::collections::BTreeMap<String, String>,
+        }
+        #[derive(Deserialize)]
+        struct Index {
+            manifests: Vec<Entry>,
+        }
+        let path = dir.join("index.json");
+        let text = std::fs::read(&path).map_err(|error| {
+            refused(anyhow!(error).context(format!("`{dir}` is not an OCI image layout")))
+        })?;
+        let index: Index = serde_json::from_slice(&text)
+            .map_err(|error| refused(anyhow!(error).context(format!("`{path}` is not an image index"))))?;
+        let mut fitting = index.manifests.into_iter().filter(|entry| {
+            tag.is_none_or(|tag| {
+                entry.annotations.get("org.opencontainers.image.ref.name").map(String::as_str) == Some(tag)
+            })
+        });
+        let entry = match (fitting.next(), fitting.next()) {
+            (Some(entry), None) => entry,
+            (None, _) => return Err(refused(match tag {
+                Some(tag) => anyhow!("the image layout `{dir}` has no tag `{tag}`"),
+                None => anyhow!("the image layout `{dir}` is empty"),
+            })),
+            (Some(_), Some(_)) => {
+                return Err(refused(anyhow!("the image layout `{dir}` has several images"))
+                    .hint("name one as `oci:DIR:TAG`"));
+            }
+        };
+        let blobs = BlobStore::open(dir)?;
+        let bytes = blobs.read(&entry.digest, oci::manifest::MAX_MANIFEST)?;
+        let manifest = Document::parse(bytes, Some(&entry.media_type))?;
+        Ok(Layout { blobs, manifest })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_layout_has_an_optional_tag() {
+        let layout = |dir: &str, tag: Option<&str>| Place::Layout { dir: dir.into(), tag: tag.map(str::to_owned) };
+        for (text, expected) in [
+            ("oci:out", layout("out", None)),
+            ("oci:out:latest", layout("out", Some("latest"))),
+            ("oci:/a:b/out", layout("/a:b/out", None)),
+        ] {
+            assert_eq!(Place::parse(text).unwrap(), expected, "{text}");
+        }
+        assert!(Place::parse("oci:").is_err());
+    }
+}
