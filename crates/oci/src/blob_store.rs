@@ -225,6 +225,11 @@ impl BlobWriter {
         Ok(())
     }
 
+    /// Names the file in an error of writing.
+    pub(crate) fn failed(&self, error: io::Error) -> StoreError {
+        StoreError::io("write", self.file.path())(error)
+    }
+
     /// Makes the blob durable and visible under its digest. With `expected`, content of another digest is
     /// refused and dropped. Storing what is there already succeeds and changes nothing.
     pub fn commit(self, expected: Option<&Digest>) -> Result<Digest, StoreError> {

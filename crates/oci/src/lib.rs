@@ -6,6 +6,7 @@ pub mod client;
 pub mod digest;
 pub mod layer;
 pub mod manifest;
+mod pump;
 pub mod reference;
 pub mod registry;
 

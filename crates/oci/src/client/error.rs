@@ -1,5 +1,7 @@
 //! What can go wrong between us and a registry, by what somebody has to do about it.
 
+use std::time::Duration;
+
 use crate::blob_store::StoreError;
 use crate::digest::Digest;
 use crate::manifest::ManifestError;
@@ -28,13 +30,13 @@ pub enum ClientError {
         repository: String,
     },
     /// The registry knows us and does not let us do this.
-    #[error("`{host}` does not permit {action} `{repository}`: {message}")]
+    #[error("`{host}` does not permit the {action} of `{repository}`: {message}")]
     Forbidden {
         /// The registry.
         host: String,
         /// The repository in it.
         repository: String,
-        /// `pulling from`, `pushing to` or `deleting in`.
+        /// `pull`, `push` or `deletion`.
         action: &'static str,
         /// What the registry said.
         message: String,
@@ -92,6 +94,8 @@ pub enum ClientError {
     RateLimited {
         /// The registry.
         host: String,
+        /// How long it wants us to wait.
+        retry_after: Option<Duration>,
     },
     /// The registry failed.
     #[error("`{host}` failed with status {status}: {message}")]
@@ -104,7 +108,7 @@ pub enum ClientError {
         message: String,
     },
     /// The registry refused, or answered what the distribution specification does not allow.
-    #[error("`{host}` refused {action} `{what}` with status {status}: {message}")]
+    #[error("`{host}` refused the {action} of `{what}` with status {status}: {message}")]
     Refused {
         /// The registry.
         host: String,

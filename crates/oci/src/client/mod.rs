@@ -1,20 +1,32 @@
 //! The registry client: pulls and pushes manifests and blobs by the OCI distribution specification, over TLS,
 //! verifying every digest and trying again what may pass.
 
+mod challenge;
 mod error;
+mod failure;
+mod host;
+mod pull;
+mod push;
+mod request;
+mod retry;
+mod tls;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 
 use crate::auth::DockerConfig;
 use crate::blob_store::BlobStore;
 use crate::digest::Digest;
-use crate::manifest::{Descriptor, Document, ImageConfig, Manifest, ManifestError, Platform};
+use crate::manifest::{Document, ImageConfig, Manifest, ManifestError};
 use crate::reference::Reference;
 
+use host::Host;
+use request::{Action, Call};
+
 pub use error::ClientError;
+pub use retry::Retry;
 
 /// How to reach registries and whom to trust.
 #[derive(Debug, Clone)]
@@ -31,27 +43,6 @@ pub struct ClientConfig {
     pub user_agent: String,
     /// When to try again, and when to stop.
     pub retry: Retry,
-}
-
-/// Exponential back-off with jitter, for requests that failed in a way that may pass.
-#[derive(Debug, Clone, Copy)]
-pub struct Retry {
-    /// The wait after the first failure.
-    pub first: Duration,
-    /// The longest wait.
-    pub longest: Duration,
-    /// No attempt starts later than this after the first one.
-    pub deadline: Duration,
-}
-
-impl Default for Retry {
-    fn default() -> Retry {
-        Retry {
-            first: Duration::from_millis(200),
-            longest: Duration::from_secs(10),
-            deadline: Duration::from_secs(60),
-        }
-    }
 }
 
 impl Default for ClientConfig {
@@ -121,89 +112,70 @@ pub enum Pushed {
 /// A client for any number of registries; clones share connections and tokens.
 #[derive(Debug, Clone)]
 pub struct Client {
-    config: std::sync::Arc<ClientConfig>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    config: ClientConfig,
+    roots: rustls::RootCertStore,
+    hosts: Mutex<BTreeMap<String, Arc<Host>>>,
 }
 
 impl Client {
-    /// A client with this configuration. Fails when a certificate authority given cannot be read.
+    /// A client with this configuration. Reads the system's certificate authorities once, and fails when one of
+    /// those given cannot be read.
     pub fn new(config: ClientConfig) -> Result<Client, ClientError> {
+        let roots = tls::base_roots(&config.extra_roots)?;
+        for (host, pem) in &config.cas {
+            tls::add_pem(&mut roots.clone(), pem, &format!("`{host}`"))?;
+        }
         Ok(Client {
-            config: std::sync::Arc::new(config),
+            shared: Arc::new(Shared {
+                config,
+                roots,
+                hosts: Mutex::default(),
+            }),
         })
     }
 
-    /// The digest and media type that the reference stands for now, without fetching the manifest where the
-    /// registry tells both.
-    pub async fn resolve(&self, _reference: &Reference) -> Result<(Digest, String), ClientError> {
-        todo!()
+    fn retry(&self) -> Retry {
+        self.shared.config.retry
     }
 
-    /// Fetches a manifest or index of at most [`MAX_MANIFEST`](crate::manifest::MAX_MANIFEST) bytes.
-    pub async fn manifest(&self, _reference: &Reference) -> Result<FetchedManifest, ClientError> {
-        todo!()
+    fn host(&self, name: &str) -> Result<Arc<Host>, ClientError> {
+        let mut hosts = self
+            .shared
+            .hosts
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(host) = hosts.get(name) {
+            return Ok(host.clone());
+        }
+        let host = Arc::new(Host::new(name, &self.shared.config, &self.shared.roots)?);
+        hosts.insert(name.to_owned(), host.clone());
+        Ok(host)
     }
 
-    /// Fetches manifest and configuration of the image for `platform`, through an index where there is one.
-    pub async fn image(
-        &self,
-        _reference: &Reference,
-        _platform: &Platform,
-    ) -> Result<Image, ClientError> {
-        todo!()
-    }
-
-    /// Fetches a blob into `store`, unless it is there. `progress` is told how many bytes of it are there, never
-    /// fewer than before unless the registry makes us start again.
-    pub async fn fetch_blob(
-        &self,
-        _reference: &Reference,
-        _descriptor: &Descriptor,
-        _store: &BlobStore,
-        _progress: &(dyn Fn(u64) + Sync),
-    ) -> Result<(), ClientError> {
-        todo!()
-    }
-
-    /// Fetches a small blob of at most `limit` bytes into memory.
-    pub async fn blob_bytes(
-        &self,
-        _reference: &Reference,
-        _descriptor: &Descriptor,
-        _limit: u64,
-    ) -> Result<Bytes, ClientError> {
-        todo!()
-    }
-
-    /// Sees to it that the repository of `reference` has the blob: asks, then mounts it from the repository of
-    /// `from` when that is at the same registry, then sends it. `progress` is told how many bytes were sent.
-    pub async fn push_blob(
-        &self,
-        _reference: &Reference,
-        _descriptor: &Descriptor,
-        _source: BlobSource<'_>,
-        _from: Option<&Reference>,
-        _progress: &(dyn Fn(u64) + Sync),
-    ) -> Result<Pushed, ClientError> {
-        todo!()
-    }
-
-    /// Puts a manifest or index under the reference's tag, or under its digest when it has none.
-    pub async fn push_manifest(
-        &self,
-        _reference: &Reference,
-        _bytes: Bytes,
-        _media_type: &str,
-    ) -> Result<Digest, ClientError> {
-        todo!()
-    }
-
-    /// The tags of the repository, sorted.
-    pub async fn tags(&self, _reference: &Reference) -> Result<Vec<String>, ClientError> {
-        todo!()
-    }
-
-    /// Deletes the manifest that the reference names by digest or tag. One that is not there is no error.
-    pub async fn delete_manifest(&self, _reference: &Reference) -> Result<(), ClientError> {
-        todo!()
+    fn call<'a>(
+        &'a self,
+        host: &'a Host,
+        reference: &'a Reference,
+        action: Action,
+        what: String,
+    ) -> Call<'a> {
+        let credentials = self
+            .shared
+            .config
+            .auth
+            .credentials_for(reference.host(), reference.repository());
+        Call {
+            host,
+            repository: reference.repository(),
+            from: None,
+            action,
+            what,
+            credentials,
+        }
     }
 }
