@@ -2,7 +2,7 @@
 # shellcheck shell=bash
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-TARGET=${CARGO_TARGET_DIR:-$ROOT/target}
+TARGET=$(realpath -m "${CARGO_TARGET_DIR:-$ROOT/target}")
 TOOLS=$TARGET/tools
 PATH=$TOOLS:$PATH:/usr/sbin:/sbin
 
@@ -39,6 +39,8 @@ run_logged() {
     shift 2
     "$@" >"$log" 2>&1 </dev/null &
     pid=$!
+    # A background process of a script does not get Ctrl-C by itself.
+    trap 'kill "$pid" 2>/dev/null; exit 130' INT TERM
     while kill -0 "$pid" 2>/dev/null; do
         if [ "$((SECONDS - said))" -ge 10 ]; then
             said=$SECONDS
@@ -50,4 +52,5 @@ run_logged() {
         tail -n 30 "$log" >&2
         die "$what failed; the whole log is $log"
     }
+    trap - INT TERM
 }

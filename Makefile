@@ -1,0 +1,44 @@
+# The same targets for people and CI. `make demo` and `make test` need root and install what they use.
+
+CARGO_TARGET_DIR ?= target
+
+.PHONY: demo demo-stop test unit privileged scenarios build check fmt deps
+
+## demo: the walk-through on this machine, with real nodes; KEEP=1 leaves them running
+demo: deps build
+	@KEEP=$(KEEP) demo/demo.sh
+
+## demo-stop: end and remove what `make demo KEEP=1` left
+demo-stop:
+	@demo/demo.sh stop
+
+## test: everything; `cargo test` alone is the part that needs neither root nor network
+test: unit privileged scenarios
+
+unit: deps
+	@echo '==> tests without root and network'
+	cargo test --workspace --quiet
+
+privileged: unit
+	@echo '==> tests as root: crun, overlayfs, ostree'
+	CAPROCK_TEST_PRIVILEGED=1 cargo test --workspace --quiet privileged_
+
+scenarios: privileged
+	@echo '==> scenarios on real nodes'
+	@cargo build --quiet -p caprock
+	@CAPROCK=$(abspath $(CARGO_TARGET_DIR))/debug/caprock demo/scenarios.sh
+
+build:
+	@demo/deps.sh rust
+	cargo build --release -p caprock
+
+check:
+	@demo/deps.sh rust
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- --deny warnings
+
+fmt:
+	cargo fmt --all
+
+deps:
+	@demo/deps.sh

