@@ -1,0 +1,387 @@
+//! One difference between two versions of a node.
+
+use std::fmt;
+
+use super::{Version, same_image};
+use crate::ignition::{Config, Node, NodeKind, Unit};
+use crate::problem::Problem;
+
+/// What happens to something with a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Edit {
+    /// It is new.
+    Add,
+    /// It is there and differs.
+    Change,
+    /// It goes, and what was there before the first config comes back.
+    Remove,
+}
+
+impl Edit {
+    fn mark(self) -> char {
+        match self {
+            Edit::Add => '+',
+            Edit::Change => '~',
+            Edit::Remove => '-',
+        }
+    }
+}
+
+/// One difference.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// Another image.
+    Image {
+        /// The one now; none when the node does not say.
+        from: Option<String>,
+        /// The one to come.
+        to: String,
+    },
+    /// Kernel arguments.
+    KernelArguments {
+        /// To take away.
+        remove: Vec<String>,
+        /// To add.
+        add: Vec<String>,
+    },
+    /// Another set of extensions.
+    Extensions {
+        /// To take away.
+        remove: Vec<String>,
+        /// To add.
+        add: Vec<String>,
+    },
+    /// Another kernel.
+    KernelType {
+        /// The one now.
+        from: String,
+        /// The one to come.
+        to: String,
+    },
+    /// FIPS mode on or off.
+    Fips(bool),
+    /// A file, directory or link.
+    Path {
+        /// What happens to it.
+        edit: Edit,
+        /// `file`, `directory` or `link`.
+        kind: &'static str,
+        /// Where it is.
+        path: String,
+    },
+    /// A unit: its text, drop-ins, enablement or mask.
+    Unit {
+        /// What happens to it.
+        edit: Edit,
+        /// Its name.
+        name: String,
+        /// Whether its text or a drop-in differs, and not only whether it starts.
+        text: bool,
+        /// Whether it starts at boot now, as far as the config says.
+        was_enabled: bool,
+        /// Whether it starts at boot afterwards.
+        enabled: bool,
+        /// Whether it must not run afterwards: disabled, masked, or its text removed.
+        stopped: bool,
+    },
+    /// SSH keys of user `core`.
+    SshKeys,
+    /// Password hash of user `core`.
+    Password,
+}
+
+impl Change {
+    /// Whether it can be made on a running node.
+    pub fn is_live(&self) -> bool {
+        match self {
+            Change::Path { .. } | Change::Unit { .. } | Change::SshKeys | Change::Password => true,
+            Change::Image { .. }
+            | Change::KernelArguments { .. }
+            | Change::Extensions { .. }
+            | Change::KernelType { .. }
+            | Change::Fips(_) => false,
+        }
+    }
+
+    /// What it is about; two changes of one subject are one change.
+    pub(super) fn subject(&self) -> (u8, &str) {
+        match self {
+            Change::Image { .. } => (0, ""),
+            Change::KernelArguments { .. } => (1, ""),
+            Change::Extensions { .. } => (2, ""),
+            Change::KernelType { .. } => (3, ""),
+            Change::Fips(_) => (4, ""),
+            Change::Path { path, .. } => (5, path),
+            Change::Unit { name, .. } => (6, name),
+            Change::SshKeys => (7, ""),
+            Change::Password => (8, ""),
+        }
+    }
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Change::Image {
+                from: Some(from),
+                to,
+            } => write!(f, "image {} → {}", short(from), short(to)),
+            Change::Image { from: None, to } => write!(f, "image {}", short(to)),
+            Change::KernelArguments { remove, add } => {
+                write!(f, "kernelArguments {}", signed(remove, add))
+            }
+            Change::Extensions { remove, add } => write!(f, "extensions {}", signed(remove, add)),
+            Change::KernelType { from, to } => write!(f, "kernelType {from} → {to}"),
+            Change::Fips(on) => write!(f, "fips {}", if *on { "on" } else { "off" }),
+            Change::Path { edit, kind, path } => write!(f, "{}{kind} {path}", edit.mark()),
+            Change::Unit { edit, name, .. } => write!(f, "{}unit {name}", edit.mark()),
+            Change::SshKeys => f.write_str("SSH keys of `core`"),
+            Change::Password => f.write_str("password of `core`"),
+        }
+    }
+}
+
+/// Repository's last part and the first digits of the digest: enough to recognise an image in a line.
+fn short(pull_spec: &str) -> String {
+    let (name, digest) = pull_spec.rsplit_once('@').unwrap_or((pull_spec, ""));
+    let name = name.rsplit('/').next().unwrap_or(name);
+    match digest.strip_prefix("sha256:") {
+        Some(hex) if name == digest || name.is_empty() => hex.chars().take(12).collect(),
+        Some(hex) => format!("{name}@{}", hex.chars().take(12).collect::<String>()),
+        None => name.to_owned(),
+    }
+}
+
+fn signed(remove: &[String], add: &[String]) -> String {
+    let removed = remove.iter().map(|item| format!("-{item}"));
+    removed
+        .chain(add.iter().map(|item| format!("+{item}")))
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+/// Everything that differs, image first, then by path and name.
+pub(super) fn between(from: &Version, to: &Version) -> Vec<Change> {
+    let mut changes = Vec::new();
+    if let Some(image) = to.image()
+        && !from.image().is_some_and(|now| same_image(now, image))
+    {
+        changes.push(Change::Image {
+            from: from.image().map(str::to_owned),
+            to: image.to_owned(),
+        });
+    }
+    let arguments = difference(&from.kernel_arguments, &to.kernel_arguments);
+    if let Some((remove, add)) = arguments {
+        changes.push(Change::KernelArguments { remove, add });
+    }
+    if let Some((remove, add)) = difference(&from.extensions, &to.extensions) {
+        changes.push(Change::Extensions { remove, add });
+    }
+    // A node that never had a config runs the kernel that its image came with.
+    let kernel_now = if from.kernel_type.is_empty() {
+        "default"
+    } else {
+        &from.kernel_type
+    };
+    if kernel_now != to.kernel_type {
+        changes.push(Change::KernelType {
+            from: kernel_now.to_owned(),
+            to: to.kernel_type.clone(),
+        });
+    }
+    if from.fips != to.fips {
+        changes.push(Change::Fips(to.fips));
+    }
+    paths(&from.ignition, &to.ignition, &mut changes);
+    units(&from.ignition, &to.ignition, &mut changes);
+    if from.ignition.core.ssh_keys != to.ignition.core.ssh_keys {
+        changes.push(Change::SshKeys);
+    }
+    let password = |config: &Config| config.core.password_hash.clone();
+    if password(&from.ignition) != password(&to.ignition) {
+        changes.push(Change::Password);
+    }
+    changes
+}
+
+fn difference<'a, C>(from: &'a C, to: &'a C) -> Option<(Vec<String>, Vec<String>)>
+where
+    &'a C: IntoIterator<Item = &'a String>,
+{
+    let missing = |these: &'a C, those: &'a C| -> Vec<String> {
+        these
+            .into_iter()
+            .filter(|item| !those.into_iter().any(|other| other == *item))
+            .cloned()
+            .collect()
+    };
+    let (remove, add) = (missing(from, to), missing(to, from));
+    (!remove.is_empty() || !add.is_empty()).then_some((remove, add))
+}
+
+fn paths(from: &Config, to: &Config, changes: &mut Vec<Change>) {
+    let change = |edit, node: &Node| Change::Path {
+        edit,
+        kind: node.kind_name(),
+        path: node.path.clone(),
+    };
+    for node in &to.nodes {
+        match from.node(&node.path) {
+            None => changes.push(change(Edit::Add, node)),
+            Some(before) if !same_node(before, node) => changes.push(change(Edit::Change, node)),
+            Some(_) => {}
+        }
+    }
+    for node in from
+        .nodes
+        .iter()
+        .filter(|node| to.node(&node.path).is_none())
+    {
+        changes.push(change(Edit::Remove, node));
+    }
+}
+
+fn same_node(a: &Node, b: &Node) -> bool {
+    let same_kind = match (&a.kind, &b.kind) {
+        (NodeKind::File { .. }, NodeKind::File { .. }) => {
+            a.contents() == b.contents() && a.mode() == b.mode()
+        }
+        (NodeKind::Directory { .. }, NodeKind::Directory { .. }) => a.mode() == b.mode(),
+        (NodeKind::Link { target: a }, NodeKind::Link { target: b }) => a == b,
+        _ => false,
+    };
+    same_kind && a.user() == b.user() && a.group() == b.group()
+}
+
+/// What of a unit reaches the node: no text and empty text are the same, so is `mask: false` and none.
+fn effect(unit: &Unit) -> (&str, Option<bool>, bool, Vec<(&str, &str)>) {
+    let mut dropins: Vec<_> = unit
+        .dropins
+        .iter()
+        .filter_map(|dropin| {
+            Some((
+                dropin.name.as_str(),
+                dropin.contents.as_deref().filter(|text| !text.is_empty())?,
+            ))
+        })
+        .collect();
+    dropins.sort_unstable();
+    (
+        unit.contents.as_deref().unwrap_or_default(),
+        unit.enabled,
+        unit.masked(),
+        dropins,
+    )
+}
+
+fn units(from: &Config, to: &Config, changes: &mut Vec<Change>) {
+    let nothing = Unit::default();
+    let names = to.units.iter().chain(
+        from.units
+            .iter()
+            .filter(|unit| to.unit(&unit.name).is_none()),
+    );
+    for Unit { name, .. } in names {
+        let (before, after) = (from.unit(name), to.unit(name));
+        let edit = match (before, after) {
+            (None, _) => Edit::Add,
+            (Some(_), Some(_)) => Edit::Change,
+            (Some(_), None) => Edit::Remove,
+        };
+        let (before, after) = (before.unwrap_or(&nothing), after.unwrap_or(&nothing));
+        let (was, is) = (effect(before), effect(after));
+        if was == is {
+            continue;
+        }
+        let text_gone = !was.0.is_empty() && is.0.is_empty();
+        changes.push(Change::Unit {
+            edit,
+            name: name.clone(),
+            text: (was.0, was.3) != (is.0, is.3),
+            was_enabled: was.1 == Some(true) && !was.2,
+            enabled: is.1 == Some(true) && !is.2,
+            stopped: is.2 || is.1 == Some(false) || text_gone,
+        });
+    }
+}
+
+/// `new image, 3 files, 2 units`
+pub(super) fn summary(changes: &[Change]) -> String {
+    let mut parts = Vec::new();
+    let count =
+        |wanted: &dyn Fn(&Change) -> bool| changes.iter().filter(|change| wanted(change)).count();
+    let plural = |n: usize, one: &str, many: &str| match n {
+        0 => None,
+        1 => Some(format!("1 {one}")),
+        n => Some(format!("{n} {many}")),
+    };
+    let kind = |name: &'static str| {
+        count(&move |c| matches!(c, Change::Path { kind, .. } if *kind == name))
+    };
+    for change in changes {
+        match change {
+            Change::Image { .. } => parts.push("new image".to_owned()),
+            Change::KernelArguments { remove, add } => {
+                parts.extend(plural(
+                    remove.len() + add.len(),
+                    "kernel argument",
+                    "kernel arguments",
+                ));
+            }
+            Change::Extensions { remove, add } => {
+                parts.extend(plural(remove.len() + add.len(), "extension", "extensions"));
+            }
+            Change::KernelType { .. } => parts.push("other kernel".to_owned()),
+            Change::Fips(_) => parts.push("FIPS mode".to_owned()),
+            Change::Path { .. } | Change::Unit { .. } | Change::SshKeys | Change::Password => {}
+        }
+    }
+    parts.extend(plural(kind("file"), "file", "files"));
+    parts.extend(plural(kind("directory"), "directory", "directories"));
+    parts.extend(plural(kind("link"), "link", "links"));
+    parts.extend(plural(
+        count(&|c| matches!(c, Change::Unit { .. })),
+        "unit",
+        "units",
+    ));
+    if changes.contains(&Change::SshKeys) {
+        parts.push("SSH keys".to_owned());
+    }
+    if changes.contains(&Change::Password) {
+        parts.push("password".to_owned());
+    }
+    parts.join(", ")
+}
+
+/// What the node cannot do.
+pub(super) fn obstacles(from: &Version, to: &Version, changes: &[Change]) -> Vec<Problem> {
+    let new_image = changes
+        .iter()
+        .any(|change| matches!(change, Change::Image { .. }));
+    let mut problems = Vec::new();
+    for change in changes {
+        match change {
+            Change::Extensions { .. } if !new_image => problems.push(Problem::new(
+                "spec.extensions",
+                "extensions come with a layered image; create a MachineOSConfig for the pool",
+            )),
+            Change::KernelType { .. } if !new_image => problems.push(Problem::new(
+                "spec.kernelType",
+                "another kernel comes with a layered image; create a MachineOSConfig for the pool",
+            )),
+            Change::Fips(_) => problems.push(Problem::new(
+                "spec.fips",
+                "FIPS mode is chosen when a node is installed and cannot be changed on it; install the node anew",
+            )),
+            _ => {}
+        }
+    }
+    if to.image().is_none() && from.layered_image.is_some() {
+        problems.push(Problem::new(
+            "spec.osImageURL",
+            "the pool has no layered image any more, and its rendered config names no image to return to",
+        ));
+    }
+    problems
+}
