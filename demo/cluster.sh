@@ -7,6 +7,8 @@ CAPROCK=${CAPROCK:-$TARGET/release/caprock}
 STATE=${DEMO_STATE:-$TARGET/demo/state}
 export DEMO_STATE=$STATE
 DATA=$STATE/serve
+# The pool of examples/automount.
+: "${POOL:=worker-automount}"
 export KUBECONFIG=$DATA/kubeconfig
 
 node() { "$ROOT/demo/node.sh" "$@"; }
@@ -89,8 +91,18 @@ add_node() {
     node start "$1"
 }
 
-# manifest FILE: an example, for the registry's port of this run.
-manifest() { sed "s/127\.0\.0\.1:5000/$REGISTRY/g" "$ROOT/examples/$1"; }
+# example FILE...: creates examples, with the registry's port of this run.
+example() {
+    local file
+    for file in "$@"; do
+        sed "s/127\.0\.0\.1:5000/$REGISTRY/g" "$ROOT/examples/$file" | kubectl create -f -
+    done
+}
+
+# move NODE POOL: by label, from pool worker.
+move() { kubectl label node "$1" node-role.kubernetes.io/worker- "node-role.kubernetes.io/$2="; }
+
+unpause() { kubectl patch "mcp/$1" --type merge --patch '{"spec":{"paused":false}}'; }
 
 # field OBJECT JSONPATH: one field, empty when the object or the field is absent.
 field() { kubectl get "$1" --ignore-not-found -o jsonpath="{$2}"; }
@@ -101,6 +113,12 @@ condition() { field "$1" ".status.conditions[?(@.type==\"$2\")].status"; }
 # pool_is_updated POOL MACHINES
 pool_is_updated() {
     [ "$(field "mcp/$1" '.status.conditions[?(@.type=="Updated")].status}{.status.updatedMachineCount')" = "True$2" ]
+}
+
+# ended_builds: how each build that ended did, as `Succeeded MESSAGE` or `Failed MESSAGE`.
+ended_builds() {
+    kubectl get machineosbuild -o json | jq -r '.items[].status.conditions[]? |
+        select(.status == "True" and (.type | IN("Succeeded", "Failed", "Interrupted"))) | "\(.type) \(.message)"'
 }
 
 builds() { kubectl get machineosbuild -o json | jq '.items | length'; }

@@ -8,7 +8,6 @@
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/cluster.sh"
 SUMMARY=$TARGET/demo/summary.json
-POOL=worker-automount
 HOME_OF_DALE=/var/mnt/home/dale
 
 declare -A SECONDS_OF=()
@@ -35,7 +34,7 @@ say() {
 
 create() {
     printf '$ kubectl create -f examples/%s\n' "$1"
-    manifest "$1" | kubectl create -f -
+    example "$1"
 }
 
 # watch_until SECONDS KIND WHAT COMMAND...: shows objects of a kind as they change, until COMMAND succeeds.
@@ -66,8 +65,7 @@ print_news() {
 
 build_has_ended() {
     local found
-    found=$(kubectl get machineosbuild -o json | jq -r '.items[].status.conditions[]? |
-        select(.status == "True" and (.type | IN("Succeeded", "Failed", "Interrupted"))) | "\(.type) \(.message)"')
+    found=$(ended_builds)
     case $found in
         Succeeded*) return 0 ;;
         '') return 1 ;;

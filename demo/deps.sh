@@ -41,7 +41,6 @@ install_packages() {
     local missing log=$TARGET/demo/apt.log
     mapfile -t missing < <(missing_packages)
     [ "${#missing[@]}" -gt 0 ] || return 0
-    need_root
     step "installing system packages: ${missing[*]}"
     mkdir -p "$TARGET/demo"
     export DEBIAN_FRONTEND=noninteractive
@@ -93,6 +92,7 @@ PYTHON
 
 need_rust
 if [ "${1:-}" != rust ]; then
+    need_root
     install_packages
     install_kubectl
 fi

@@ -1,0 +1,46 @@
+# What every scenario begins with: an empty cluster with the given nodes in pool worker, and its removal at the end.
+# shellcheck shell=bash
+set -euo pipefail
+. "$(dirname "${BASH_SOURCE[0]}")/cluster.sh"
+
+end() {
+    local code=$?
+    trap - EXIT
+    if [ "$code" -ne 0 ]; then explain "$TARGET/demo/scenarios/$(basename "$0" .sh).state"; fi
+    remove_state || code=1
+    exit "$code"
+}
+
+# with_nodes NAME...: starts everything and waits until the nodes are up to date in pool worker.
+with_nodes() {
+    local name
+    use_base_image
+    remove_state
+    trap end EXIT
+    trap 'exit 143' INT TERM
+    start_server
+    push_base_image
+    example worker/machineconfigpool.yaml worker/machineconfigs.yaml
+    for name in "$@"; do add_node "$name"; done
+    expect 60 "nodes in pool worker" pool_is_updated worker $#
+}
+
+# expect SECONDS WHAT COMMAND...: COMMAND succeeds in time.
+expect() { poll "$@" || die "$2: not within $1 s"; }
+
+# equal WHAT SEEN WANTED
+equal() { [ "$2" = "$3" ] || die "$1: $2, where $3 was expected"; }
+
+build_says() { ended_builds | grep -F "$1"; }
+
+# SIGKILL to the agent; systemd starts it again.
+kill_agent() { node exec "$1" systemctl kill --kill-whom=main --signal=KILL caprock-agent.service; }
+
+kill_server() {
+    kill -KILL "$(server_pid)"
+    expect 10 "the server to be gone" server_is_down
+}
+
+state_is() { [ "$(annotation "$1" state)" = "$2" ]; }
+
+booted() { node exec "$1" ostree admin status | sed -n 's/^\* //p'; }
