@@ -1,0 +1,143 @@
+//! Which paths a config may write.
+
+/// Longest path that Linux takes, with its final NUL taken off.
+const MAX_PATH_BYTES: usize = 4095;
+/// Longest file name that the usual file systems take.
+const MAX_NAME_BYTES: usize = 255;
+
+/// Places where nothing that is written lasts, or that belong to the image and the deployment.
+const CLOSED: &[(&str, &str)] = &[
+    ("/dev", "belongs to the kernel"),
+    ("/proc", "belongs to the kernel"),
+    ("/sys", "belongs to the kernel"),
+    (
+        "/run",
+        "is empty again after a reboot; write a `tmpfiles.d` file in `/etc/tmpfiles.d` instead",
+    ),
+    (
+        "/tmp",
+        "is empty again after a reboot; write a `tmpfiles.d` file in `/etc/tmpfiles.d` instead",
+    ),
+    ("/boot", "belongs to the boot loader"),
+    ("/ostree", "belongs to the deployments"),
+    ("/sysroot", "belongs to the deployments"),
+    (
+        "/usr",
+        "is read-only on a node; put it into the image with the MachineOSConfig's Containerfile",
+    ),
+    (
+        "/bin",
+        "is part of `/usr`; put it into the image with the MachineOSConfig's Containerfile",
+    ),
+    (
+        "/sbin",
+        "is part of `/usr`; put it into the image with the MachineOSConfig's Containerfile",
+    ),
+    (
+        "/lib",
+        "is part of `/usr`; put it into the image with the MachineOSConfig's Containerfile",
+    ),
+    (
+        "/lib64",
+        "is part of `/usr`; put it into the image with the MachineOSConfig's Containerfile",
+    ),
+];
+
+/// The writable part of `/usr`: a link to `/var/usrlocal`.
+const USR_LOCAL: &str = "/usr/local";
+
+/// Why `path` cannot be written, or nothing when it can.
+pub(super) fn problem(path: &str) -> Option<String> {
+    if !path.starts_with('/') {
+        return Some(format!("expected an absolute path, found `{path}`"));
+    }
+    if path.chars().any(char::is_control) {
+        return Some(format!(
+            "expected a path without control characters, found {path:?}"
+        ));
+    }
+    if path.len() > MAX_PATH_BYTES || path.split('/').any(|name| name.len() > MAX_NAME_BYTES) {
+        return Some(format!(
+            "expected a path of at most {MAX_PATH_BYTES} bytes with names of at most {MAX_NAME_BYTES}"
+        ));
+    }
+    let clean = normalised(path);
+    if clean == "/" {
+        return Some("expected a path below `/`".into());
+    }
+    if clean != path {
+        return Some(format!("expected `{clean}`, found `{path}`"));
+    }
+    if is_below(path, USR_LOCAL) {
+        return None;
+    }
+    CLOSED
+        .iter()
+        .find(|(place, _)| path == *place || is_below(path, place))
+        .map(|(place, why)| format!("`{path}` cannot be written: `{place}` {why}"))
+}
+
+/// Whether `path` lies below `directory` (and is not `directory` itself). Both are normalised.
+pub(super) fn is_below(path: &str, directory: &str) -> bool {
+    path.strip_prefix(directory)
+        .is_some_and(|rest| rest.starts_with('/'))
+}
+
+fn normalised(path: &str) -> String {
+    let mut names: Vec<&str> = Vec::new();
+    for name in path.split('/') {
+        match name {
+            "" | "." => {}
+            ".." => {
+                names.pop();
+            }
+            name => names.push(name),
+        }
+    }
+    format!("/{}", names.join("/"))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn usual_paths_pass() {
+        for path in [
+            "/etc/chrony.conf",
+            "/var/mnt/home.map",
+            "/usr/local/bin/tool",
+            "/opt/x",
+            "/etc/a b",
+            "/libexec",
+        ] {
+            assert_eq!(problem(path), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn others_are_refused() {
+        let refused: Vec<String> = [
+            "etc/chrony.conf",
+            "/",
+            "//",
+            "/etc/x/../app",
+            "/etc//app",
+            "/etc/app/",
+            "/../../etc/shadow",
+            "/etc/a\0b",
+            "/usr/bin/tool",
+            "/usr/local",
+            "/run/x",
+            "/lib",
+            "/sysroot/ostree",
+        ]
+        .into_iter()
+        .map(|path| format!("{path:?}: {}", problem(path).unwrap()))
+        .collect();
+        insta::assert_snapshot!(refused.join("\n"));
+        assert!(problem(&format!("/{}", "x".repeat(256))).is_some());
+    }
+}

@@ -1,0 +1,78 @@
+//! What is wrong with one field, and the guess at what was meant.
+
+use std::fmt;
+
+/// What is wrong with one field of an object.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Problem {
+    /// Path of the field inside the object, such as `storage.files[0].path`.
+    pub field: String,
+    /// What is wrong, what was expected, and what to do.
+    pub reason: String,
+}
+
+impl Problem {
+    /// A problem of `field`.
+    pub fn new(field: impl Into<String>, reason: impl Into<String>) -> Self {
+        Problem {
+            field: field.into(),
+            reason: reason.into(),
+        }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "`{}`: {}", self.field, self.reason)
+    }
+}
+
+/// The known word that `word` was most likely meant to be, if one is near enough.
+pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let lower = word.to_lowercase();
+    known
+        .into_iter()
+        .map(|candidate| {
+            let distance = strsim::damerau_levenshtein(&lower, &candidate.to_lowercase());
+            (distance, candidate)
+        })
+        .filter(|&(distance, candidate)| distance <= tolerance(candidate))
+        .min_by_key(|&(distance, _)| distance)
+        .map(|(_, candidate)| candidate)
+}
+
+/// The sentence part that offers `nearest`, or nothing.
+pub fn did_you_mean<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> String {
+    match nearest(word, known) {
+        Some(candidate) => format!("; did you mean `{candidate}`?"),
+        None => String::new(),
+    }
+}
+
+/// Short words differ by one letter at most, or everything would resemble everything.
+fn tolerance(word: &str) -> usize {
+    match word.len() {
+        0..=4 => 1,
+        5..=8 => 2,
+        _ => 3,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn near_words_are_found() {
+        let known = ["contents", "enabled", "mask", "name", "dropins"];
+        for (word, expected) in [
+            ("enable", Some("enabled")),
+            ("Contents", Some("contents")),
+            ("dropIns", Some("dropins")),
+            ("content", Some("contents")),
+            ("exec", None),
+        ] {
+            assert_eq!(nearest(word, known), expected, "{word}");
+        }
+    }
+}
