@@ -175,6 +175,5 @@ remove_state() {
     while read -r path; do umount "$path"; done < <(
         awk -v state="$STATE/" 'index($5, state) == 1 { print $5 }' /proc/self/mountinfo | sort -r
     )
-    chattr -R -f -i "$STATE/templates" || true
-    rm -rf --one-file-system "${STATE:?}"
+    remove_sysroots "$STATE"
 }

@@ -54,3 +54,10 @@ run_logged() {
     }
     trap - INT TERM
 }
+
+# remove_sysroots DIR: removes DIR and the ostree sysroots in it, whose deployments ostree marks immutable.
+remove_sysroots() {
+    [ -e "$1" ] || return 0
+    find "$1" -xdev -path '*/ostree/deploy/*/deploy/*' -prune -name '*.[0-9]*' -type d -exec chattr -i {} +
+    rm -rf --one-file-system "${1:?}"
+}

@@ -65,7 +65,7 @@ make_template() {
     TEMPLATE=$STATE/templates/${digest#*:}
     [ ! -d "$TEMPLATE" ] || return 0
     partial=$TEMPLATE.partial
-    remove_sysroot "$partial"
+    remove_sysroots "$partial"
     mkdir -p "$partial/root"
     root=$partial/root
     note "deploying the base image into a template"
@@ -302,19 +302,12 @@ list() {
     done
 }
 
-# remove_sysroot DIR: ostree marks deployments immutable.
-remove_sysroot() {
-    [ -e "$1" ] || return 0
-    find "$1/ostree/deploy" -mindepth 3 -maxdepth 3 -type d -exec chattr -i {} + 2>/dev/null || true
-    rm -rf "${1:?}"
-}
-
 delete() {
     use_node "$1"
     [ -e "$NODE" ] || return 0
     if [ -d "$SYSROOT" ]; then stop "$NAME"; fi
-    remove_sysroot "$SYSROOT"
-    rm -rf "$NODE" "/run/systemd/nspawn/propagate/$ID"
+    remove_sysroots "$NODE"
+    rm -rf "/run/systemd/nspawn/propagate/$ID"
 }
 
 need_root
