@@ -1,0 +1,119 @@
+//! What the owner of a server decides: where data lives, who may do what, which kinds exist.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+/// Everything a server is made from.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Directory of the store; created if missing. One process at a time.
+    pub data_dir: PathBuf,
+    /// Who may come in.
+    pub tokens: Vec<Token>,
+    /// What groups other than `system:masters` may do.
+    pub rules: Vec<Rule>,
+    /// CustomResourceDefinitions (`apiextensions.k8s.io/v1`) that are created or updated at start.
+    pub crds: Vec<Value>,
+    /// Namespaces that are created at start and cannot be deleted.
+    pub namespaces: Vec<String>,
+    /// What `/version` answers.
+    pub version: Version,
+}
+
+impl Config {
+    /// A server with the usual namespaces, no kinds beyond the built-in ones, and nobody allowed in.
+    pub fn new(data_dir: impl Into<PathBuf>) -> Self {
+        Self {
+            data_dir: data_dir.into(),
+            tokens: Vec::new(),
+            rules: Vec::new(),
+            crds: Vec::new(),
+            namespaces: ["default", "kube-system", "kube-public", "kube-node-lease"]
+                .map(String::from)
+                .to_vec(),
+            version: Version::default(),
+        }
+    }
+}
+
+/// The Kubernetes version the server presents itself as.
+#[derive(Debug, Clone)]
+pub struct Version {
+    /// `1`.
+    pub major: String,
+    /// `35`.
+    pub minor: String,
+    /// `v1.35.0+product`.
+    pub git_version: String,
+}
+
+impl Default for Version {
+    fn default() -> Self {
+        Self {
+            major: "1".into(),
+            minor: "35".into(),
+            git_version: concat!("v1.35.0+", env!("CARGO_PKG_VERSION")).into(),
+        }
+    }
+}
+
+/// A bearer token, known only by its hash.
+#[derive(Clone)]
+pub struct Token {
+    /// The user's name, such as `admin` or `system:node:worker-1`.
+    pub name: String,
+    /// The user's groups. `system:authenticated` is added to every user.
+    pub groups: Vec<String>,
+    /// SHA-256 of the token.
+    pub sha256: [u8; 32],
+}
+
+impl Token {
+    /// Hashes `secret`, which should have at least 128 bits of entropy: the hash is not salted.
+    pub fn new(name: impl Into<String>, groups: &[&str], secret: &str) -> Self {
+        Self {
+            name: name.into(),
+            groups: groups.iter().map(|group| (*group).to_owned()).collect(),
+            sha256: Sha256::digest(secret.as_bytes()).into(),
+        }
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Token")
+            .field("name", &self.name)
+            .field("groups", &self.groups)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Allows a group some verbs on some objects. Rules only add up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rule {
+    /// The group, such as `system:nodes`.
+    pub group: String,
+    /// `get`, `list`, `watch`, `create`, `update`, `patch`, `delete`, `deletecollection`, or `*`.
+    pub verbs: Vec<String>,
+    /// API groups; empty string is core, `*` is any.
+    pub api_groups: Vec<String>,
+    /// Plural names, subresources as `nodes/status`; `*` is any including subresources.
+    pub resources: Vec<String>,
+    /// Which objects.
+    pub names: Names,
+    /// Only in this namespace; `None`: in any, and cluster-scoped objects.
+    pub namespace: Option<String>,
+}
+
+/// Which objects a [`Rule`] covers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Names {
+    /// All.
+    Any,
+    /// Only those whose name is the user's name without `system:node:`. Lists and watches must select
+    /// that name with `fieldSelector=metadata.name=…`.
+    OwnName,
+}

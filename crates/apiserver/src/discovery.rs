@@ -1,0 +1,223 @@
+//! What the server offers: versions, groups, resources.
+
+use serde_json::{Value, json};
+
+use crate::config;
+use crate::kinds::{Registry, Resource, Version};
+
+/// `/version`.
+pub(crate) fn version(version: &config::Version) -> Value {
+    json!({
+        "major": version.major,
+        "minor": version.minor,
+        "gitVersion": version.git_version,
+        "gitCommit": "",
+        "gitTreeState": "clean",
+        "buildDate": "1970-01-01T00:00:00Z",
+        "goVersion": "",
+        "compiler": "rustc",
+        "platform": format!("{}/{}", std::env::consts::OS, architecture()),
+    })
+}
+
+/// The architecture's name as Go has it.
+fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        "powerpc64" => "ppc64le",
+        other => other,
+    }
+}
+
+/// `/api`.
+pub(crate) fn core_versions(registry: &Registry) -> Value {
+    let versions = registry.groups().remove("").unwrap_or_default();
+    json!({
+        "kind": "APIVersions",
+        "versions": versions,
+        "serverAddressByClientCIDRs": [],
+    })
+}
+
+/// `/apis`.
+pub(crate) fn groups(registry: &Registry) -> Value {
+    let groups = registry.groups();
+    let groups: Vec<Value> = groups
+        .iter()
+        .filter(|(group, _)| !group.is_empty())
+        .map(|(group, versions)| group_entry(group, versions))
+        .collect();
+    json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
+}
+
+/// `/apis/{group}`.
+pub(crate) fn group(registry: &Registry, group: &str) -> Option<Value> {
+    let groups = registry.groups();
+    let versions = groups.get(group).filter(|_| !group.is_empty())?;
+    let mut entry = group_entry(group, versions);
+    entry["kind"] = json!("APIGroup");
+    entry["apiVersion"] = json!("v1");
+    Some(entry)
+}
+
+fn group_entry(group: &str, versions: &[&str]) -> Value {
+    let entry =
+        |version: &&str| json!({"groupVersion": format!("{group}/{version}"), "version": version});
+    let entries: Vec<Value> = versions.iter().map(entry).collect();
+    json!({
+        "name": group,
+        "preferredVersion": entries.first(),
+        "versions": entries,
+    })
+}
+
+/// `/api/v1` and `/apis/{group}/{version}`.
+pub(crate) fn resources(registry: &Registry, group: &str, version: &str) -> Option<Value> {
+    let mut entries = Vec::new();
+    for (resource, version) in served(registry, group, version) {
+        let mut entry = json!({
+            "name": resource.plural,
+            "singularName": resource.singular,
+            "namespaced": resource.namespaced,
+            "kind": resource.kind,
+            "verbs": VERBS,
+        });
+        if !resource.short_names.is_empty() {
+            entry["shortNames"] = json!(resource.short_names);
+        }
+        if !resource.categories.is_empty() {
+            entry["categories"] = json!(resource.categories);
+        }
+        entries.push(entry);
+        for name in subresources(version) {
+            let mut entry = json!({
+                "name": format!("{}/{name}", resource.plural),
+                "singularName": "",
+                "namespaced": resource.namespaced,
+                "kind": if name == "scale" { "Scale" } else { &resource.kind },
+                "verbs": SUBRESOURCE_VERBS,
+            });
+            if name == "scale" {
+                entry["group"] = json!("autoscaling");
+                entry["version"] = json!("v1");
+            }
+            entries.push(entry);
+        }
+    }
+    if entries.is_empty() {
+        return None;
+    }
+    let group_version = if group.is_empty() {
+        version.to_owned()
+    } else {
+        format!("{group}/{version}")
+    };
+    Some(json!({
+        "kind": "APIResourceList",
+        "apiVersion": "v1",
+        "groupVersion": group_version,
+        "resources": entries,
+    }))
+}
+
+/// `/api` (with `core`) and `/apis` in the aggregated form of `apidiscovery.k8s.io`.
+pub(crate) fn aggregated(registry: &Registry, core: bool, api_version: &str) -> Value {
+    let mut items = Vec::new();
+    for (group, versions) in registry.groups() {
+        if group.is_empty() != core {
+            continue;
+        }
+        let versions: Vec<Value> = versions
+            .into_iter()
+            .map(|version| {
+                let resources: Vec<Value> = served(registry, group, version)
+                    .map(|(resource, version)| aggregated_resource(resource, version))
+                    .collect();
+                json!({"version": version, "resources": resources, "freshness": "Current"})
+            })
+            .collect();
+        let mut item = json!({
+            "metadata": {"creationTimestamp": null},
+            "versions": versions,
+        });
+        if !group.is_empty() {
+            item["metadata"]["name"] = json!(group);
+        }
+        items.push(item);
+    }
+    json!({
+        "kind": "APIGroupDiscoveryList",
+        "apiVersion": format!("apidiscovery.k8s.io/{api_version}"),
+        "metadata": {},
+        "items": items,
+    })
+}
+
+fn aggregated_resource(resource: &Resource, version: &Version) -> Value {
+    let scope = if resource.namespaced {
+        "Namespaced"
+    } else {
+        "Cluster"
+    };
+    let response_kind = json!({
+        "group": resource.group, "version": version.name, "kind": resource.kind,
+    });
+    let mut entry = json!({
+        "resource": resource.plural,
+        "responseKind": response_kind,
+        "scope": scope,
+        "singularResource": resource.singular,
+        "verbs": VERBS,
+    });
+    if !resource.short_names.is_empty() {
+        entry["shortNames"] = json!(resource.short_names);
+    }
+    if !resource.categories.is_empty() {
+        entry["categories"] = json!(resource.categories);
+    }
+    let parts: Vec<Value> = subresources(version)
+        .map(|name| {
+            let kind = if name == "scale" {
+                json!({"group": "autoscaling", "version": "v1", "kind": "Scale"})
+            } else {
+                response_kind.clone()
+            };
+            json!({"subresource": name, "responseKind": kind, "verbs": SUBRESOURCE_VERBS})
+        })
+        .collect();
+    if !parts.is_empty() {
+        entry["subresources"] = json!(parts);
+    }
+    entry
+}
+
+const VERBS: &[&str] = &[
+    "create",
+    "delete",
+    "deletecollection",
+    "get",
+    "list",
+    "patch",
+    "update",
+    "watch",
+];
+const SUBRESOURCE_VERBS: &[&str] = &["get", "patch", "update"];
+
+fn subresources(version: &Version) -> impl Iterator<Item = &'static str> {
+    let status = version.status.then_some("status");
+    status
+        .into_iter()
+        .chain(version.scale.as_ref().map(|_| "scale"))
+}
+
+fn served<'a>(
+    registry: &'a Registry,
+    group: &'a str,
+    version: &'a str,
+) -> impl Iterator<Item = (&'a Resource, &'a Version)> {
+    registry
+        .resources()
+        .filter(move |resource| resource.group == group)
+        .filter_map(move |resource| Some((resource.as_ref(), resource.version(version)?)))
+}

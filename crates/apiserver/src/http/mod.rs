@@ -1,0 +1,126 @@
+//! The HTTP side: from a request to an operation, and from its result to an answer.
+
+pub(crate) mod accept;
+mod body;
+mod encode;
+pub(crate) mod path;
+pub(crate) mod query;
+mod resource;
+mod watch;
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::response::{IntoResponse, Response};
+use http::{HeaderValue, Method, Request, StatusCode, header};
+use serde_json::json;
+
+use crate::auth::User;
+use crate::cluster::Cluster;
+use crate::discovery;
+use crate::status::ApiError;
+use accept::Shape;
+use path::Path;
+
+/// Answers one request.
+pub(crate) async fn answer(cluster: Arc<Cluster>, request: Request<Body>) -> Response {
+    match route(&cluster, request).await {
+        Ok(response) => response,
+        Err(error) => error.into_response(),
+    }
+}
+
+async fn route(cluster: &Arc<Cluster>, request: Request<Body>) -> Result<Response, ApiError> {
+    let path = Path::parse(request.uri().path());
+    match path {
+        Path::Health => return Ok(health()),
+        Path::Version => return Ok(encode::json(&discovery::version(&cluster.version))),
+        _ => {}
+    }
+    let authorization = request.headers().get(header::AUTHORIZATION);
+    let user = cluster
+        .auth
+        .authenticate(authorization.and_then(|value| value.to_str().ok()))
+        .ok_or_else(ApiError::unauthorized)?;
+    let path = match path {
+        Path::Resource(path) => return resource::serve(cluster, &user, path, request).await,
+        other => other,
+    };
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        return Err(ApiError::method_not_allowed());
+    }
+    document(cluster, &user, &path, &request)
+}
+
+fn health() -> Response {
+    let mut response = Response::new(Body::from("ok"));
+    response.headers_mut().insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
+    response
+}
+
+/// Discovery and OpenAPI: every authenticated user may read them.
+fn document(
+    cluster: &Cluster,
+    user: &User,
+    path: &Path,
+    request: &Request<Body>,
+) -> Result<Response, ApiError> {
+    let registry = cluster.registry();
+    let aggregated = |shape| {
+        matches!(
+            shape,
+            Shape::AggregatedDiscovery | Shape::AggregatedDiscoveryBeta
+        )
+    };
+    match path {
+        Path::CoreVersions | Path::Groups => {
+            let shape = Shape::negotiate(request.headers(), aggregated)?;
+            let core = *path == Path::CoreVersions;
+            if !aggregated(shape) {
+                let document = if core {
+                    discovery::core_versions(&registry)
+                } else {
+                    discovery::groups(&registry)
+                };
+                return Ok(encode::json(&document));
+            }
+            let version = match shape {
+                Shape::AggregatedDiscovery => "v2",
+                _ => "v2beta1",
+            };
+            let document = discovery::aggregated(&registry, core, version);
+            let mut response = encode::json(&document);
+            let media_type = format!(
+                "application/json;g=apidiscovery.k8s.io;v={version};as=APIGroupDiscoveryList"
+            );
+            if let Ok(value) = HeaderValue::from_str(&media_type) {
+                response.headers_mut().insert(header::CONTENT_TYPE, value);
+            }
+            Ok(response)
+        }
+        Path::Group(group) => discovery::group(&registry, group)
+            .map(|document| encode::json(&document))
+            .ok_or_else(ApiError::no_such_resource),
+        Path::Resources { group, version } => discovery::resources(&registry, group, version)
+            .map(|document| encode::json(&document))
+            .ok_or_else(ApiError::no_such_resource),
+        Path::Unknown if !user.is_master() => {
+            let verb = request.method().as_str().to_lowercase();
+            let path = request.uri().path();
+            Err(ApiError::forbidden_path(&user.name, &verb, path))
+        }
+        _ => Err(ApiError::no_such_resource()),
+    }
+}
+
+/// `Status` for something that went well.
+fn success(details: serde_json::Value) -> Response {
+    let status = json!({
+        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success",
+        "details": details,
+    });
+    encode::respond(StatusCode::OK, status.to_string().into())
+}

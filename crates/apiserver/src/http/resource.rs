@@ -1,0 +1,344 @@
+//! Requests on resources: authorisation, then the operation that method and path name.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::response::Response;
+use http::{HeaderMap, Method, Request};
+use serde_json::json;
+
+use super::accept::Shape;
+use super::body::{self, Document};
+use super::encode::Encoder;
+use super::path::ResourcePath;
+use super::query::Query;
+use super::{success, watch};
+use crate::auth::{Action, Decision, User};
+use crate::cluster::Cluster;
+use crate::patch::{MEDIA_TYPES, Patch};
+use crate::resources::create::create;
+use crate::resources::delete::{DeleteOptions, Deleted, delete};
+use crate::resources::update::{Proposal, replace, update};
+use crate::resources::{FieldValidation, Outcome, Part, Target, WriteOptions, read};
+use crate::selector::Selector;
+use crate::status::{ApiError, Subject};
+use crate::table::IncludeObject;
+
+/// Everything about a request that operations need.
+struct Call<'a> {
+    cluster: &'a Arc<Cluster>,
+    target: Target,
+    part: Part,
+    query: Query,
+    headers: HeaderMap,
+    only_name: Option<String>,
+}
+
+/// Serves a request on a resource.
+pub(super) async fn serve(
+    cluster: &Arc<Cluster>,
+    user: &User,
+    path: ResourcePath,
+    request: Request<Body>,
+) -> Result<Response, ApiError> {
+    let query = Query::parse(request.uri())?;
+    let verb = verb(request.method(), &path, &query)?;
+    let only_name = authorize(cluster, user, &path, &query, verb)?;
+    let registry = cluster.registry();
+    let resource = registry
+        .find(&path.group, &path.version, &path.resource)
+        .ok_or_else(ApiError::no_such_resource)?;
+    let one = path.name.is_some();
+    // Cluster-scoped kinds have no namespace; namespaced objects need one, their lists do not.
+    if path.namespace.is_some() != resource.namespaced
+        && (path.namespace.is_some() || one || verb == "create")
+    {
+        return Err(ApiError::no_such_resource());
+    }
+    let target = Target::new(resource, &path.version, path.namespace, path.name);
+    let part = match path.subresource.as_deref() {
+        None => Part::Main,
+        Some("status") if target.version().status => Part::Status,
+        Some(_) => return Err(ApiError::no_such_resource()),
+    };
+    let (head, body) = request.into_parts();
+    let call = Call {
+        cluster,
+        target,
+        part,
+        query,
+        headers: head.headers,
+        only_name,
+    };
+    match verb {
+        "get" => call.get(),
+        "list" => call.list(),
+        "watch" => call.watch(),
+        "create" => call.create(body).await,
+        "update" => call.replace(body).await,
+        "patch" => call.patch(body).await,
+        "delete" => call.delete(body).await,
+        "deletecollection" => call.delete_collection(body).await,
+        _ => Err(ApiError::method_not_allowed()),
+    }
+}
+
+fn verb(method: &Method, path: &ResourcePath, query: &Query) -> Result<&'static str, ApiError> {
+    let one = path.name.is_some();
+    let sub = path.subresource.is_some();
+    match *method {
+        Method::GET | Method::HEAD if path.watch || (!sub && query.flag("watch")) => Ok("watch"),
+        Method::GET | Method::HEAD => Ok(if one { "get" } else { "list" }),
+        Method::POST if !one => Ok("create"),
+        Method::PUT if one => Ok("update"),
+        Method::PATCH if one => Ok("patch"),
+        Method::DELETE if one && !sub => Ok("delete"),
+        Method::DELETE if !one => Ok("deletecollection"),
+        _ => Err(ApiError::method_not_allowed()),
+    }
+}
+
+/// The one name the user may create, if the rules bind it to one.
+fn authorize(
+    cluster: &Cluster,
+    user: &User,
+    path: &ResourcePath,
+    query: &Query,
+    verb: &'static str,
+) -> Result<Option<String>, ApiError> {
+    let selected = query.get("fieldSelector").and_then(|selector| {
+        let terms = selector.split(',');
+        terms
+            .filter_map(|term| term.strip_prefix("metadata.name="))
+            .map(|name| name.trim_start_matches('='))
+            .next()
+    });
+    let action = Action::new(verb, path, selected);
+    match cluster.auth.authorize(user, action) {
+        Decision::Allowed => Ok(None),
+        Decision::AllowedForName(name) => Ok(Some(name)),
+        Decision::Denied => {
+            let subject = Subject {
+                group: path.group.clone(),
+                kind: path.resource.clone(),
+                name: path.name.clone().unwrap_or_default(),
+            };
+            Err(ApiError::forbidden(&subject, &user.denial(action)))
+        }
+    }
+}
+
+impl Call<'_> {
+    fn encoder(&self) -> Result<Encoder<'_>, ApiError> {
+        Ok(Encoder {
+            target: &self.target,
+            shape: self.shape()?,
+            include: self.include()?,
+        })
+    }
+
+    fn shape(&self) -> Result<Shape, ApiError> {
+        Shape::negotiate(&self.headers, Shape::of_objects)
+    }
+
+    fn include(&self) -> Result<IncludeObject, ApiError> {
+        match self.query.get("includeObject") {
+            None | Some("Metadata") => Ok(IncludeObject::Metadata),
+            Some("None") => Ok(IncludeObject::None),
+            Some("Object") => Ok(IncludeObject::Object),
+            Some(other) => Err(ApiError::bad_request(format!(
+                "includeObject: unsupported value `{other}`, expected None, Metadata or Object"
+            ))),
+        }
+    }
+
+    fn selector(&self) -> Result<Selector, ApiError> {
+        let labels = self.query.get("labelSelector").unwrap_or_default();
+        let fields = self.query.get("fieldSelector").unwrap_or_default();
+        Selector::parse(labels, fields, self.target.version())
+    }
+
+    fn write_options(&self) -> Result<WriteOptions, ApiError> {
+        let dry_run = self.query.all("dryRun");
+        if dry_run.iter().any(|value| !matches!(*value, "All" | "")) {
+            return Err(ApiError::bad_request(
+                "dryRun: unsupported value, expected All",
+            ));
+        }
+        let agent = self.headers.get(http::header::USER_AGENT);
+        let agent = agent.and_then(|value| value.to_str().ok());
+        let agent = agent.and_then(|text| text.split('/').next()).unwrap_or("");
+        let manager = self.query.get("fieldManager").unwrap_or(agent);
+        if manager.len() > 128 || manager.chars().any(char::is_control) {
+            return Err(ApiError::bad_request(
+                "fieldManager: expected at most 128 printable characters",
+            ));
+        }
+        Ok(WriteOptions {
+            dry_run: dry_run.contains(&"All"),
+            validation: match self.query.get("fieldValidation") {
+                Some("Strict") => FieldValidation::Strict,
+                Some("Ignore") => FieldValidation::Ignore,
+                None | Some("Warn") => FieldValidation::Warn,
+                Some(other) => {
+                    return Err(ApiError::bad_request(format!(
+                        "fieldValidation: unsupported value `{other}`, expected Ignore, Warn or Strict"
+                    )));
+                }
+            },
+            manager: if manager.is_empty() {
+                "unknown"
+            } else {
+                manager
+            }
+            .into(),
+            force: self.query.flag("force"),
+            only_name: self.only_name.clone(),
+        })
+    }
+
+    async fn document(&self, body: Body) -> Result<Document, ApiError> {
+        if body::media_type(&self.headers) != "application/json" {
+            return Err(ApiError::unsupported_media_type(&["application/json"]));
+        }
+        body::parse(&body::read(body).await?)
+    }
+
+    fn get(&self) -> Result<Response, ApiError> {
+        let requested = self.query.number("resourceVersion")?.unwrap_or(0);
+        let current = self.cluster.store.revision();
+        if requested > current {
+            return Err(ApiError::future_version(requested, current));
+        }
+        let object = read::get(self.cluster, &self.target)?;
+        Ok(self.encoder()?.outcome(&Outcome {
+            object,
+            created: false,
+            warnings: Vec::new(),
+        }))
+    }
+
+    fn list(&self) -> Result<Response, ApiError> {
+        let list = read::list(self.cluster, &self.target, &self.selector()?, &self.query)?;
+        let body = self.encoder()?.list(&list);
+        Ok(super::encode::respond(http::StatusCode::OK, body))
+    }
+
+    fn watch(self) -> Result<Response, ApiError> {
+        let (shape, include) = (self.shape()?, self.include()?);
+        let mut selector = self.selector()?;
+        let mut target = self.target;
+        if !target.name.is_empty() {
+            selector = selector.and_name(&target.name);
+            target.name.clear();
+        }
+        watch::watch(self.cluster, target, selector, &self.query, shape, include)
+    }
+
+    async fn create(&self, body: Body) -> Result<Response, ApiError> {
+        let options = self.write_options()?;
+        let Document { value, duplicates } = self.document(body).await?;
+        let outcome = create(self.cluster, &self.target, value, &duplicates, &options).await?;
+        Ok(self.encoder()?.outcome(&outcome))
+    }
+
+    async fn replace(&self, body: Body) -> Result<Response, ApiError> {
+        let options = self.write_options()?;
+        let Document { value, duplicates } = self.document(body).await?;
+        let (cluster, target) = (self.cluster, &self.target);
+        let outcome = replace(cluster, target, self.part, value, &duplicates, &options).await?;
+        Ok(self.encoder()?.outcome(&outcome))
+    }
+
+    async fn patch(&self, body: Body) -> Result<Response, ApiError> {
+        let options = self.write_options()?;
+        let media_type = body::media_type(&self.headers);
+        let bytes = body::read(body).await?;
+        let Document { value, duplicates } = body::parse(&bytes)?;
+        let patch = match media_type.as_str() {
+            "application/json-patch+json" => Patch::json(value)?,
+            "application/merge-patch+json" => Patch::merge(value)?,
+            "application/apply-patch+yaml" => {
+                let exists = self.cluster.store.get(&self.target.key()).is_some();
+                if !exists && self.part == Part::Main {
+                    let (cluster, target) = (self.cluster, &self.target);
+                    let outcome = create(cluster, target, value, &duplicates, &options).await?;
+                    return Ok(self.encoder()?.outcome(&outcome));
+                }
+                Patch::merge(value)?
+            }
+            "application/strategic-merge-patch+json" if !self.target.resource.behaviour.custom => {
+                Patch::strategic(value)?
+            }
+            _ => return Err(ApiError::unsupported_media_type(MEDIA_TYPES)),
+        };
+        let version = self.target.version();
+        let outcome = update(self.cluster, &self.target, self.part, &options, |old| {
+            Ok(Proposal {
+                object: patch.apply(old, &version.schema)?,
+                duplicates: duplicates.clone(),
+            })
+        })
+        .await?;
+        Ok(self.encoder()?.outcome(&outcome))
+    }
+
+    async fn delete_options(&self, body: Body) -> Result<DeleteOptions, ApiError> {
+        let bytes = body::read(body).await?;
+        let mut options = if bytes.is_empty() {
+            DeleteOptions::default()
+        } else {
+            let document = body::parse(&bytes)?;
+            serde_json::from_value(document.value).map_err(|error| {
+                ApiError::bad_request(format!("malformed DeleteOptions: {error}"))
+            })?
+        };
+        if let Some(policy) = self.query.get("propagationPolicy") {
+            options.propagation_policy = Some(policy.into());
+        }
+        if self.query.all("dryRun").contains(&"All") {
+            options.dry_run = vec!["All".into()];
+        }
+        Ok(options)
+    }
+
+    async fn delete(&self, body: Body) -> Result<Response, ApiError> {
+        let options = self.delete_options(body).await?;
+        match delete(self.cluster, &self.target, &options).await? {
+            Deleted::Gone(object) => {
+                let resource = &self.target.resource;
+                let mut details = json!({
+                    "name": self.target.name,
+                    "kind": resource.plural,
+                    "uid": &*object.head().metadata.uid,
+                });
+                if !resource.group.is_empty() {
+                    details["group"] = json!(resource.group);
+                }
+                Ok(success(details))
+            }
+            Deleted::Pending(object) => Ok(self.encoder()?.outcome(&Outcome {
+                object,
+                created: false,
+                warnings: Vec::new(),
+            })),
+        }
+    }
+
+    async fn delete_collection(&self, body: Body) -> Result<Response, ApiError> {
+        let options = self.delete_options(body).await?;
+        let list = read::list(self.cluster, &self.target, &self.selector()?, &self.query)?;
+        for object in &list.items {
+            let target = self.target.member(&object.key);
+            match delete(self.cluster, &target, &options).await {
+                Ok(_) => {}
+                Err(error) if error.code == http::StatusCode::NOT_FOUND => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(super::encode::respond(
+            http::StatusCode::OK,
+            self.encoder()?.list(&list),
+        ))
+    }
+}

@@ -1,0 +1,284 @@
+//! The built-in kinds, as a table.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::{
+    Behaviour, Columns, Convert, NameRule, Resource, Version, columns, custom, events, secret,
+};
+use crate::schema::Schema;
+use crate::status::Cause;
+
+/// One line of the table.
+struct Entry {
+    group: &'static str,
+    plural: &'static str,
+    kind: &'static str,
+    short_names: &'static [&'static str],
+    namespaced: bool,
+    status: bool,
+    selectable: &'static [&'static str],
+    columns: Columns,
+    behaviour: Behaviour,
+}
+
+const EVENT_FIELDS: &[&str] = &[
+    "involvedObject.kind",
+    "involvedObject.namespace",
+    "involvedObject.name",
+    "involvedObject.uid",
+    "involvedObject.apiVersion",
+    "involvedObject.resourceVersion",
+    "involvedObject.fieldPath",
+    "reason",
+    "reportingComponent",
+    "source",
+    "type",
+];
+
+/// Every built-in kind.
+pub(super) fn resources() -> Vec<Resource> {
+    let plain = Behaviour::PLAIN;
+    let entries = [
+        Entry {
+            group: "",
+            plural: "namespaces",
+            kind: "Namespace",
+            short_names: &["ns"],
+            namespaced: false,
+            status: true,
+            selectable: &["status.phase"],
+            columns: columns::NAMESPACE,
+            behaviour: Behaviour {
+                names: NameRule::Label,
+                prepare: prepare_namespace,
+                ..plain
+            },
+        },
+        Entry {
+            group: "",
+            plural: "nodes",
+            kind: "Node",
+            short_names: &["no"],
+            namespaced: false,
+            status: true,
+            selectable: &["spec.unschedulable"],
+            columns: columns::NODE,
+            behaviour: plain,
+        },
+        Entry {
+            group: "",
+            plural: "pods",
+            kind: "Pod",
+            short_names: &["po"],
+            namespaced: true,
+            status: true,
+            selectable: &[
+                "spec.nodeName",
+                "spec.restartPolicy",
+                "spec.schedulerName",
+                "spec.serviceAccountName",
+                "status.phase",
+                "status.nominatedNodeName",
+            ],
+            columns: columns::POD,
+            behaviour: plain,
+        },
+        Entry {
+            group: "",
+            plural: "secrets",
+            kind: "Secret",
+            short_names: &[],
+            namespaced: true,
+            status: false,
+            selectable: &["type"],
+            columns: columns::SECRET,
+            behaviour: Behaviour {
+                prepare: secret::prepare,
+                validate: secret::validate,
+                ..plain
+            },
+        },
+        Entry {
+            group: "",
+            plural: "configmaps",
+            kind: "ConfigMap",
+            short_names: &["cm"],
+            namespaced: true,
+            status: false,
+            selectable: &[],
+            columns: columns::CONFIG_MAP,
+            behaviour: Behaviour {
+                validate: secret::validate_config_map,
+                ..plain
+            },
+        },
+        Entry {
+            group: "",
+            plural: "serviceaccounts",
+            kind: "ServiceAccount",
+            short_names: &["sa"],
+            namespaced: true,
+            status: false,
+            selectable: &[],
+            columns: columns::SERVICE_ACCOUNT,
+            behaviour: plain,
+        },
+        Entry {
+            group: "",
+            plural: "events",
+            kind: "Event",
+            short_names: &["ev"],
+            namespaced: true,
+            status: false,
+            selectable: EVENT_FIELDS,
+            columns: columns::EVENT,
+            behaviour: Behaviour {
+                prepare: events::prepare,
+                ..plain
+            },
+        },
+        Entry {
+            group: "events.k8s.io",
+            plural: "events",
+            kind: "Event",
+            short_names: &["ev"],
+            namespaced: true,
+            status: false,
+            selectable: EVENT_FIELDS,
+            columns: columns::EVENT,
+            behaviour: plain,
+        },
+        Entry {
+            group: "coordination.k8s.io",
+            plural: "leases",
+            kind: "Lease",
+            short_names: &[],
+            namespaced: true,
+            status: false,
+            selectable: &[],
+            columns: columns::LEASE,
+            behaviour: Behaviour {
+                unconditional_update: false,
+                ..plain
+            },
+        },
+        Entry {
+            group: "apiextensions.k8s.io",
+            plural: "customresourcedefinitions",
+            kind: "CustomResourceDefinition",
+            short_names: &["crd", "crds"],
+            namespaced: false,
+            status: true,
+            selectable: &[],
+            columns: columns::DEFINITION,
+            behaviour: Behaviour {
+                generation: true,
+                unconditional_update: false,
+                prepare: prepare_definition,
+                validate: validate_definition,
+                ..plain
+            },
+        },
+    ];
+    entries.into_iter().map(resource).collect()
+}
+
+fn resource(entry: Entry) -> Resource {
+    let Entry { group, plural, .. } = entry;
+    let shared_events = group == "events.k8s.io";
+    let api_version = match group {
+        "" => "v1".to_owned(),
+        group => format!("{group}/v1"),
+    };
+    let strings = |list: &[&str]| list.iter().map(|s| (*s).to_owned()).collect();
+    Resource {
+        group: group.into(),
+        plural: plural.into(),
+        singular: entry.kind.to_lowercase(),
+        kind: entry.kind.into(),
+        list_kind: format!("{}List", entry.kind),
+        short_names: strings(entry.short_names),
+        categories: if plural == "pods" {
+            vec!["all".into()]
+        } else if plural == "customresourcedefinitions" {
+            vec!["api-extensions".into()]
+        } else {
+            Vec::new()
+        },
+        namespaced: entry.namespaced,
+        versions: vec![Version {
+            name: "v1".into(),
+            api_version,
+            storage: true,
+            deprecation: None,
+            schema: Arc::new(Schema::anything()),
+            published: Arc::new(json!({"type": "object"})),
+            status: entry.status,
+            scale: None,
+            columns: entry.columns,
+            selectable: entry
+                .selectable
+                .iter()
+                .map(|path| path.split('.').map(String::from).collect())
+                .collect(),
+            convert: shared_events.then_some(Convert {
+                to_storage: events::to_core,
+                from_storage: events::from_core,
+            }),
+        }],
+        storage: if shared_events {
+            "/events".into()
+        } else {
+            format!("{group}/{plural}").into()
+        },
+        behaviour: entry.behaviour,
+        terminating: false,
+    }
+}
+
+fn prepare_namespace(namespace: &mut Value) {
+    let name = namespace["metadata"]["name"].clone();
+    namespace["metadata"]["labels"]["kubernetes.io/metadata.name"] = name;
+    if namespace["metadata"]["deletionTimestamp"].is_null() {
+        namespace["spec"]["finalizers"] = json!(["kubernetes"]);
+        namespace["status"]["phase"] = json!("Active");
+    } else {
+        namespace["status"]["phase"] = json!("Terminating");
+    }
+}
+
+fn prepare_definition(definition: &mut Value) {
+    let spec = &mut definition["spec"];
+    let kind = spec["names"]["kind"].as_str().map(String::from);
+    if let Some(kind) = kind {
+        let names = &mut spec["names"];
+        if names["singular"].as_str().is_none_or(str::is_empty) {
+            names["singular"] = json!(kind.to_lowercase());
+        }
+        if names["listKind"].as_str().is_none_or(str::is_empty) {
+            names["listKind"] = json!(format!("{kind}List"));
+        }
+    }
+    if !spec["conversion"].is_object() {
+        spec["conversion"] = json!({"strategy": "None"});
+    }
+    custom::establish(definition);
+}
+
+fn validate_definition(definition: &Value, old: Option<&Value>) -> Vec<Cause> {
+    let mut causes = custom::check_definition(definition);
+    if let Some(old) = old {
+        for field in ["group", "scope"] {
+            if old["spec"][field] != definition["spec"][field] {
+                causes.push(Cause::invalid(
+                    format!("spec.{field}"),
+                    &definition["spec"][field],
+                    "field is immutable",
+                ));
+            }
+        }
+    }
+    causes
+}

@@ -1,0 +1,135 @@
+//! All kinds that are served at a moment.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::{Resource, Version, builtin, custom};
+
+/// An immutable set of kinds; a new one is made whenever a CRD changes.
+#[derive(Debug)]
+pub(crate) struct Registry {
+    /// By group and plural.
+    resources: BTreeMap<(String, String), Arc<Resource>>,
+    /// The definitions in the store that the custom kinds were made from, by name.
+    definitions: BTreeMap<String, Arc<Resource>>,
+}
+
+impl Registry {
+    /// The built-in kinds and those of `definitions` that are valid and established.
+    pub(crate) fn new<'a>(definitions: impl Iterator<Item = &'a Value>) -> Self {
+        let mut resources: BTreeMap<_, _> = builtin::resources()
+            .into_iter()
+            .map(|r| ((r.group.clone(), r.plural.clone()), Arc::new(r)))
+            .collect();
+        let mut known = BTreeMap::new();
+        for definition in definitions {
+            let name = definition["metadata"]["name"].as_str().unwrap_or_default();
+            match custom::resource(definition) {
+                Ok(resource) => {
+                    let key = (resource.group.clone(), resource.plural.clone());
+                    let resource = Arc::new(resource);
+                    known.insert(name.to_owned(), resource.clone());
+                    resources.entry(key).or_insert(resource);
+                }
+                Err(causes) => {
+                    tracing::error!(
+                        name,
+                        ?causes,
+                        "a stored CustomResourceDefinition is invalid"
+                    );
+                }
+            }
+        }
+        Self {
+            resources,
+            definitions: known,
+        }
+    }
+
+    /// The kind behind a path, if it is served in that version.
+    pub(crate) fn find(&self, group: &str, version: &str, plural: &str) -> Option<Arc<Resource>> {
+        let resource = self.resources.get(&(group.to_owned(), plural.to_owned()))?;
+        resource.version(version)?;
+        Some(resource.clone())
+    }
+
+    /// The kind that a CRD of this name defines.
+    pub(crate) fn defined_by(&self, definition: &str) -> Option<Arc<Resource>> {
+        self.definitions.get(definition).cloned()
+    }
+
+    /// The kind of an owner reference or event, by group and version (`g/v1`) and kind.
+    pub(crate) fn by_kind(&self, api_version: &str, kind: &str) -> Option<Arc<Resource>> {
+        let (group, _) = split_api_version(api_version);
+        self.resources
+            .values()
+            .find(|r| r.group == group && r.kind == kind)
+            .cloned()
+    }
+
+    pub(crate) fn resources(&self) -> impl Iterator<Item = &Arc<Resource>> {
+        self.resources.values()
+    }
+
+    /// Groups (the core group first) with their versions, best first.
+    pub(crate) fn groups(&self) -> BTreeMap<&str, Vec<&str>> {
+        let mut groups: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        for resource in self.resources.values() {
+            let versions = groups.entry(&resource.group).or_default();
+            for Version { name, .. } in &resource.versions {
+                if !versions.contains(&name.as_str()) {
+                    versions.push(name);
+                }
+            }
+        }
+        for versions in groups.values_mut() {
+            versions.sort_by_key(|version| std::cmp::Reverse(priority(version)));
+        }
+        groups
+    }
+}
+
+/// `("g", "v1")` of `g/v1`; the group of `v1` is empty.
+pub(crate) fn split_api_version(api_version: &str) -> (&str, &str) {
+    api_version.split_once('/').unwrap_or(("", api_version))
+}
+
+/// The order of versions: stable before beta before alpha, then by number, anything else last.
+pub(super) fn priority(version: &str) -> (u8, u32, u32) {
+    let parse = || {
+        let rest = version.strip_prefix('v')?;
+        let digits = rest.find(|c: char| !c.is_ascii_digit());
+        let (major, rest) = rest.split_at(digits.unwrap_or(rest.len()));
+        let major = major.parse().ok()?;
+        if rest.is_empty() {
+            return Some((3, major, 0));
+        }
+        let (stage, minor) = match rest.strip_prefix("beta") {
+            Some(minor) => (2, minor),
+            None => (1, rest.strip_prefix("alpha")?),
+        };
+        Some((stage, major, minor.parse().ok()?))
+    };
+    parse().unwrap_or((0, 0, 0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::priority;
+
+    #[test]
+    fn versions_sort_as_kubernetes_sorts_them() {
+        let mut versions = [
+            "v1alpha1", "v2", "v1", "foo1", "v1beta2", "v1beta1", "v11", "v10",
+        ];
+        versions.sort_by_key(|v| std::cmp::Reverse(priority(v)));
+        assert_eq!(
+            versions,
+            [
+                "v11", "v10", "v2", "v1", "v1beta2", "v1beta1", "v1alpha1", "foo1"
+            ]
+        );
+    }
+}

@@ -1,0 +1,295 @@
+//! The steps every write goes through between a client's proposal and the store.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::{Part, Target, metadata};
+use crate::cluster::Cluster;
+use crate::status::{ApiError, Subject};
+use crate::store::{Change, Key, Object, Revision, Write, WriteError};
+
+/// `fieldValidation`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FieldValidation {
+    Ignore,
+    Warn,
+    Strict,
+}
+
+/// Options of create, update, patch and apply.
+#[derive(Debug, Clone)]
+pub(crate) struct WriteOptions {
+    pub(crate) dry_run: bool,
+    pub(crate) validation: FieldValidation,
+    /// Who writes, for `metadata.managedFields`.
+    pub(crate) manager: String,
+    /// Apply takes fields over from others.
+    pub(crate) force: bool,
+    /// The object must have this name, by the rules of who asks.
+    pub(crate) only_name: Option<String>,
+}
+
+/// What a write led to.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    pub(crate) object: Arc<Object>,
+    pub(crate) created: bool,
+    pub(crate) warnings: Vec<String>,
+}
+
+/// A proposal that passed every check, in the stored shape.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    pub(crate) value: Value,
+    pub(crate) warnings: Vec<String>,
+}
+
+/// What a proposal is measured against.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Step<'a> {
+    pub(crate) target: &'a Target,
+    pub(crate) part: Part,
+    pub(crate) options: &'a WriteOptions,
+    /// The object before, in the version of the request; `None` when it is created.
+    pub(crate) old: Option<&'a Value>,
+    pub(crate) now: Timestamp,
+}
+
+/// Takes a client's proposal, in the version of the request, to what would be stored.
+pub(crate) fn prepare(
+    cluster: &Cluster,
+    step: Step<'_>,
+    mut object: Value,
+    duplicates: &[String],
+) -> Result<Prepared, ApiError> {
+    let Step {
+        target,
+        part,
+        options,
+        old,
+        now,
+    } = step;
+    let resource = &target.resource;
+    let version = target.version();
+    check_identity(&object, target)?;
+    object["apiVersion"] = json!(version.api_version);
+    object["kind"] = json!(resource.kind);
+
+    let mut problems = duplicates.to_vec();
+    problems.extend(version.schema.unknown_fields(&object));
+    problems.extend(metadata::normalise(&mut object, &cluster.metadata_schema)?);
+    let mut warnings = Vec::new();
+    match options.validation {
+        FieldValidation::Strict if !problems.is_empty() => {
+            return Err(ApiError::bad_request(format!(
+                "{kind} in version {version:?} cannot be handled as a {kind}: strict decoding error: {}",
+                problems.join(", "),
+                kind = resource.kind,
+                version = version.name,
+            )));
+        }
+        FieldValidation::Warn => warnings.append(&mut problems),
+        FieldValidation::Strict | FieldValidation::Ignore => {}
+    }
+    warnings.extend(version.deprecation.clone());
+
+    match old {
+        None => {
+            if version.status
+                && let Some(fields) = object.as_object_mut()
+            {
+                fields.remove("status");
+            }
+            metadata::on_create(&mut object, resource, target.namespace.as_deref(), now)?;
+        }
+        Some(old) => {
+            object = restrict_to_part(object, old, target, part);
+            metadata::on_update(&mut object, old);
+        }
+    }
+    if let Some(wanted) = &options.only_name
+        && object["metadata"]["name"] != json!(wanted)
+    {
+        let name = object["metadata"]["name"].as_str().unwrap_or_default();
+        return Err(ApiError::forbidden(
+            &resource.subject(name),
+            &format!("only the object named {wanted:?} may be written with this credential"),
+        ));
+    }
+    version.schema.prune(&mut object);
+    version.schema.apply_defaults(&mut object);
+    (resource.behaviour.prepare)(&mut object);
+
+    let mut causes = metadata::validate(&object, old, resource);
+    causes.extend(version.schema.validate(&object));
+    causes.extend((resource.behaviour.validate)(&object, old));
+    if !causes.is_empty() {
+        let name = object["metadata"]["name"].as_str().unwrap_or_default();
+        return Err(ApiError::invalid(&resource.kind_subject(name), causes));
+    }
+    if let Some(old) = old
+        && resource.behaviour.generation
+        && generation_relevant(&object, version.status) != generation_relevant(old, version.status)
+    {
+        let before = old["metadata"]["generation"].as_i64().unwrap_or(0);
+        object["metadata"]["generation"] = json!(before + 1);
+    }
+    if let Some(convert) = version.convert {
+        object = (convert.to_storage)(object);
+    }
+    let storage = resource.storage_version();
+    if version.convert.is_none() && storage.name != version.name {
+        object["apiVersion"] = json!(storage.api_version);
+    }
+    Ok(Prepared {
+        value: object,
+        warnings,
+    })
+}
+
+/// The body must be of the kind, and in the place, that the URL says.
+fn check_identity(object: &Value, target: &Target) -> Result<(), ApiError> {
+    let version = target.version();
+    let kind = &target.resource.kind;
+    if !object.is_object() {
+        return Err(ApiError::bad_request(format!(
+            "the object provided is not a {kind}: expected a JSON object"
+        )));
+    }
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let given = text(&object["apiVersion"]);
+    if given != version.api_version && !given.is_empty() {
+        return Err(ApiError::bad_request(format!(
+            "the API version in the data ({given}) does not match the expected API version ({})",
+            version.api_version
+        )));
+    }
+    let given = text(&object["kind"]);
+    if given != *kind && !given.is_empty() {
+        return Err(ApiError::bad_request(format!(
+            "the kind in the data ({given}) does not match the expected kind ({kind})"
+        )));
+    }
+    let given = text(&object["metadata"]["name"]);
+    if !target.name.is_empty() && !given.is_empty() && given != target.name {
+        return Err(ApiError::bad_request(format!(
+            "the name of the object ({given}) does not match the name on the URL ({})",
+            target.name
+        )));
+    }
+    let given = text(&object["metadata"]["namespace"]);
+    let expected = target.namespace.as_deref().unwrap_or_default();
+    if !given.is_empty() && given != expected {
+        return Err(ApiError::bad_request(format!(
+            "the namespace of the provided object does not match the namespace sent on the request: \
+             found `{given}`, expected `{expected}`"
+        )));
+    }
+    Ok(())
+}
+
+/// Puts back what this endpoint may not change.
+fn restrict_to_part(mut object: Value, old: &Value, target: &Target, part: Part) -> Value {
+    let put_back = |object: &mut Value, field: &str| match old.get(field) {
+        Some(kept) => object[field] = kept.clone(),
+        None => {
+            if let Some(fields) = object.as_object_mut() {
+                fields.remove(field);
+            }
+        }
+    };
+    match part {
+        Part::Main => {
+            if target.version().status {
+                put_back(&mut object, "status");
+            }
+            object
+        }
+        Part::Status if target.resource.behaviour.custom => {
+            // For custom kinds nothing but the status changes.
+            let mut kept = old.clone();
+            kept["metadata"]["managedFields"] = object["metadata"]["managedFields"].take();
+            if kept["metadata"]["managedFields"].is_null()
+                && let Some(metadata) = kept["metadata"].as_object_mut()
+            {
+                metadata.remove("managedFields");
+            }
+            match object.get_mut("status") {
+                Some(status) => kept["status"] = status.take(),
+                None => {
+                    if let Some(fields) = kept.as_object_mut() {
+                        fields.remove("status");
+                    }
+                }
+            }
+            kept
+        }
+        Part::Status => {
+            // Built-in kinds let metadata through here as well.
+            put_back(&mut object, "spec");
+            object
+        }
+    }
+}
+
+/// What `metadata.generation` counts changes of.
+fn generation_relevant(object: &Value, status_is_separate: bool) -> Value {
+    let mut object = object.clone();
+    if let Some(fields) = object.as_object_mut() {
+        fields.remove("metadata");
+        fields.remove("apiVersion");
+        if status_is_separate {
+            fields.remove("status");
+        }
+    }
+    object
+}
+
+/// Writes, or for a dry run only shows what would be written.
+pub(crate) async fn commit(
+    cluster: &Cluster,
+    key: Key,
+    expected: Option<Revision>,
+    value: Value,
+    dry_run: bool,
+) -> Result<Arc<Object>, WriteError> {
+    if dry_run {
+        return Ok(Arc::new(Object::unsaved(
+            key,
+            expected.unwrap_or(0),
+            &value,
+        )));
+    }
+    let definition = key.resource() == crate::cluster::DEFINITIONS;
+    let change = Change::Put(value);
+    let write = Write {
+        key,
+        expected,
+        change,
+    };
+    let object = cluster.store.write(write).await?;
+    if definition {
+        cluster.reload();
+    }
+    Ok(object)
+}
+
+/// The same object, as far as clients can tell.
+pub(crate) fn unchanged(old: &Value, new: &Value) -> bool {
+    let comparable = |value: &Value| {
+        let mut value = value.clone();
+        if let Some(metadata) = value["metadata"].as_object_mut() {
+            metadata.remove("resourceVersion");
+            metadata.remove("managedFields");
+        }
+        value
+    };
+    comparable(old) == comparable(new)
+}
+
+/// The object exists already, or changed in between.
+pub(crate) fn conflict(subject: &Subject) -> ApiError {
+    ApiError::modified(subject)
+}

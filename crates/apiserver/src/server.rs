@@ -1,0 +1,245 @@
+//! The running server: opening, serving, stopping.
+
+use std::future::Future;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use http::{HeaderValue, Request, header};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+
+use crate::cluster::Cluster;
+use crate::config::{Config, Token};
+use crate::resources::create::create;
+use crate::resources::update::{Proposal, update};
+use crate::resources::{FieldValidation, Part, Target, WriteOptions};
+use crate::status::ApiError;
+use crate::{http as api, store};
+
+/// How long a TLS handshake may take.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// How long requests in flight may go on once the server stops.
+const DRAIN: Duration = Duration::from_secs(5);
+/// How long to wait when no connection can be accepted, as when file descriptors run out.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Why a server could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The data directory cannot be made.
+    #[error("cannot create the data directory `{path}`")]
+    DataDir {
+        /// The directory.
+        path: PathBuf,
+        /// What the operating system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The store cannot be opened.
+    #[error(transparent)]
+    Store(#[from] store::OpenError),
+    /// An object that must exist at start was refused, for example a malformed CRD.
+    #[error("cannot install {kind} `{name}`: {message}")]
+    Install {
+        /// The object's kind.
+        kind: String,
+        /// The object's name.
+        name: String,
+        /// Why.
+        message: String,
+    },
+}
+
+/// An embedded Kubernetes-compatible API server. Clones share one server; the store closes with the last.
+#[derive(Debug, Clone)]
+pub struct ApiServer {
+    cluster: Arc<Cluster>,
+}
+
+impl ApiServer {
+    /// Opens the store and installs the configured namespaces and CRDs.
+    ///
+    /// Must be called in a Tokio runtime: it starts the garbage collector, which ends with the server. It blocks
+    /// while the store is read, for well under a second.
+    pub fn open(config: Config) -> Result<Self, OpenError> {
+        std::fs::create_dir_all(&config.data_dir).map_err(|source| OpenError::DataDir {
+            path: config.data_dir.clone(),
+            source,
+        })?;
+        let path = config.data_dir.join("store.redb");
+        let cluster = Arc::new(Cluster::open(&path, &config)?);
+        for name in &config.namespaces {
+            let namespace = json!({
+                "apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name},
+            });
+            install(&cluster, namespace)?;
+        }
+        for definition in &config.crds {
+            install(&cluster, definition.clone())?;
+        }
+        Ok(Self { cluster })
+    }
+
+    /// The API as a service, for use in process.
+    ///
+    /// Every request needs a bearer token. [`ApiServer::router_as`] adds one, so that tests need no socket:
+    ///
+    /// ```ignore
+    /// let client = kube::Client::new(server.router_as("secret"), "default");
+    /// ```
+    pub fn router(&self) -> Router {
+        let cluster = self.cluster.clone();
+        Router::new().fallback(move |request: Request<Body>| api::answer(cluster.clone(), request))
+    }
+
+    /// The API as a service in which every request carries `token`.
+    pub fn router_as(&self, token: &str) -> Router {
+        let value = HeaderValue::from_str(&format!("Bearer {token}")).ok();
+        self.router().layer(axum::middleware::map_request(
+            move |mut request: Request<Body>| {
+                let value = value.clone();
+                async move {
+                    if let Some(value) = value {
+                        request.headers_mut().insert(header::AUTHORIZATION, value);
+                    }
+                    request
+                }
+            },
+        ))
+    }
+
+    /// Lets another token in, from now on.
+    pub fn add_token(&self, token: Token) {
+        self.cluster.auth.add(token);
+    }
+
+    /// Withdraws every token of a user. Watches that are open stay open until they end by themselves.
+    pub fn remove_tokens(&self, name: &str) {
+        self.cluster.auth.remove(name);
+    }
+
+    /// Serves HTTP/2 and HTTP/1.1 over TLS until `shutdown` completes, then ends watches and waits shortly
+    /// for what is in flight. `tls` should offer `h2` and `http/1.1` by ALPN.
+    pub async fn serve(
+        self,
+        listener: TcpListener,
+        tls: Arc<rustls::ServerConfig>,
+        shutdown: impl Future<Output = ()>,
+    ) -> io::Result<()> {
+        let acceptor = TlsAcceptor::from(tls);
+        let graceful = GracefulShutdown::new();
+        let mut shutdown = std::pin::pin!(shutdown);
+        loop {
+            let stream = tokio::select! {
+                accepted = listener.accept() => match accepted {
+                    Ok((stream, _)) => stream,
+                    Err(error) => {
+                        tracing::warn!(%error, "cannot accept a connection");
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                        continue;
+                    }
+                },
+                () = &mut shutdown => break,
+            };
+            let acceptor = acceptor.clone();
+            let router = self.router();
+            let watcher = graceful.watcher();
+            tokio::spawn(async move {
+                if let Err(error) = stream.set_nodelay(true) {
+                    tracing::debug!(%error, "cannot set TCP_NODELAY");
+                }
+                let stream = match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
+                    Ok(Ok(stream)) => stream,
+                    Ok(Err(error)) => {
+                        tracing::debug!(%error, "TLS handshake failed");
+                        return;
+                    }
+                    Err(_) => {
+                        tracing::debug!("TLS handshake timed out");
+                        return;
+                    }
+                };
+                let builder = auto::Builder::new(TokioExecutor::new());
+                let service = TowerToHyperService::new(router);
+                let connection = builder
+                    .serve_connection_with_upgrades(TokioIo::new(stream), service)
+                    .into_owned();
+                if let Err(error) = watcher.watch(connection).await {
+                    tracing::debug!(%error, "connection ended");
+                }
+            });
+        }
+        drop(listener);
+        self.cluster.stopping.send_replace(true);
+        if tokio::time::timeout(DRAIN, graceful.shutdown())
+            .await
+            .is_err()
+        {
+            tracing::warn!("requests were still running when the server stopped");
+        }
+        Ok(())
+    }
+}
+
+/// Creates an object, or brings the existing one to what is given.
+fn install(cluster: &Cluster, object: Value) -> Result<(), OpenError> {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let (kind, name) = (text(&object["kind"]), text(&object["metadata"]["name"]));
+    // The store's own thread does the work, so blocking here needs no runtime.
+    futures::executor::block_on(try_install(cluster, &name, object)).map_err(|error| {
+        OpenError::Install {
+            kind,
+            name,
+            message: error.message,
+        }
+    })
+}
+
+async fn try_install(cluster: &Cluster, name: &str, object: Value) -> Result<(), ApiError> {
+    let api_version = object["apiVersion"].as_str().unwrap_or_default();
+    let kind = object["kind"].as_str().unwrap_or_default();
+    let resource = cluster
+        .registry()
+        .by_kind(api_version, kind)
+        .filter(|resource| !resource.namespaced)
+        .ok_or_else(ApiError::no_such_resource)?;
+    let version = resource.storage_version().name.clone();
+    let target = Target::new(resource, &version, None, Some(name.into()));
+    let options = WriteOptions {
+        dry_run: false,
+        validation: FieldValidation::Ignore,
+        manager: "apiserver".into(),
+        force: true,
+        only_name: None,
+    };
+    if cluster.store.get(&target.key()).is_none() {
+        create(cluster, &target, object, &[], &options).await?;
+        return Ok(());
+    }
+    update(cluster, &target, Part::Main, &options, |old| {
+        let mut proposed = old.clone();
+        if let Some(spec) = object.get("spec") {
+            proposed["spec"] = spec.clone();
+        }
+        for field in ["labels", "annotations"] {
+            for (key, value) in object["metadata"][field].as_object().into_iter().flatten() {
+                proposed["metadata"][field][key] = value.clone();
+            }
+        }
+        Ok(Proposal {
+            object: proposed,
+            duplicates: Vec::new(),
+        })
+    })
+    .await?;
+    Ok(())
+}
