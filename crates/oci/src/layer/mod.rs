@@ -1,6 +1,12 @@
 //! Applies image layers to directory trees. A layer comes from a registry and may be hostile: nothing in it can
 //! reach outside the tree, and its size, number of entries and length of names are bounded.
 
+mod archive;
+mod path;
+mod stream;
+mod tree;
+mod unpack;
+
 use std::io::Read;
 use std::path::Path;
 
@@ -33,14 +39,17 @@ pub struct Limits {
     pub bytes: u64,
     /// Number of entries.
     pub entries: u64,
+    /// Bytes of all their paths together, which bounds the memory used.
+    pub names: u64,
 }
 
 impl Default for Limits {
-    /// 64 GiB and four million entries: several times the largest operating system images.
+    /// 64 GiB, two million entries and 256 MiB of names: several times the largest operating system images.
     fn default() -> Limits {
         Limits {
             bytes: 64 << 30,
-            entries: 4_000_000,
+            entries: 2_000_000,
+            names: 256 << 20,
         }
     }
 }
@@ -109,12 +118,30 @@ pub enum LayerError {
     },
 }
 
-/// Unpacks one layer onto the tree at `root`, which must exist. Blocks; nothing is synced to disk.
+impl LayerError {
+    fn entry(path: &[u8], reason: impl Into<String>) -> LayerError {
+        LayerError::Entry {
+            path: shown(path),
+            reason: reason.into(),
+        }
+    }
+}
+
+/// A path of a layer in a form fit for messages.
+fn shown(path: &[u8]) -> String {
+    path[..path.len().min(400)].escape_ascii().to_string()
+}
+
+/// Unpacks one layer onto the tree at `root`, which must exist and which nobody else may change meanwhile. Paths and
+/// the targets of hard links are resolved with `root` as `/`. Blocks; nothing is synced to disk.
+///
+/// Parents that the layer does not list are made with mode 0755. The caller compares [`Stats::diff_id`] with the
+/// image's configuration.
 pub fn unpack(
-    _reader: impl Read,
-    _media_type: &str,
-    _root: &Path,
-    _options: &Options,
+    reader: impl Read,
+    media_type: &str,
+    root: &Path,
+    options: &Options,
 ) -> Result<Stats, LayerError> {
-    todo!()
+    unpack::unpack(reader, media_type, root, options)
 }
