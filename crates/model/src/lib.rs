@@ -8,6 +8,7 @@ pub mod ignition;
 pub mod image_check;
 pub mod keys;
 pub mod layering;
+pub mod manifest;
 pub mod node;
 pub mod pool;
 pub mod pool_status;

@@ -32,11 +32,12 @@ pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Opti
     let lower = word.to_lowercase();
     known
         .into_iter()
-        .map(|candidate| {
-            let distance = strsim::damerau_levenshtein(&lower, &candidate.to_lowercase());
-            (distance, candidate)
+        .filter_map(|candidate| {
+            let other = candidate.to_lowercase();
+            let distance = strsim::damerau_levenshtein(&lower, &other);
+            let near = distance <= tolerance(candidate) || is_abbreviation(&lower, &other);
+            near.then_some((distance, candidate))
         })
-        .filter(|&(distance, candidate)| distance <= tolerance(candidate))
         .min_by_key(|&(distance, _)| distance)
         .map(|(_, candidate)| candidate)
 }
@@ -58,6 +59,11 @@ fn tolerance(word: &str) -> usize {
     }
 }
 
+/// Whether one word is most of the other's beginning, as `kernelArgs` is of `kernelArguments`.
+fn is_abbreviation(word: &str, other: &str) -> bool {
+    word.len() >= 5 && strsim::jaro_winkler(word, other) >= 0.92
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -74,5 +80,9 @@ mod tests {
         ] {
             assert_eq!(nearest(word, known), expected, "{word}");
         }
+        assert_eq!(
+            nearest("kernelArgs", ["kernelType", "kernelArguments"]),
+            Some("kernelArguments")
+        );
     }
 }

@@ -84,6 +84,8 @@ impl Reader {
                     VERSIONS.join("`, `")
                 ),
             ),
+            // Of another type, which is told already, or not there at all.
+            None if ignition.value("version").is_some() => {}
             None => self.problems.add(
                 "ignition.version",
                 "expected the version of the config, such as `3.4.0`",
@@ -191,7 +193,7 @@ impl Reader {
             {
                 self.problems.add(
                     fields.at("target"),
-                    format!("expected a path without control characters, found {target:?}"),
+                    format!("expected a path of 1 to 4095 bytes without control characters, found {target:?}"),
                 );
             }
             let kind = NodeKind::Link {
@@ -256,7 +258,7 @@ impl Reader {
             let meant = u32::from_str_radix(&mode.to_string(), 8).expect("every digit is octal");
             self.problems.add(
                 fields.at("mode"),
-                format!("{mode} is decimal for {mode:#05o}; for permissions {mode} write 0{mode} in YAML, {meant} in JSON"),
+                format!("{mode} is decimal for 0{mode:o}; for permissions {mode} write 0{mode} in YAML, {meant} in JSON"),
             );
         }
         Some(mode)

@@ -187,8 +187,7 @@ pub fn render(
         .into_iter()
         .map(|(_, fragment)| fragment)
         .reduce(ignition::merge)
-        .unwrap_or_default()
-        .canonical();
+        .unwrap_or_default();
     let spec = fields::combine(&selected, defaults);
     problems.extend(fields::contradictions(&spec, &selected));
     problems.extend(provenance.explain(ignition::conflicts(&merged)));
@@ -196,6 +195,7 @@ pub fn render(
     if !problems.is_empty() {
         return Err(RenderError::Invalid { problems });
     }
+    let merged = merged.canonical();
     let pool_name = pool.metadata.name.as_deref().unwrap_or_default();
     let name = rendered_name(pool_name, &spec, &merged);
     let spec = MachineConfigSpec {
@@ -318,3 +318,6 @@ fn name_of(config: &MachineConfig) -> String {
 }
 
 pub(crate) use crate::ignition::hex_of as hex;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,220 @@
+//! Manifests as people write them: YAML or JSON, several objects in a file, read as strictly as an API server would.
+//!
+//! Scalars are read as kubectl reads them (`0644` is octal, `yes` is true), so that an offline render and the cluster agree.
+
+mod schema;
+
+use std::fmt;
+use std::sync::LazyLock;
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::api::{
+    GROUP, MachineConfig, MachineConfigNode, MachineConfigPool, MachineOSBuild, MachineOSConfig,
+    VERSION, crds,
+};
+use crate::problem::{Problem, did_you_mean};
+
+/// The schemas; making them anew for every object would be most of the work.
+static CRDS: LazyLock<Vec<CustomResourceDefinition>> = LazyLock::new(crds);
+
+/// Longest text that is read.
+pub const MAX_BYTES: usize = 64 * 1024 * 1024;
+/// Most documents in one text.
+const MAX_DOCUMENTS: usize = 10_000;
+/// Deepest nesting of objects and lists.
+const MAX_DEPTH: usize = 64;
+/// Most nodes that aliases may add; a manifest has few.
+const MAX_REPLAYED: usize = 100_000;
+
+/// An object of a manifest.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Object {
+    MachineConfig(Box<MachineConfig>),
+    MachineConfigPool(Box<MachineConfigPool>),
+    MachineOSConfig(Box<MachineOSConfig>),
+    MachineOSBuild(Box<MachineOSBuild>),
+    MachineConfigNode(Box<MachineConfigNode>),
+    /// A kind that is not ours; only that it is an object with kind and name was checked.
+    Other(Value),
+}
+
+/// Why a manifest cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ManifestError {
+    /// It is no YAML, or too much of it.
+    #[error("{0}")]
+    Syntax(String),
+    /// Objects in it are not what their kinds say.
+    #[error("{}", lines(.0))]
+    Invalid(Vec<ObjectProblem>),
+}
+
+/// What is wrong with one object of a manifest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObjectProblem {
+    /// Kind and name, or the place of the object in the text when it has none.
+    pub object: String,
+    /// The field and what is wrong with it.
+    pub problem: Problem,
+}
+
+impl fmt::Display for ObjectProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.object, self.problem)
+    }
+}
+
+fn lines(problems: &[ObjectProblem]) -> String {
+    let lines: Vec<String> = problems.iter().map(ObjectProblem::to_string).collect();
+    lines.join("\n")
+}
+
+/// Reads every object of a text. Lists, as `kubectl get -o yaml` prints them, count as the objects in them.
+///
+/// # Errors
+/// The first error of syntax, or everything that is wrong with the objects.
+pub fn parse(text: &str) -> Result<Vec<Object>, ManifestError> {
+    let mut objects = Vec::new();
+    let mut problems = Vec::new();
+    for (index, document) in documents(text)?.into_iter().enumerate() {
+        let items = match document {
+            Value::Object(mut list) if is_list(&list) => match list.remove("items") {
+                Some(Value::Array(items)) => items,
+                _ => Vec::new(),
+            },
+            other => vec![other],
+        };
+        for item in items {
+            match object(item, index + 1) {
+                Ok(object) => objects.push(object),
+                Err(found) => problems.extend(found),
+            }
+        }
+    }
+    if problems.is_empty() {
+        Ok(objects)
+    } else {
+        Err(ManifestError::Invalid(problems))
+    }
+}
+
+fn documents(text: &str) -> Result<Vec<Value>, ManifestError> {
+    if text.len() > MAX_BYTES {
+        return Err(ManifestError::Syntax(format!(
+            "expected at most {} MiB of manifests",
+            MAX_BYTES / (1024 * 1024)
+        )));
+    }
+    let options = serde_saphyr::options! {
+        budget: serde_saphyr::budget! {
+            max_documents: MAX_DOCUMENTS,
+            max_depth: MAX_DEPTH,
+        },
+        alias_limits: serde_saphyr::alias_limits! {
+            max_total_replayed_events: MAX_REPLAYED,
+        },
+        legacy_octal_numbers: true,
+        with_snippet: false,
+    };
+    serde_saphyr::from_multiple_with_options(text, options)
+        .map_err(|error| ManifestError::Syntax(error.to_string()))
+}
+
+fn is_list(object: &serde_json::Map<String, Value>) -> bool {
+    let kind = object.get("kind").and_then(Value::as_str);
+    kind.is_some_and(|kind| kind.ends_with("List")) && object.contains_key("items")
+}
+
+fn object(value: Value, number: usize) -> Result<Object, Vec<ObjectProblem>> {
+    let (name, problems, api_version, kind) = {
+        let text = |pointer: &str| {
+            value
+                .pointer(pointer)
+                .and_then(Value::as_str)
+                .unwrap_or_default()
+        };
+        let (api_version, kind, name) =
+            (text("/apiVersion"), text("/kind"), text("/metadata/name"));
+        let label = match (kind, name) {
+            ("", _) => format!("document {number}"),
+            (kind, "") => format!("{kind} in document {number}"),
+            (kind, name) => format!("{kind} `{name}`"),
+        };
+        let problems = check(&value, api_version, kind, name);
+        (label, problems, api_version.to_owned(), kind.to_owned())
+    };
+    let at_object = |problem| ObjectProblem {
+        object: name.clone(),
+        problem,
+    };
+    if !problems.is_empty() {
+        return Err(problems.into_iter().map(at_object).collect());
+    }
+    let typed = if api_version == format!("{GROUP}/{VERSION}") {
+        match kind.as_str() {
+            "MachineConfig" => read(value).map(Object::MachineConfig),
+            "MachineConfigPool" => read(value).map(Object::MachineConfigPool),
+            "MachineOSConfig" => read(value).map(Object::MachineOSConfig),
+            "MachineOSBuild" => read(value).map(Object::MachineOSBuild),
+            "MachineConfigNode" => read(value).map(Object::MachineConfigNode),
+            _ => Ok(Object::Other(value)),
+        }
+    } else {
+        Ok(Object::Other(value))
+    };
+    typed.map_err(|problem| vec![at_object(problem)])
+}
+
+fn read<T: DeserializeOwned>(value: Value) -> Result<Box<T>, Problem> {
+    serde_json::from_value(value)
+        .map(Box::new)
+        .map_err(|error| Problem::new("spec", error.to_string()))
+}
+
+/// Everything that the CRDs, or what every object has in common, refuse about an object.
+fn check(value: &Value, api_version: &str, kind: &str, name: &str) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    for (field, found) in [
+        ("apiVersion", api_version),
+        ("kind", kind),
+        ("metadata.name", name),
+    ] {
+        if found.is_empty() {
+            problems.push(Problem::new(field, "expected a text, found nothing"));
+        }
+    }
+    if !problems.is_empty() || !api_version.starts_with(GROUP) {
+        return problems;
+    }
+    if api_version != format!("{GROUP}/{VERSION}") {
+        return vec![Problem::new(
+            "apiVersion",
+            format!("expected `{GROUP}/{VERSION}`, found `{api_version}`"),
+        )];
+    }
+    let Some(crd) = CRDS.iter().find(|crd| crd.spec.names.kind == kind) else {
+        let kinds = CRDS.iter().map(|crd| crd.spec.names.kind.as_str());
+        return vec![Problem::new(
+            "kind",
+            format!(
+                "unknown kind `{kind}` of `{GROUP}`{}",
+                did_you_mean(kind, kinds)
+            ),
+        )];
+    };
+    let version = crd
+        .spec
+        .versions
+        .first()
+        .and_then(|version| version.schema.as_ref());
+    if let Some(schema) = version.and_then(|schema| schema.open_api_v3_schema.as_ref()) {
+        schema::check_object(value, schema, &mut problems);
+    }
+    problems
+}
+
+#[cfg(test)]
+mod tests;
