@@ -196,7 +196,11 @@ async fn watches_follow_selections() {
     api.create(&PostParams::default(), &dynamic(widget("w", 1)))
         .await
         .unwrap();
-    for labels in [json!({"on": "yes"}), json!({"more": "x"}), json!({"on": null})] {
+    for labels in [
+        json!({"on": "yes"}),
+        json!({"more": "x"}),
+        json!({"on": null}),
+    ] {
         let patch = Patch::Merge(json!({"metadata": {"labels": labels}}));
         api.patch("w", &PatchParams::default(), &patch)
             .await
@@ -222,7 +226,10 @@ async fn both_kinds_of_watcher_see_what_exists_and_what_comes() {
     api.create(&PostParams::default(), &dynamic(widget("old", 1)))
         .await
         .unwrap();
-    for config in [watcher::Config::default(), watcher::Config::default().streaming_lists()] {
+    for config in [
+        watcher::Config::default(),
+        watcher::Config::default().streaming_lists(),
+    ] {
         let mut objects = watcher(api.clone(), config).applied_objects().boxed();
         let first = objects.try_next().await.unwrap().unwrap();
         assert_eq!(first.metadata.name.as_deref(), Some("old"));
@@ -272,7 +279,10 @@ async fn secrets_take_string_data() {
         "metadata": {"generateName": "s-"}, "stringData": {"a": "b"},
     }))
     .unwrap();
-    let created = secrets.create(&PostParams::default(), &secret).await.unwrap();
+    let created = secrets
+        .create(&PostParams::default(), &secret)
+        .await
+        .unwrap();
     assert!(created.metadata.name.unwrap().starts_with("s-"));
     assert_eq!(created.data.unwrap()["a"].0, b"b");
     assert_eq!(created.string_data, None);
