@@ -8,6 +8,7 @@
 
 mod auth;
 mod cluster;
+mod collector;
 mod config;
 mod discovery;
 mod http;

@@ -21,9 +21,9 @@ use crate::cluster::Cluster;
 use crate::config::{Config, Token};
 use crate::resources::create::create;
 use crate::resources::update::{Proposal, update};
-use crate::resources::{FieldValidation, Part, Target, WriteOptions};
+use crate::resources::{Part, Target, WriteOptions};
 use crate::status::ApiError;
-use crate::{http as api, store};
+use crate::{collector, http as api, store};
 
 /// How long a TLS handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -86,6 +86,7 @@ impl ApiServer {
         for definition in &config.crds {
             install(&cluster, definition.clone())?;
         }
+        tokio::spawn(collector::run(Arc::downgrade(&cluster)));
         Ok(Self { cluster })
     }
 
@@ -214,13 +215,7 @@ async fn try_install(cluster: &Cluster, name: &str, object: Value) -> Result<(),
         .ok_or_else(ApiError::no_such_resource)?;
     let version = resource.storage_version().name.clone();
     let target = Target::new(resource, &version, None, Some(name.into()));
-    let options = WriteOptions {
-        dry_run: false,
-        validation: FieldValidation::Ignore,
-        manager: "apiserver".into(),
-        force: true,
-        only_name: None,
-    };
+    let options = WriteOptions::internal();
     if cluster.store.get(&target.key()).is_none() {
         create(cluster, &target, object, &[], &options).await?;
         return Ok(());

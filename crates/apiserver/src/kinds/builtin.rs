@@ -241,8 +241,8 @@ fn resource(entry: Entry) -> Resource {
 fn prepare_namespace(namespace: &mut Value) {
     let name = namespace["metadata"]["name"].clone();
     namespace["metadata"]["labels"]["kubernetes.io/metadata.name"] = name;
+    namespace["spec"]["finalizers"] = json!(["kubernetes"]);
     if namespace["metadata"]["deletionTimestamp"].is_null() {
-        namespace["spec"]["finalizers"] = json!(["kubernetes"]);
         namespace["status"]["phase"] = json!("Active");
     } else {
         namespace["status"]["phase"] = json!("Terminating");

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+pub(crate) use custom::CRD_CLEANUP;
 pub(crate) use registry::Registry;
 
 use crate::jsonpath::JsonPath;

@@ -60,6 +60,13 @@ impl Registry {
         self.definitions.get(definition).cloned()
     }
 
+    /// The kind whose objects are stored there, in its own shape.
+    pub(crate) fn stored_at(&self, storage: &str) -> Option<Arc<Resource>> {
+        let (group, plural) = storage.split_once('/')?;
+        let key = (group.to_owned(), plural.to_owned());
+        self.resources.get(&key).cloned()
+    }
+
     /// The kind of an owner reference or event, by group and version (`g/v1`) and kind.
     pub(crate) fn by_kind(&self, api_version: &str, kind: &str) -> Option<Arc<Resource>> {
         let (group, _) = split_api_version(api_version);

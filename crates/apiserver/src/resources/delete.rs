@@ -91,13 +91,13 @@ pub(crate) async fn delete(
     Err(ApiError::modified(&subject))
 }
 
-/// Nothing holds a marked object any more.
+/// Nothing holds a marked object any more. Namespaces wait for the collector, which knows what is in them.
 pub(crate) fn is_due(object: &Value) -> bool {
-    let empty = |list: &Value| list.as_array().is_none_or(Vec::is_empty);
-    let namespace_content = object["kind"] == "Namespace" && !empty(&object["spec"]["finalizers"]);
+    let finalizers = object["metadata"]["finalizers"].as_array();
+    let is_namespace = object["kind"] == "Namespace" && object["apiVersion"] == "v1";
     object["metadata"]["deletionTimestamp"].is_string()
-        && empty(&object["metadata"]["finalizers"])
-        && !namespace_content
+        && finalizers.is_none_or(Vec::is_empty)
+        && !is_namespace
 }
 
 /// Removes an object that is due; the last state is what an update made of it.

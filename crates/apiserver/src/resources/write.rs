@@ -31,6 +31,19 @@ pub(crate) struct WriteOptions {
     pub(crate) only_name: Option<String>,
 }
 
+impl WriteOptions {
+    /// For what the server does by itself.
+    pub(crate) fn internal() -> Self {
+        Self {
+            dry_run: false,
+            validation: FieldValidation::Ignore,
+            manager: "apiserver".into(),
+            force: true,
+            only_name: None,
+        }
+    }
+}
+
 /// What a write led to.
 #[derive(Debug)]
 pub(crate) struct Outcome {

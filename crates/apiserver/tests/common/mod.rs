@@ -5,14 +5,14 @@
 use apiserver::{ApiServer, Config, Token};
 use serde_json::{Value, json};
 
-pub const ADMIN: &str = "admin-token";
+pub(crate) const ADMIN: &str = "admin-token";
 
-pub struct Fixture {
-    pub server: ApiServer,
-    pub directory: tempfile::TempDir,
+pub(crate) struct Fixture {
+    pub(crate) server: ApiServer,
+    pub(crate) directory: tempfile::TempDir,
 }
 
-pub fn config(directory: &tempfile::TempDir) -> Config {
+pub(crate) fn config(directory: &tempfile::TempDir) -> Config {
     Config {
         tokens: vec![Token::new("admin", &["system:masters"], ADMIN)],
         crds: vec![widget_definition()],
@@ -21,11 +21,11 @@ pub fn config(directory: &tempfile::TempDir) -> Config {
 }
 
 impl Fixture {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::with(|_| {})
     }
 
-    pub fn with(change: impl FnOnce(&mut Config)) -> Self {
+    pub(crate) fn with(change: impl FnOnce(&mut Config)) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let mut config = config(&directory);
         change(&mut config);
@@ -33,20 +33,20 @@ impl Fixture {
         Self { server, directory }
     }
 
-    pub fn client(&self) -> kube::Client {
+    pub(crate) fn client(&self) -> kube::Client {
         self.client_as(ADMIN)
     }
 
-    pub fn client_as(&self, token: &str) -> kube::Client {
+    pub(crate) fn client_as(&self, token: &str) -> kube::Client {
         kube::Client::new(self.server.router_as(token), "default")
     }
 }
 
-pub fn widget_definition() -> Value {
+pub(crate) fn widget_definition() -> Value {
     serde_saphyr::from_str(include_str!("widgets.yaml")).unwrap()
 }
 
-pub fn widget(name: &str, size: i64) -> Value {
+pub(crate) fn widget(name: &str, size: i64) -> Value {
     json!({
         "apiVersion": "example.com/v1", "kind": "Widget",
         "metadata": {"name": name, "namespace": "default"},
