@@ -191,7 +191,10 @@ pub fn plan(seen: &Seen<'_>) -> Plan {
     let update = Update::between(&current, desired, &interrupted);
     let stuck = stuck(seen, desired, &update);
     let mut steps = match (&stuck, update.disruption) {
-        (Some(_), _) => Vec::new(),
+        (Some(_), _) => seen
+            .current
+            .map(|current| settling(seen, current))
+            .unwrap_or_default(),
         (None, Disruption::Reboot) => rebooting(seen, desired),
         (None, _) => live(seen, desired, &update),
     };
@@ -286,11 +289,19 @@ fn live(seen: &Seen<'_>, desired: &Version, update: &Update) -> Vec<Step> {
             actions: update.actions.clone(),
         });
         steps.push(Step::Verify);
-    } else if !seen.verified {
-        steps.push(Step::Verify);
+        steps.extend(release(&seen.drain, desired));
+        return steps;
     }
-    steps.extend(release(&seen.drain, desired));
-    steps
+    settling(seen, desired)
+}
+
+/// What is left when nothing is to change: prove that the node is well, and give it back.
+fn settling(seen: &Seen<'_>, version: &Version) -> Vec<Step> {
+    let verify = (!seen.verified).then_some(Step::Verify);
+    verify
+        .into_iter()
+        .chain(release(&seen.drain, version))
+        .collect()
 }
 
 /// The way out of every cordon that was asked for, also for an update that was given up.

@@ -1,0 +1,311 @@
+//! The `ostree` backend: drives the `ostree` tool and our own registry client, so that it works on any ostree host.
+
+mod boot_entry;
+mod import;
+mod repo;
+mod source;
+mod status;
+
+use std::fs::File;
+
+use camino::{Utf8Path, Utf8PathBuf};
+use oci::manifest::digest_of;
+use oci::{BlobStore, Client, Digest, Reference};
+use tokio::runtime::Handle;
+
+use super::{Deployment, DeploymentId, Deployments, KernelArguments, Os, OsError};
+use crate::command::Command;
+use import::{Import, LAYER_REF, LAYERS_KEY, Layer, chain_ids, image_ref, io_error, layer_ref};
+use repo::Repo;
+use status::IMAGE_REF;
+
+pub use source::Source;
+
+/// An ostree host, or a directory that holds a sysroot to prepare.
+#[derive(Debug)]
+pub struct Ostree {
+    sysroot: Utf8PathBuf,
+    /// Name of the state root; found out when it is not given.
+    stateroot: Option<String>,
+    repo: Repo,
+    blobs: Utf8PathBuf,
+    runtime: Handle,
+}
+
+impl Ostree {
+    /// Opens a sysroot: `/` is the running host's. Blobs pass through `state_dir`.
+    #[must_use]
+    pub fn new(
+        sysroot: &Utf8Path,
+        stateroot: Option<String>,
+        state_dir: &Utf8Path,
+        runtime: Handle,
+    ) -> Self {
+        Self {
+            sysroot: sysroot.to_owned(),
+            stateroot,
+            repo: Repo::new(sysroot.join("ostree/repo")),
+            blobs: state_dir.join("blobs"),
+            runtime,
+        }
+    }
+
+    /// Makes an empty directory a sysroot with one state root; does nothing where both exist.
+    ///
+    /// # Errors
+    /// When the directory cannot be made or the tool fails.
+    pub fn initialise(&self) -> Result<(), OsError> {
+        std::fs::create_dir_all(&self.sysroot).map_err(io_error("make", &self.sysroot))?;
+        if !self.sysroot.join("ostree/repo/config").exists() {
+            Command::new("ostree")
+                .args(["admin", "init-fs", "--modern"])
+                .arg(self.sysroot.as_str())
+                .run()?;
+            let config = format!("--repo={}", self.sysroot.join("ostree/repo"));
+            Command::new("ostree")
+                .arg("config")
+                .arg(config)
+                .args(["set", "sysroot.bootloader", "none"])
+                .run()?;
+        }
+        let name = self.stateroot.as_deref().unwrap_or("default");
+        if !self.sysroot.join("ostree/deploy").join(name).is_dir() {
+            self.admin("os-init").arg(name).run()?;
+        }
+        Ok(())
+    }
+
+    /// Imports an image, wherever it comes from.
+    ///
+    /// # Errors
+    /// When it cannot be read, or is no deployable image.
+    pub fn import(&self, source: &Source<'_>) -> Result<Digest, OsError> {
+        let started = std::time::Instant::now();
+        let wanted = self.runtime.block_on(source.digest())?;
+        if self.has(&wanted)? {
+            return Ok(wanted);
+        }
+        let pull_spec = source.pull_spec(wanted);
+        let image = self.runtime.block_on(source.image(wanted))?;
+        let layers = layers(&image, &pull_spec)?;
+        let blobs = BlobStore::open(&self.blobs).map_err(|error| source.failed(error))?;
+        let import = Import::new(&self.repo, self.sysroot.join("ostree/caprock-import"))?;
+        let present = layers
+            .iter()
+            .rposition(|layer| self.repo.has_ref(&layer_ref(&layer.chain_id)));
+        let first = present.map_or(0, |at| at + 1);
+        for (at, layer) in layers.iter().enumerate().skip(first) {
+            let descriptor = &image.manifest.layers()[at];
+            tracing::info!(image = %pull_spec, layer = at + 1, of = layers.len(), bytes = descriptor.size(), "importing layer");
+            self.runtime.block_on(source.fetch(descriptor, &blobs))?;
+            let below = at.checked_sub(1).map(|at| &layers[at].chain_id);
+            let open = || -> Result<File, OsError> {
+                source
+                    .open(&layer.digest, &blobs)
+                    .map_err(|error| source.failed(error))
+            };
+            import.layer(layer, below, open)?;
+            blobs
+                .remove(&layer.digest)
+                .map_err(|error| source.failed(error))?;
+        }
+        import.image(&wanted, &pull_spec, &layers)?;
+        import.clear()?;
+        tracing::info!(
+            image = %pull_spec,
+            imported = layers.len() - first,
+            present = first,
+            milliseconds = started.elapsed().as_millis(),
+            "image is on the disk"
+        );
+        Ok(wanted)
+    }
+
+    fn admin(&self, verb: &str) -> Command {
+        Command::new("ostree")
+            .args(["admin", verb])
+            .arg(format!("--sysroot={}", self.sysroot))
+    }
+
+    fn stateroot(&self, deployments: &Deployments) -> Result<String, OsError> {
+        let of_deployment = || {
+            deployments
+                .booted()
+                .or(deployments.0.first())
+                .map(|d| d.os.clone())
+        };
+        if let Some(name) = self.stateroot.clone().or_else(of_deployment) {
+            return Ok(name);
+        }
+        let dir = self.sysroot.join("ostree/deploy");
+        let mut names = Vec::new();
+        for entry in dir.read_dir_utf8().map_err(io_error("read", &dir))? {
+            names.push(
+                entry
+                    .map_err(io_error("read", &dir))?
+                    .file_name()
+                    .to_owned(),
+            );
+        }
+        match names.as_slice() {
+            [name] => Ok(name.clone()),
+            _ => Err(OsError::Unexpected(format!(
+                "{} state roots in `{dir}` and no deployment",
+                names.len()
+            ))),
+        }
+    }
+}
+
+impl Os for Ostree {
+    fn status(&self) -> Result<Deployments, OsError> {
+        status::parse(&self.admin("status").run()?)
+    }
+
+    fn has(&self, image: &Digest) -> Result<bool, OsError> {
+        Ok(self.repo.has_ref(&image_ref(image)))
+    }
+
+    fn pull(&self, image: &str, client: &Client) -> Result<Digest, OsError> {
+        let reference: Reference =
+            image
+                .parse()
+                .map_err(|error: oci::ReferenceError| OsError::Image {
+                    image: image.to_owned(),
+                    problem: error.to_string(),
+                })?;
+        self.import(&Source::Registry { client, reference })
+    }
+
+    fn deploy(&self, image: &Digest, arguments: &KernelArguments) -> Result<DeploymentId, OsError> {
+        let before = self.status()?;
+        let present = self.kernel_arguments()?;
+        let add = arguments
+            .add
+            .iter()
+            .filter(|argument| !present.contains(argument));
+        let remove = arguments
+            .remove
+            .iter()
+            .filter(|argument| present.contains(argument));
+        self.admin("deploy")
+            .arg(format!("--os={}", self.stateroot(&before)?))
+            // Pruning reads the whole repository; it waits for `cleanup`, after the reboot.
+            .arg("--no-prune")
+            .args(add.map(|argument| format!("--karg-append={argument}")))
+            .args(remove.map(|argument| format!("--karg-delete={argument}")))
+            .arg(image_ref(image))
+            .run()?;
+        let before = before.ids();
+        self.status()?
+            .0
+            .into_iter()
+            .map(|d| d.id)
+            .find(|id| !before.contains(id))
+            .ok_or_else(|| {
+                OsError::Unexpected(
+                    "no new deployment after `ostree admin deploy` succeeded".to_owned(),
+                )
+            })
+    }
+
+    fn root_of(&self, deployment: &Deployment) -> Utf8PathBuf {
+        self.sysroot
+            .join("ostree/deploy")
+            .join(&deployment.os)
+            .join("deploy")
+            .join(deployment.id.to_string())
+    }
+
+    fn kernel_arguments(&self) -> Result<Vec<String>, OsError> {
+        let deployments = self.status()?;
+        let Some(at) = deployments
+            .0
+            .iter()
+            .position(|d| Some(d) == deployments.booted().or(deployments.0.first()))
+        else {
+            return Ok(Vec::new());
+        };
+        let entries = boot_entry::read(&self.sysroot.join("boot/loader/entries"))?;
+        Ok(entries
+            .get(at)
+            .map(boot_entry::BootEntry::kernel_arguments)
+            .unwrap_or_default())
+    }
+
+    fn rollback(&self) -> Result<(), OsError> {
+        let deployments = self.status()?;
+        let at = deployments
+            .rollback()
+            .and_then(|rollback| deployments.0.iter().position(|d| d == rollback));
+        boot_entry::make_first(&self.sysroot.join("boot"), at.ok_or(OsError::NoRollback)?)
+    }
+
+    fn cleanup(&self, keep: &[Digest]) -> Result<(), OsError> {
+        let deployed = self.status()?.0.into_iter().filter_map(|d| d.image);
+        let kept: Vec<String> = deployed
+            .chain(keep.iter().copied())
+            .map(|image| image_ref(&image))
+            .collect();
+        let mut layers: Vec<String> = Vec::new();
+        let mut stale = 0;
+        for name in self.repo.refs(IMAGE_REF)? {
+            if kept.contains(&name) {
+                let chain = self.repo.metadata(&name, LAYERS_KEY)?.unwrap_or_default();
+                layers.extend(chain.split(' ').map(|hex| format!("{LAYER_REF}{hex}")));
+            } else {
+                self.repo.delete_ref(&name)?;
+                stale += 1;
+            }
+        }
+        for name in self.repo.refs(LAYER_REF)? {
+            if !layers.contains(&name) {
+                self.repo.delete_ref(&name)?;
+                stale += 1;
+            }
+        }
+        if stale > 0 {
+            tracing::info!(refs = stale, "removing images that no deployment needs");
+            self.admin("cleanup").run()?;
+        }
+        Ok(())
+    }
+}
+
+fn layers(image: &oci::Image, pull_spec: &str) -> Result<Vec<Layer>, OsError> {
+    let problem = |problem: String| OsError::Image {
+        image: pull_spec.to_owned(),
+        problem,
+    };
+    let diff_ids: Vec<Digest> = image
+        .config
+        .rootfs()
+        .diff_ids()
+        .iter()
+        .map(|text| {
+            text.parse()
+                .map_err(|error: oci::DigestError| problem(error.to_string()))
+        })
+        .collect::<Result<_, _>>()?;
+    let descriptors = image.manifest.layers();
+    if diff_ids.len() != descriptors.len() {
+        return Err(problem(format!(
+            "its manifest has {} layers and its configuration {}",
+            descriptors.len(),
+            diff_ids.len()
+        )));
+    }
+    let chain = chain_ids(&diff_ids);
+    descriptors
+        .iter()
+        .zip(diff_ids.into_iter().zip(chain))
+        .map(|(descriptor, (diff_id, chain_id))| {
+            Ok(Layer {
+                digest: digest_of(descriptor).map_err(|error| problem(error.to_string()))?,
+                media_type: descriptor.media_type().to_string(),
+                diff_id,
+                chain_id,
+            })
+        })
+        .collect()
+}

@@ -1,0 +1,167 @@
+//! The `ostree` commands that act on a repository: refs, commits, checkouts.
+
+use std::collections::BTreeMap;
+
+use camino::{Utf8Path, Utf8PathBuf};
+
+use crate::command::{Command, CommandError};
+
+/// A repository in `bare` mode, whose files are the objects themselves.
+#[derive(Debug, Clone)]
+pub(super) struct Repo {
+    path: Utf8PathBuf,
+}
+
+/// What a new commit is made of.
+#[derive(Debug)]
+pub(super) enum Tree<'a> {
+    /// A directory alone.
+    Directory(&'a Utf8Path),
+    /// A directory over the tree of a ref; only the directory's files are read.
+    Over(&'a str, &'a Utf8Path),
+    /// A directory checked out with hard links and then changed; unchanged files are not read.
+    Checkout(&'a Utf8Path),
+    /// The tree of a ref.
+    Ref(&'a str),
+}
+
+/// What lies at a path of a commit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Directory,
+    Other,
+}
+
+impl Repo {
+    pub(super) fn new(path: Utf8PathBuf) -> Self {
+        Self { path }
+    }
+
+    fn ostree(&self, verb: &str) -> Command {
+        Command::new("ostree")
+            .arg(verb)
+            .arg(format!("--repo={}", self.path))
+    }
+
+    /// Refs that begin with `prefix` (which ends in `/`), in full.
+    pub(super) fn refs(&self, prefix: &str) -> Result<Vec<String>, CommandError> {
+        let printed = self
+            .ostree("refs")
+            .arg("--list")
+            .arg(prefix.trim_end_matches('/'))
+            .run()?;
+        Ok(printed.lines().map(str::to_owned).collect())
+    }
+
+    pub(super) fn has_ref(&self, name: &str) -> bool {
+        self.path.join("refs/heads").join(name).is_file()
+    }
+
+    pub(super) fn delete_ref(&self, name: &str) -> Result<(), CommandError> {
+        self.ostree("refs")
+            .arg("--delete")
+            .arg(name)
+            .run()
+            .map(drop)
+    }
+
+    /// Commits a tree under a ref, with string metadata.
+    pub(super) fn commit(
+        &self,
+        name: &str,
+        tree: &Tree<'_>,
+        metadata: &[(&str, &str)],
+    ) -> Result<(), CommandError> {
+        let mut command = self
+            .ostree("commit")
+            .arg(format!("--branch={name}"))
+            .arg("--parent=none")
+            .arg("--no-bindings");
+        command = match tree {
+            Tree::Directory(path) => command.arg(format!("--tree=dir={path}")),
+            Tree::Over(base, path) => command
+                .arg(format!("--base={base}"))
+                .arg(format!("--tree=dir={path}")),
+            Tree::Checkout(path) => command
+                .arg("--devino-canonical")
+                .arg(format!("--tree=dir={path}")),
+            Tree::Ref(name) => command.arg(format!("--tree=ref={name}")),
+        };
+        command
+            .args(
+                metadata
+                    .iter()
+                    .map(|(key, value)| format!("--add-metadata-string={key}={value}")),
+            )
+            .run()
+            .map(drop)
+    }
+
+    /// Checks a ref out with hard links into a directory that does not exist yet.
+    pub(super) fn checkout(&self, name: &str, into: &Utf8Path) -> Result<(), CommandError> {
+        self.ostree("checkout")
+            .arg("--require-hardlinks")
+            .arg(name)
+            .arg(into.as_str())
+            .run()
+            .map(drop)
+    }
+
+    /// Every path of a commit. Lists names as the tool prints them: one with a line break in it is not found again,
+    /// which makes an import slower, never wrong.
+    pub(super) fn list(&self, name: &str) -> Result<BTreeMap<Utf8PathBuf, Kind>, CommandError> {
+        Ok(parse_listing(
+            &self.ostree("ls").arg("--recursive").arg(name).run()?,
+        ))
+    }
+
+    /// A string of a commit's metadata; none when it has no such key.
+    pub(super) fn metadata(&self, name: &str, key: &str) -> Result<Option<String>, CommandError> {
+        let (status, stdout, _) = self
+            .ostree("show")
+            .arg(format!("--print-metadata-key={key}"))
+            .arg(name)
+            .output()?;
+        Ok(status
+            .success()
+            .then(|| stdout.trim().trim_matches('\'').to_owned()))
+    }
+}
+
+/// Lines such as `-00755 0 0 1265648 /usr/bin/bash` and `l00777 0 0 0 /bin -> usr/bin`.
+fn parse_listing(text: &str) -> BTreeMap<Utf8PathBuf, Kind> {
+    text.lines()
+        .filter_map(|line| {
+            let path = &line[line.find(" /")? + 1..];
+            let kind = match line.chars().next()? {
+                'd' => Kind::Directory,
+                'l' => return Some((path.split(" -> ").next()?.into(), Kind::Other)),
+                _ => Kind::Other,
+            };
+            Some((path.into(), kind))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn listing_is_understood() {
+        let text = "d00755 0 0      0 /\nl00777 0 0      0 /bin -> usr/bin\n-00755 0 0 1265648 /usr/bin/a b\n";
+        let found = parse_listing(text);
+        let seen: Vec<_> = found
+            .iter()
+            .map(|(path, kind)| (path.as_str(), *kind))
+            .collect();
+        assert_eq!(
+            seen,
+            [
+                ("/", Kind::Directory),
+                ("/bin", Kind::Other),
+                ("/usr/bin/a b", Kind::Other)
+            ]
+        );
+    }
+}

@@ -1,0 +1,586 @@
+//! What the agent keeps on disk between runs, under its state directory:
+//!
+//! * `configs/NAME.json`: rendered configs, by name, as long as something refers to them;
+//! * `deployments/ID.json`: which version each deployment was configured with;
+//! * `journal.json`: the step that was started and not finished;
+//! * `failure.json`: the version that was tried last and taken back;
+//! * `shared.json`: which rendered config the places that deployments share follow;
+//! * `boots`: one line for each boot;
+//! * `orig/`: what was at a path before the first config wrote there.
+//!
+//! Every file is replaced atomically and synced before the call returns.
+
+use camino::{Utf8Path, Utf8PathBuf};
+use jiff::Timestamp;
+use model::api::MachineConfigSpec;
+use model::node::Target;
+use model::update::{Failure, Version};
+use oci::Digest;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::os::DeploymentId;
+use crate::root::{Access, Found, Root, RootError};
+
+/// A file of the state directory that cannot be used.
+#[derive(Debug, Error)]
+pub enum StateError {
+    /// It cannot be read or written.
+    #[error(transparent)]
+    Root(#[from] RootError),
+    /// The directory cannot be made.
+    #[error("cannot make the state directory `{path}`")]
+    Create {
+        /// The directory.
+        path: Utf8PathBuf,
+        /// What the operating system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// It is not what the agent wrote.
+    #[error("`{path}` in the state directory is damaged; remove it")]
+    Damaged {
+        /// The file, relative to the state directory.
+        path: Utf8PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// A rendered config that was kept cannot be read any more.
+    #[error("rendered config `{name}` cannot be used: {problems}")]
+    Config {
+        /// Its name.
+        name: String,
+        /// Every problem, with its field.
+        problems: String,
+    },
+}
+
+/// What a deployment was configured with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// Rendered config.
+    pub config: String,
+    /// Layered image, as the annotation named it.
+    pub image: Option<String>,
+    /// Boot in which the deployment was found well.
+    #[serde(default)]
+    pub verified: Option<String>,
+}
+
+impl Record {
+    /// A record of a version that was not verified yet.
+    #[must_use]
+    pub fn of(target: &Target) -> Self {
+        Self {
+            config: target.config.clone(),
+            image: target.image.clone(),
+            verified: None,
+        }
+    }
+
+    /// The version's name.
+    #[must_use]
+    pub fn target(&self) -> Target {
+        Target {
+            config: self.config.clone(),
+            image: self.image.clone(),
+        }
+    }
+}
+
+/// A step that must be finished or undone after a crash.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "step", rename_all = "lowercase")]
+pub enum Journal {
+    /// Files and units of the running deployment are being written.
+    Apply {
+        /// Rendered config that is written.
+        config: String,
+        /// Layered image that goes with it.
+        image: Option<String>,
+    },
+    /// A deployment is being made and configured.
+    Deploy {
+        /// Rendered config that it gets.
+        config: String,
+        /// Layered image that goes with it.
+        image: Option<String>,
+        /// Rendered config of the deployment whose `/etc` it starts from.
+        from: Option<String>,
+        /// Digest of the image that is deployed.
+        digest: Digest,
+        /// Deployments that were there before: any other one of this image is the new one.
+        before: Vec<DeploymentId>,
+    },
+    /// A reboot was asked for.
+    Reboot {
+        /// Rendered config of the deployment that is to boot.
+        config: String,
+        /// Layered image that goes with it.
+        image: Option<String>,
+        /// Boot in which it was asked for.
+        boot: String,
+    },
+}
+
+impl Journal {
+    /// The version that is being applied.
+    #[must_use]
+    pub fn target(&self) -> Target {
+        match self {
+            Journal::Apply { config, image }
+            | Journal::Deploy { config, image, .. }
+            | Journal::Reboot { config, image, .. } => Target {
+                config: config.clone(),
+                image: image.clone(),
+            },
+        }
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredFailure {
+    config: String,
+    image: Option<String>,
+    reason: String,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Shared {
+    config: String,
+}
+
+/// The state directory.
+#[derive(Debug)]
+pub struct State {
+    root: Root,
+}
+
+/// Only root reads the state: configs may hold passwords.
+const PRIVATE: u32 = 0o600;
+
+impl State {
+    /// Opens the directory, made when missing.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn open(dir: &Utf8Path) -> Result<Self, StateError> {
+        use std::os::unix::fs::DirBuilderExt;
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(dir)
+            .map_err(|source| StateError::Create {
+                path: dir.to_owned(),
+                source,
+            })?;
+        Ok(Self {
+            root: Root::open(dir)?,
+        })
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Utf8Path {
+        self.root.path()
+    }
+
+    /// Keeps a rendered config. One that is kept already is replaced by the same.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn keep_config(&self, name: &str, spec: &MachineConfigSpec) -> Result<(), StateError> {
+        self.write(&config_path(name), spec)
+    }
+
+    /// A rendered config that was kept.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn config(&self, name: &str) -> Result<Option<MachineConfigSpec>, StateError> {
+        self.read(&config_path(name))
+    }
+
+    /// The version of a name, when its config is kept.
+    ///
+    /// # Errors
+    /// When its config cannot be read.
+    pub fn version(&self, target: &Target) -> Result<Option<Version>, StateError> {
+        let Some(spec) = self.config(&target.config)? else {
+            return Ok(None);
+        };
+        version(target, &spec).map(Some)
+    }
+
+    /// What a deployment was configured with; none when it was not by us, or not completely.
+    ///
+    /// # Errors
+    /// When the record cannot be read.
+    pub fn record(&self, id: &DeploymentId) -> Result<Option<Record>, StateError> {
+        self.read(&record_path(id))
+    }
+
+    /// Says that a deployment is completely configured.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn set_record(&self, id: &DeploymentId, record: &Record) -> Result<(), StateError> {
+        self.write(&record_path(id), record)
+    }
+
+    /// The step that was started and not finished.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn journal(&self) -> Result<Option<Journal>, StateError> {
+        self.read(Utf8Path::new("/journal.json"))
+    }
+
+    /// Says which step starts now.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn begin(&self, journal: &Journal) -> Result<(), StateError> {
+        self.write(Utf8Path::new("/journal.json"), journal)
+    }
+
+    /// Says that the step is finished.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn finish(&self) -> Result<(), StateError> {
+        self.root.remove(Utf8Path::new("/journal.json"))?;
+        Ok(())
+    }
+
+    /// The version that was taken back last.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn failure(&self) -> Result<Option<Failure>, StateError> {
+        let stored: Option<StoredFailure> = self.read(Utf8Path::new("/failure.json"))?;
+        Ok(stored.map(|stored| Failure {
+            target: Target {
+                config: stored.config,
+                image: stored.image,
+            },
+            reason: stored.reason,
+        }))
+    }
+
+    /// Remembers, or forgets, the version that was taken back.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn set_failure(&self, failure: Option<&Failure>) -> Result<(), StateError> {
+        let path = Utf8Path::new("/failure.json");
+        let Some(failure) = failure else {
+            self.root.remove(path)?;
+            return Ok(());
+        };
+        let stored = StoredFailure {
+            config: failure.target.config.clone(),
+            image: failure.target.image.clone(),
+            reason: failure.reason.clone(),
+        };
+        self.write(path, &stored)
+    }
+
+    /// Name of the rendered config that the shared places follow.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn shared(&self) -> Result<Option<String>, StateError> {
+        let shared: Option<Shared> = self.read(Utf8Path::new("/shared.json"))?;
+        Ok(shared.map(|shared| shared.config))
+    }
+
+    /// Says that the shared places follow a rendered config now.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn set_shared(&self, config: &str) -> Result<(), StateError> {
+        self.write(
+            Utf8Path::new("/shared.json"),
+            &Shared {
+                config: config.to_owned(),
+            },
+        )
+    }
+
+    /// Notes a boot, once. A boot is known by a marker that does not survive it.
+    ///
+    /// # Errors
+    /// When the ledger cannot be written.
+    pub fn note_boot(
+        &self,
+        marker: &str,
+        now: Timestamp,
+        deployment: Option<&DeploymentId>,
+    ) -> Result<(), StateError> {
+        let mut boots = self.boots()?;
+        if boots
+            .iter()
+            .any(|line| line.split(' ').nth(1) == Some(marker))
+        {
+            return Ok(());
+        }
+        let deployment = deployment.map_or("-".to_owned(), ToString::to_string);
+        boots.push(format!("{now} {marker} {deployment}"));
+        let text = boots.join("\n") + "\n";
+        self.root
+            .write(Utf8Path::new("/boots"), text.as_bytes(), mine(PRIVATE))?;
+        Ok(())
+    }
+
+    /// One line for each boot, the oldest first: time, marker, deployment.
+    ///
+    /// # Errors
+    /// When the ledger cannot be read.
+    pub fn boots(&self) -> Result<Vec<String>, StateError> {
+        match self.root.find(Utf8Path::new("/boots"))? {
+            Found::File { bytes, .. } => Ok(String::from_utf8_lossy(&bytes)
+                .lines()
+                .map(str::to_owned)
+                .collect()),
+            _ => Ok(Vec::new()),
+        }
+    }
+
+    /// Removes records of deployments that are gone, and configs that nothing refers to any more.
+    ///
+    /// # Errors
+    /// When something cannot be removed.
+    pub fn collect(&self, deployments: &[DeploymentId], keep: &[&str]) -> Result<(), StateError> {
+        let mut configs: Vec<String> = keep.iter().map(|name| (*name).to_owned()).collect();
+        configs.extend(self.shared()?);
+        let journal = self.journal()?;
+        configs.extend(journal.as_ref().map(|journal| journal.target().config));
+        if let Some(Journal::Deploy { from, .. }) = journal {
+            configs.extend(from);
+        }
+        let kept: Vec<Utf8PathBuf> = deployments.iter().map(record_path).collect();
+        for path in self.list("/deployments")? {
+            if !kept.contains(&path) {
+                self.root.remove(&path)?;
+            }
+        }
+        for id in deployments {
+            configs.extend(self.record(id)?.map(|record| record.config));
+        }
+        let kept: Vec<Utf8PathBuf> = configs.iter().map(|name| config_path(name)).collect();
+        for path in self.list("/configs")? {
+            if !kept.contains(&path) {
+                self.root.remove(&path)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What was at `path` before the first config wrote there, when it was kept.
+    pub(crate) fn original(&self, path: &Utf8Path) -> Result<Found, StateError> {
+        Ok(self.root.find(&original_path(path))?)
+    }
+
+    /// Keeps what is at `path`, unless something was kept for it before.
+    pub(crate) fn keep_original(&self, path: &Utf8Path, found: &Found) -> Result<(), StateError> {
+        let place = original_path(path);
+        if self.root.find(&place)? != Found::Nothing {
+            return Ok(());
+        }
+        match found {
+            Found::File { bytes, access } => self.root.write(&place, bytes, *access).map(drop)?,
+            Found::Link { target, uid, gid } => {
+                self.root.symlink(&place, target, *uid, *gid).map(drop)?
+            }
+            Found::Nothing | Found::Directory { .. } | Found::Other => {}
+        }
+        Ok(())
+    }
+
+    /// Forgets what was kept for `path`: it is back in its place.
+    pub(crate) fn drop_original(&self, path: &Utf8Path) -> Result<(), StateError> {
+        self.root.remove(&original_path(path))?;
+        Ok(())
+    }
+
+    fn list(&self, dir: &str) -> Result<Vec<Utf8PathBuf>, StateError> {
+        let real = self.root.path().join(dir.trim_start_matches('/'));
+        let failed = |source| StateError::Create {
+            path: real.clone(),
+            source,
+        };
+        let entries = match real.read_dir_utf8() {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            other => other.map_err(failed)?,
+        };
+        entries
+            .map(|entry| Ok(Utf8Path::new(dir).join(entry.map_err(failed)?.file_name())))
+            .collect()
+    }
+
+    fn read<T: DeserializeOwned>(&self, path: &Utf8Path) -> Result<Option<T>, StateError> {
+        match self.root.find(path)? {
+            Found::File { bytes, .. } => {
+                serde_json::from_slice(&bytes)
+                    .map(Some)
+                    .map_err(|source| StateError::Damaged {
+                        path: path.to_owned(),
+                        source,
+                    })
+            }
+            _ => Ok(None),
+        }
+    }
+
+    fn write<T: Serialize>(&self, path: &Utf8Path, value: &T) -> Result<(), StateError> {
+        let bytes = serde_json::to_vec(value).expect("our own types become JSON");
+        self.root.write(path, &bytes, mine(PRIVATE))?;
+        Ok(())
+    }
+}
+
+/// Reads a rendered config as a version.
+pub(crate) fn version(target: &Target, spec: &MachineConfigSpec) -> Result<Version, StateError> {
+    Version::new(&target.config, spec, target.image.as_deref()).map_err(|problems| {
+        StateError::Config {
+            name: target.config.clone(),
+            problems: problems
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+                .join("; "),
+        }
+    })
+}
+
+/// This process's own user, with a mode.
+pub(crate) fn mine(mode: u32) -> Access {
+    Access {
+        mode,
+        uid: rustix::process::geteuid().as_raw(),
+        gid: rustix::process::getegid().as_raw(),
+    }
+}
+
+fn config_path(name: &str) -> Utf8PathBuf {
+    // Names of objects hold no slash; one that did would only name a file of ours below `configs`.
+    Utf8Path::new("/configs").join(format!("{}.json", name.replace('/', "_")))
+}
+
+fn record_path(id: &DeploymentId) -> Utf8PathBuf {
+    Utf8Path::new("/deployments").join(format!("{id}.json"))
+}
+
+fn original_path(path: &Utf8Path) -> Utf8PathBuf {
+    Utf8Path::new("/orig").join(path.strip_prefix("/").unwrap_or(path))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn state() -> (tempfile::TempDir, State) {
+        let dir = tempfile::tempdir().unwrap();
+        let state = State::open(Utf8Path::from_path(dir.path()).unwrap()).unwrap();
+        (dir, state)
+    }
+
+    fn id(serial: u32) -> DeploymentId {
+        DeploymentId {
+            checksum: "ab".repeat(32),
+            serial,
+        }
+    }
+
+    fn record(config: &str) -> Record {
+        Record {
+            config: config.to_owned(),
+            image: None,
+            verified: None,
+        }
+    }
+
+    #[test]
+    fn the_journal_survives_until_its_step_is_finished() {
+        let (_guard, state) = state();
+        let journal = Journal::Deploy {
+            config: "c".into(),
+            image: None,
+            from: Some("b".into()),
+            digest: Digest::of(b"image"),
+            before: vec![id(0), id(1)],
+        };
+        assert_eq!(state.journal().unwrap(), None);
+        state.begin(&journal).unwrap();
+        assert_eq!(state.journal().unwrap(), Some(journal));
+        state.finish().unwrap();
+        state.finish().unwrap();
+        assert_eq!(state.journal().unwrap(), None);
+    }
+
+    #[test]
+    fn what_nothing_refers_to_is_collected() {
+        let (_guard, state) = state();
+        for name in ["a", "b", "shared", "half", "wanted", "old"] {
+            state
+                .keep_config(name, &MachineConfigSpec::default())
+                .unwrap();
+        }
+        state.set_record(&id(0), &record("a")).unwrap();
+        state.set_record(&id(1), &record("old")).unwrap();
+        state.set_shared("shared").unwrap();
+        state
+            .begin(&Journal::Apply {
+                config: "half".into(),
+                image: None,
+            })
+            .unwrap();
+        state.collect(&[id(0)], &["wanted"]).unwrap();
+        let kept = |name: &str| state.config(name).unwrap().is_some();
+        assert_eq!(
+            ["a", "b", "shared", "half", "wanted", "old"].map(kept),
+            [true, false, true, true, true, false]
+        );
+        assert_eq!(state.record(&id(1)).unwrap(), None);
+    }
+
+    #[test]
+    fn a_boot_is_counted_once() {
+        let (_guard, state) = state();
+        let now = Timestamp::from_second(1_700_000_000).unwrap();
+        for marker in ["one", "one", "two", "one"] {
+            state.note_boot(marker, now, Some(&id(0))).unwrap();
+        }
+        assert_eq!(state.boots().unwrap().len(), 2);
+    }
+
+    #[test]
+    fn the_first_original_is_kept() {
+        let (_guard, state) = state();
+        let path = Utf8Path::new("/etc/motd");
+        let file = |text: &str| Found::File {
+            bytes: text.into(),
+            access: mine(0o644),
+        };
+        state.keep_original(path, &file("vendor")).unwrap();
+        state.keep_original(path, &file("ours")).unwrap();
+        assert_eq!(state.original(path).unwrap(), file("vendor"));
+        state.drop_original(path).unwrap();
+        assert_eq!(state.original(path).unwrap(), Found::Nothing);
+    }
+
+    #[test]
+    fn damage_is_named() {
+        let (_guard, state) = state();
+        std::fs::write(state.path().join("journal.json"), "{").unwrap();
+        let error = state.journal().unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "`/journal.json` in the state directory is damaged; remove it"
+        );
+    }
+}
