@@ -418,7 +418,7 @@ mod tests {
             assert!(result.is_err(), "{records}");
         }
         let mut extensions = Extensions::default();
-        assert!(read_records(b"6 a=b\n20 SCHILY.xattr.a=b\n", &mut extensions).is_err());
+        assert!(read_records(b"6 a=b\n21 SCHILY.xattr.a=b\n", &mut extensions).is_err());
         assert!(read_records(b"6 a=b\n19 SCHILY.xattr.a=\n", &mut extensions).is_ok());
         assert_eq!(extensions.xattrs, [(b"a".to_vec(), Vec::new())]);
     }
