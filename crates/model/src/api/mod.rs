@@ -7,6 +7,10 @@
     unreachable_pub,
     reason = "the schema derive repeats every struct inside a function"
 )]
+#![allow(
+    clippy::duplicated_attributes,
+    reason = "columns have the same keys, one set each"
+)]
 
 mod machine_config;
 mod machine_config_node;
@@ -95,7 +99,7 @@ mod rule {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
     use std::path::Path;
 

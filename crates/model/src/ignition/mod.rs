@@ -225,3 +225,6 @@ impl Config {
             .sum()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -25,13 +25,11 @@ const SECRETS: &[&str] = &["/etc/apt/auth.conf", "/etc/apt/auth.conf.d/"];
 
 /// Whether a file goes into the image because its build needs it.
 pub fn is_build_input(path: &str) -> bool {
-    let is_at = |place: &&str| match place.strip_suffix('/') {
-        Some(_) => path.starts_with(*place),
-        None => path == *place,
+    let is_at = |place: &&str| match place.ends_with('/') {
+        true => path.starts_with(place),
+        false => path == *place,
     };
-    PREFIXES.iter().any(|place| is_at(&place))
-        && !SECRETS.iter().any(|place| is_at(&place))
-        && !path.ends_with(".key")
+    PREFIXES.iter().any(is_at) && !SECRETS.iter().any(is_at) && !path.ends_with(".key")
 }
 
 #[cfg(test)]
