@@ -1,1 +1,36 @@
 //! Containerfile to OCI image; the only crate that executes RUN.
+//!
+//! Pure parts: [`containerfile`] reads the text, [`stages`] decides what to build in which order, `state` says what
+//! each instruction means, `cache_key` names its result. Effects: `execute` runs commands and copies files in a
+//! `snapshot`, `commit` makes a layer of what changed, `cache` keeps it. [`Engine`] ties them together.
+
+mod build;
+mod cache;
+mod cache_key;
+mod commit;
+mod compress;
+pub mod config;
+pub mod containerfile;
+mod engine;
+mod error;
+mod event;
+mod execute;
+mod ignore;
+mod image;
+mod request;
+mod root;
+mod root_view;
+mod secret;
+mod snapshot;
+pub mod stages;
+mod state;
+mod work;
+
+pub use engine::{Engine, EngineConfig};
+pub use error::{BuildError, StepStatus};
+pub use event::{Event, Progress, Transfer};
+pub use ignore::Ignore;
+pub use image::Image;
+pub use request::{NamedContext, Request};
+pub use root_view::{Kind, RootView};
+pub use secret::Secrets;

@@ -1,0 +1,165 @@
+//! The engine: the cache directory, the runtime and the registries that builds use.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, OnceLock, Weak};
+
+use oci::{BlobStore, Client, Digest};
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::build::Build;
+use crate::cache::Cache;
+use crate::error::BuildError;
+use crate::event::{Event, Progress};
+use crate::execute::Runtime;
+use crate::image::Image;
+use crate::request::Request;
+use crate::work::Work;
+
+/// What an engine needs.
+#[derive(Debug, Clone)]
+pub struct EngineConfig {
+    /// Everything that builds keep. Several engines, in several processes, may share it.
+    pub cache_dir: PathBuf,
+    /// The OCI runtime; `crun` from the search path when absent.
+    pub runtime: Option<PathBuf>,
+    /// For base images and pushes.
+    pub client: Client,
+}
+
+/// Builds images. Clones share everything; builds may run at the same time.
+#[derive(Debug, Clone)]
+pub struct Engine {
+    shared: Arc<Shared>,
+    client: Client,
+}
+
+#[derive(Debug)]
+struct Shared {
+    cache: Cache,
+    runtime_path: Option<PathBuf>,
+    runtime: OnceLock<Runtime>,
+    /// One lock for each layer being unpacked, so that two builds do not do it twice.
+    unpacking: Mutex<HashMap<Digest, Weak<tokio::sync::Mutex<()>>>>,
+}
+
+/// Events that may wait for whoever shows them.
+const EVENTS: usize = 1024;
+
+impl Engine {
+    /// Opens the cache directory, creating it when missing, and cleans up after engines that were killed: their
+    /// mounts and working directories. What living engines use is left alone.
+    pub fn open(config: EngineConfig) -> Result<Engine, BuildError> {
+        let shared = Shared {
+            cache: Cache::open(&config.cache_dir)?,
+            runtime_path: config.runtime,
+            runtime: OnceLock::new(),
+            unpacking: Mutex::default(),
+        };
+        Ok(Engine {
+            shared: Arc::new(shared),
+            client: config.client,
+        })
+    }
+
+    /// The same engine with other credentials and trust.
+    pub fn with_client(&self, client: Client) -> Engine {
+        Engine {
+            shared: self.shared.clone(),
+            client,
+        }
+    }
+
+    /// Builds an image. Its layers are in the local store then; nothing is pushed. Dropping the future cancels the
+    /// build, too.
+    pub async fn build(
+        &self,
+        request: Request,
+        cancel: CancellationToken,
+        progress: &Progress<'_>,
+    ) -> Result<Image, BuildError> {
+        let file = crate::containerfile::parse(&request.containerfile).map_err(|problems| {
+            BuildError::Syntax {
+                file: request.file_name.clone(),
+                problems,
+            }
+        })?;
+        self.in_background(progress, cancel, move |work| {
+            Build::new(request, file, work)?.run()
+        })
+        .await
+    }
+
+    pub(crate) fn cache(&self) -> &Cache {
+        &self.shared.cache
+    }
+
+    pub(crate) fn blobs(&self) -> &BlobStore {
+        self.shared.cache.blobs()
+    }
+
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    pub(crate) fn runtime(&self) -> Result<&Runtime, BuildError> {
+        if let Some(runtime) = self.shared.runtime.get() {
+            return Ok(runtime);
+        }
+        let found = Runtime::find(self.shared.runtime_path.as_deref())
+            .map_err(BuildError::host("cannot execute `RUN` on this machine"))?;
+        Ok(self.shared.runtime.get_or_init(|| found))
+    }
+
+    pub(crate) fn unpack_lock(&self, chain: &Digest) -> Arc<tokio::sync::Mutex<()>> {
+        let mut locks = self
+            .shared
+            .unpacking
+            .lock()
+            .expect("nobody panics with this lock");
+        locks.retain(|_, lock| lock.strong_count() > 0);
+        if let Some(lock) = locks.get(chain).and_then(Weak::upgrade) {
+            return lock;
+        }
+        let lock = Arc::default();
+        locks.insert(*chain, Arc::downgrade(&lock));
+        lock
+    }
+
+    /// Runs blocking work on a thread of its own, while its events are shown from here.
+    pub(crate) async fn in_background<T: Send + 'static>(
+        &self,
+        progress: &Progress<'_>,
+        cancel: CancellationToken,
+        job: impl FnOnce(&Work) -> Result<T, BuildError> + Send + 'static,
+    ) -> Result<T, BuildError> {
+        let (events, mut shown) = mpsc::channel::<Event>(EVENTS);
+        let cancel = cancel.child_token();
+        // Without this the work would go on after the caller lost interest.
+        let _stop = cancel.clone().drop_guard();
+        let work = Work {
+            engine: self.clone(),
+            handle: Handle::current(),
+            cancel,
+            events,
+        };
+        let mut job = tokio::task::spawn_blocking(move || job(&work));
+        let result = loop {
+            tokio::select! {
+                biased;
+                Some(event) = shown.recv() => progress(event),
+                result = &mut job => break result,
+            }
+        };
+        while let Ok(event) = shown.try_recv() {
+            progress(event);
+        }
+        match result {
+            Ok(result) => result,
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            Err(_) => Err(BuildError::Cancelled),
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! Effects of steps on a file system: running commands in a container, copying files.
+
+pub(crate) mod copy;
+mod mounts;
+pub(crate) mod run;
+mod runtime;
+mod spec;
+mod stubs;
+pub(crate) mod user;
+
+pub(crate) use runtime::Runtime;

@@ -1,0 +1,262 @@
+//! The mounts that a `RUN` asks for, made ready on the host.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _, chown};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::fs::FlockOperation;
+use rustix::mount::MountFlags;
+use tokio_util::sync::CancellationToken;
+
+use super::spec::{Bind, Tmpfs};
+use crate::cache::Cache;
+use crate::containerfile::{Sharing, Word};
+use crate::error::BuildError;
+use crate::root::Root;
+use crate::secret::Secrets;
+use crate::snapshot::Snapshot;
+use crate::state::{MountAction, MountSource};
+
+/// Where the mounts come from.
+pub(crate) struct Sources<'a> {
+    pub(crate) cache: &'a Cache,
+    pub(crate) secrets: &'a Secrets,
+    /// The directory that a bind mount's `from` stands for; the build context without one.
+    pub(crate) tree: &'a mut dyn FnMut(Option<&Word>) -> Result<PathBuf, BuildError>,
+    pub(crate) cancel: &'a CancellationToken,
+}
+
+impl std::fmt::Debug for Sources<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sources").finish_non_exhaustive()
+    }
+}
+
+/// Mounts that are ready; they are given back when the value is dropped.
+#[derive(Debug, Default)]
+pub(super) struct Mounts {
+    pub(super) binds: Vec<Bind>,
+    pub(super) tmpfs: Vec<Tmpfs>,
+    pub(super) env: Vec<(String, String)>,
+    /// Locks on cache mounts.
+    _locks: Vec<File>,
+    /// Writable copies of bind mounts, and private cache mounts.
+    _copies: Vec<Snapshot>,
+}
+
+/// Why mounts cannot be had.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// The Containerfile or the request asks for what is not there.
+    Refused(String),
+    Other(BuildError),
+}
+
+impl From<BuildError> for Failure {
+    fn from(error: BuildError) -> Self {
+        Failure::Other(error)
+    }
+}
+
+/// Makes the mounts of a step ready. `aside` names a directory for secrets, which are kept in memory.
+pub(super) fn prepare(
+    actions: &[MountAction],
+    sources: &mut Sources<'_>,
+    aside: &Path,
+) -> Result<Mounts, Failure> {
+    let mut mounts = Mounts::default();
+    for action in actions {
+        let target = action.target.clone();
+        let bind = |source: PathBuf, readonly: bool| Bind {
+            source,
+            target: target.clone(),
+            readonly,
+        };
+        match &action.source {
+            MountSource::Tmpfs { size } => mounts.tmpfs.push(Tmpfs {
+                target,
+                size: *size,
+            }),
+            MountSource::Bind { from, source } => {
+                let tree = (sources.tree)(from.as_ref())?;
+                let Some(path) = inside(&tree, source).map_err(host("bind mount"))? else {
+                    return Err(Failure::Refused(format!(
+                        "`--mount`: source `{source}` does not exist"
+                    )));
+                };
+                if action.readonly {
+                    mounts.binds.push(bind(path, true));
+                } else if path.is_dir() {
+                    let copy = Snapshot::writable(sources.cache, &[path])
+                        .map_err(host("writable bind mount"))?;
+                    mounts.binds.push(bind(copy.root(), false));
+                    mounts._copies.push(copy);
+                } else {
+                    let message = format!(
+                        "`--mount`: source `{source}` is a file, which cannot be mounted writable"
+                    );
+                    return Err(Failure::Refused(message));
+                }
+            }
+            MountSource::Cache {
+                id,
+                sharing,
+                uid,
+                gid,
+                mode,
+            } => {
+                let (dir, lock) = cache_mount(sources, id, *sharing)?;
+                let dir = match (dir, lock) {
+                    (Some(dir), lock) => {
+                        mounts._locks.extend(lock);
+                        if !dir.is_dir() {
+                            make_owned(&dir, *uid, *gid, *mode).map_err(host("cache mount"))?;
+                        }
+                        dir
+                    }
+                    (None, _) => {
+                        let copy = Snapshot::writable(sources.cache, &[])
+                            .map_err(host("private cache mount"))?;
+                        let dir = copy.root();
+                        own(&dir, *uid, *gid, *mode).map_err(host("private cache mount"))?;
+                        mounts._copies.push(copy);
+                        dir
+                    }
+                };
+                mounts.binds.push(bind(dir, action.readonly));
+            }
+            MountSource::Secret {
+                id,
+                env,
+                required,
+                uid,
+                gid,
+                mode,
+            } => {
+                let Some(secret) = sources.secrets.get(id) else {
+                    if *required {
+                        return Err(Failure::Refused(format!(
+                            "`--mount`: the build was given no secret `{id}`"
+                        )));
+                    }
+                    continue;
+                };
+                if let Some(name) = env {
+                    let text = String::from_utf8(secret.to_vec()).map_err(|_| {
+                        Failure::Refused(format!(
+                            "secret `{id}` is not text, which a variable must be"
+                        ))
+                    })?;
+                    mounts.env.push((name.clone(), text));
+                    continue;
+                }
+                let path = keep_secret(aside, mounts.binds.len(), secret, *uid, *gid, *mode)
+                    .map_err(host("secret"))?;
+                mounts.binds.push(bind(path, true));
+            }
+        }
+    }
+    Ok(mounts)
+}
+
+fn host(what: &str) -> impl FnOnce(io::Error) -> Failure {
+    move |source| {
+        Failure::Other(BuildError::Host {
+            action: format!("cannot prepare a {what}"),
+            source,
+        })
+    }
+}
+
+/// The host's path of a path inside a tree.
+pub(crate) fn inside(tree: &Path, path: &str) -> io::Result<Option<PathBuf>> {
+    let root = Root::open(tree)?;
+    match root.resolve(Path::new(path), rustix::fs::OFlags::PATH) {
+        Ok(fd) => {
+            use std::os::fd::AsRawFd as _;
+            Ok(Some(fs::read_link(format!(
+                "/proc/self/fd/{}",
+                fd.as_raw_fd()
+            ))?))
+        }
+        Err(error) if crate::root::absent(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// The directory of a cache mount and the lock on it; no directory when a private one is in use elsewhere.
+fn cache_mount(
+    sources: &Sources<'_>,
+    id: &str,
+    sharing: Sharing,
+) -> Result<(Option<PathBuf>, Option<File>), Failure> {
+    let (dir, lock) = sources.cache.mount(id);
+    let open = || {
+        OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&lock)
+    };
+    let lock = open().map_err(host("cache mount"))?;
+    let operation = match sharing {
+        Sharing::Shared => FlockOperation::NonBlockingLockShared,
+        Sharing::Locked | Sharing::Private => FlockOperation::NonBlockingLockExclusive,
+    };
+    loop {
+        match rustix::fs::flock(&lock, operation) {
+            Ok(()) => return Ok((Some(dir), Some(lock))),
+            Err(rustix::io::Errno::WOULDBLOCK) if sharing == Sharing::Private => {
+                return Ok((None, None));
+            }
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                // A file lock cannot be waited for together with a cancellation.
+                if sources.cancel.is_cancelled() {
+                    return Err(Failure::Other(BuildError::Cancelled));
+                }
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            Err(error) => return Err(host("cache mount")(error.into())),
+        }
+    }
+}
+
+fn make_owned(dir: &Path, uid: u32, gid: u32, mode: u32) -> io::Result<()> {
+    match fs::create_dir(dir) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => own(dir, uid, gid, mode),
+    }
+}
+
+fn own(dir: &Path, uid: u32, gid: u32, mode: u32) -> io::Result<()> {
+    chown(dir, Some(uid), Some(gid))?;
+    fs::set_permissions(dir, fs::Permissions::from_mode(mode))
+}
+
+/// Writes a secret into a memory file system, so that it never reaches a disk.
+fn keep_secret(
+    aside: &Path,
+    number: usize,
+    secret: &[u8],
+    uid: u32,
+    gid: u32,
+    mode: u32,
+) -> io::Result<PathBuf> {
+    use std::io::Write as _;
+    if !aside.is_dir() {
+        fs::create_dir(aside)?;
+        let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+        rustix::mount::mount("tmpfs", aside, "tmpfs", flags, Some(c"mode=700"))?;
+    }
+    let path = aside.join(number.to_string());
+    let mut file = OpenOptions::new()
+        .create_new(true)
+        .write(true)
+        .mode(0o600)
+        .open(&path)?;
+    file.write_all(secret)?;
+    own(&path, uid, gid, mode)?;
+    Ok(path)
+}

@@ -1,0 +1,339 @@
+//! Executing one `RUN`.
+
+use std::collections::VecDeque;
+use std::fs;
+use std::io::{self, Read};
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::{Arc, Mutex};
+
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
+
+pub(crate) use super::mounts::Sources;
+use super::mounts::{self, Failure};
+use super::runtime::Runtime;
+use super::spec::{self, Bind, Step};
+use super::stubs::Stubs;
+use super::user::Users;
+use crate::error::{BuildError, StepStatus};
+use crate::root::Root;
+use crate::snapshot::Snapshot;
+use crate::state::RunAction;
+
+/// How many lines of output a failure carries.
+const TAIL_LINES: usize = 20;
+/// Longer lines are split.
+const MAX_LINE: usize = 8 << 10;
+/// Where a here-document that is a program appears.
+const SCRIPT: &str = "/dev/containerfile-script";
+
+/// How a command ended.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    Succeeded,
+    Failed {
+        status: StepStatus,
+        tail: Vec<String>,
+    },
+}
+
+/// Runs the command of a step in a mounted snapshot; each line of output goes to `output`. Blocks until the command
+/// and all processes it started are gone.
+pub(crate) fn run(
+    action: &RunAction,
+    snapshot: &Snapshot,
+    runtime: &Runtime,
+    sources: &mut Sources<'_>,
+    output: &mut dyn FnMut(String),
+) -> Result<Outcome, BuildError> {
+    let root =
+        Root::open(&snapshot.root()).map_err(BuildError::host("cannot open the root of a step"))?;
+    let users =
+        Users::read(&root).map_err(BuildError::host("cannot read the users of an image"))?;
+    let user = match users.user(&action.user) {
+        Ok(user) => user,
+        Err(reason) => return Ok(refused(reason)),
+    };
+    let mut ready = match mounts::prepare(&action.mounts, sources, &snapshot.aside("secrets")) {
+        Ok(ready) => ready,
+        Err(Failure::Refused(reason)) => return Ok(refused(reason)),
+        Err(Failure::Other(error)) => return Err(error),
+    };
+    let bundle = snapshot.aside("bundle");
+    let failed = || BuildError::host::<io::Error>("cannot prepare a step");
+    fs::create_dir(&bundle).map_err(failed())?;
+    let mut args = action.args.clone();
+    let mut binds = network_files(&bundle).map_err(failed())?;
+    if let Some(script) = &action.script {
+        let source = bundle.join("script");
+        fs::write(&source, script).map_err(failed())?;
+        fs::set_permissions(&source, fs::Permissions::from_mode(0o755)).map_err(failed())?;
+        binds.push(Bind {
+            source,
+            target: SCRIPT.into(),
+            readonly: true,
+        });
+        args = vec![SCRIPT.into()];
+    }
+    binds.append(&mut ready.binds);
+    let mut env = action.env.clone();
+    env.extend(action.proxies.clone());
+    env.extend(ready.env.iter().cloned());
+    env.entry("HOME".into())
+        .or_insert_with(|| user.home.clone());
+
+    let mut stubs = Stubs::default();
+    let placed = place(&mut stubs, &root, &binds, &ready.tmpfs);
+    let ended = placed.map_err(failed()).and_then(|()| {
+        let spec = spec::spec(&Step {
+            root: &snapshot.root(),
+            args: &args,
+            env: &env,
+            cwd: &action.cwd,
+            user: &user,
+            offline: action.offline,
+            binds: &binds,
+            tmpfs: &ready.tmpfs,
+        });
+        fs::write(bundle.join("config.json"), spec.to_string()).map_err(failed())?;
+        execute(
+            runtime,
+            &sources.cache.runtime_state(),
+            &bundle,
+            sources.cancel,
+            output,
+        )
+    });
+    stubs
+        .remove(&root)
+        .map_err(BuildError::host("cannot clean up after a step"))?;
+    ended
+}
+
+fn refused(reason: String) -> Outcome {
+    Outcome::Failed {
+        status: StepStatus::Refused(reason),
+        tail: Vec::new(),
+    }
+}
+
+/// Name resolution inside a step is the host's; its own name resolves too.
+fn network_files(bundle: &Path) -> io::Result<Vec<Bind>> {
+    let hosts = bundle.join("hosts");
+    let text = format!(
+        "127.0.0.1\tlocalhost {name}\n::1\tlocalhost {name}\n",
+        name = spec::HOSTNAME
+    );
+    fs::write(&hosts, text)?;
+    let resolv = bundle.join("resolv.conf");
+    match fs::read("/etc/resolv.conf") {
+        Ok(content) => fs::write(&resolv, content)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => fs::write(&resolv, "")?,
+        Err(error) => return Err(error),
+    }
+    let bind = |source: PathBuf, target: &str| Bind {
+        source,
+        target: target.into(),
+        readonly: true,
+    };
+    Ok(vec![
+        bind(hosts, "/etc/hosts"),
+        bind(resolv, "/etc/resolv.conf"),
+    ])
+}
+
+fn place(stubs: &mut Stubs, root: &Root, binds: &[Bind], tmpfs: &[spec::Tmpfs]) -> io::Result<()> {
+    for dir in ["/proc", "/dev", "/sys"] {
+        stubs.directory(root, Path::new(dir))?;
+    }
+    for mount in tmpfs {
+        stubs.directory(root, Path::new(&mount.target))?;
+    }
+    for bind in binds {
+        let target = Path::new(&bind.target);
+        // These are memory file systems by the time that the runtime mounts something in them.
+        if target.starts_with("/dev") || target.starts_with("/proc") || target.starts_with("/sys") {
+            continue;
+        }
+        match bind.source.is_dir() {
+            true => stubs.directory(root, target)?,
+            false => stubs.file(root, target)?,
+        }
+    }
+    Ok(())
+}
+
+/// Starts the runtime and waits for it, killing everything when the build is cancelled.
+fn execute(
+    runtime: &Runtime,
+    state: &Path,
+    bundle: &Path,
+    cancel: &CancellationToken,
+    output: &mut dyn FnMut(String),
+) -> Result<Outcome, BuildError> {
+    let log = bundle.join("log");
+    let failed = || BuildError::host::<io::Error>("cannot start a step");
+    let (reader, writer) = io::pipe().map_err(failed())?;
+    let mut command = runtime.command(state, bundle, &log);
+    command
+        .stdin(Stdio::null())
+        .stdout(writer.try_clone().map_err(failed())?)
+        .stderr(writer);
+    command.process_group(0);
+    let mut child = command.spawn().map_err(failed())?;
+    // The command holds copies of the writing end, which would keep the pipe open.
+    drop(command);
+    let pid = Pid::from_child(&child);
+    let running = Arc::new(Mutex::new(Some(pid)));
+    let killer = Handle::current().spawn({
+        let (cancel, running) = (cancel.clone(), running.clone());
+        async move {
+            cancel.cancelled().await;
+            kill(&running);
+        }
+    });
+    let mut tail = VecDeque::new();
+    let read = lines(reader, &mut |line| {
+        if tail.len() == TAIL_LINES {
+            tail.pop_front();
+        }
+        tail.push_back(line.clone());
+        output(line);
+    });
+    if read.is_err() {
+        kill(&running);
+    }
+    // The number stays taken until the child is reaped; from then on it must not be killed any more.
+    let exited = loop {
+        match rustix::process::waitid(
+            WaitId::Pid(pid),
+            WaitIdOptions::EXITED | WaitIdOptions::NOWAIT,
+        ) {
+            Err(rustix::io::Errno::INTR) => {}
+            other => break other,
+        }
+    };
+    *running.lock().expect("nobody panics with this lock") = None;
+    killer.abort();
+    let status = child.wait().map_err(failed())?;
+    exited.map_err(BuildError::host("cannot wait for a step"))?;
+    read.map_err(BuildError::host("cannot read the output of a step"))?;
+    if cancel.is_cancelled() {
+        return Err(BuildError::Cancelled);
+    }
+    if status.success() {
+        return Ok(Outcome::Succeeded);
+    }
+    let mut tail: Vec<String> = tail.into();
+    if let Some(message) = runtime_error(&log) {
+        let about_command = ["executable", "exec", "chdir", "`cwd`"]
+            .iter()
+            .any(|word| message.contains(word));
+        if !about_command {
+            let source = io::Error::other(message);
+            return Err(BuildError::Host {
+                action: "the container runtime failed".into(),
+                source,
+            });
+        }
+        tail.push(message.clone());
+        return Ok(Outcome::Failed {
+            status: StepStatus::Refused(message),
+            tail,
+        });
+    }
+    let code = status
+        .code()
+        .or(status.signal().map(|signal| 128 + signal))
+        .unwrap_or(1);
+    Ok(Outcome::Failed {
+        status: StepStatus::Exit(code),
+        tail,
+    })
+}
+
+/// Kills the runtime's process group. The first process of the step's namespace dies with it, and so does
+/// everything in there.
+fn kill(running: &Mutex<Option<Pid>>) {
+    let running = running.lock().expect("nobody panics with this lock");
+    if let Some(pid) = *running
+        && let Err(error) = rustix::process::kill_process_group(pid, Signal::KILL)
+    {
+        tracing::warn!(%error, "cannot kill a step");
+    }
+}
+
+/// The last error in the runtime's log. A command that fails leaves none.
+fn runtime_error(log: &Path) -> Option<String> {
+    #[derive(serde::Deserialize)]
+    struct Line {
+        msg: String,
+        level: String,
+    }
+    let text = fs::read_to_string(log).ok()?;
+    let lines = text
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Line>(line).ok());
+    lines
+        .filter(|line| line.level == "error")
+        .last()
+        .map(|line| line.msg)
+}
+
+/// Reads lines until the end; bytes that are not text are replaced.
+fn lines(mut reader: impl Read, line: &mut dyn FnMut(String)) -> io::Result<()> {
+    let mut pending = Vec::new();
+    let mut chunk = [0; 8 << 10];
+    let mut emit = |bytes: &[u8]| {
+        let bytes = bytes.strip_suffix(b"\r").unwrap_or(bytes);
+        line(String::from_utf8_lossy(bytes).into_owned());
+    };
+    loop {
+        let length = match reader.read(&mut chunk) {
+            Ok(0) => break,
+            Ok(length) => length,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
+        let mut rest = &chunk[..length];
+        while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
+            pending.extend_from_slice(&rest[..end]);
+            emit(&pending);
+            pending.clear();
+            rest = &rest[end + 1..];
+        }
+        pending.extend_from_slice(rest);
+        if pending.len() > MAX_LINE {
+            emit(&pending);
+            pending.clear();
+        }
+    }
+    if !pending.is_empty() {
+        emit(&pending);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn output_is_split_into_lines() {
+        let mut found = Vec::new();
+        lines(&b"one\r\n\ntw\xffo\nlast"[..], &mut |line| found.push(line)).unwrap();
+        assert_eq!(found, ["one", "", "tw\u{fffd}o", "last"]);
+        let mut lengths = Vec::new();
+        lines(io::repeat(b'x').take(100_000), &mut |line| {
+            lengths.push(line.len())
+        })
+        .unwrap();
+        assert_eq!(lengths.iter().sum::<usize>(), 100_000);
+        assert!(lengths.iter().all(|length| *length <= 2 * MAX_LINE));
+    }
+}

@@ -1,0 +1,266 @@
+//! A built image: what it is made of, a view of its files, pushing it and writing it to disk.
+
+use std::fmt;
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use oci::manifest::{self, Descriptor};
+use oci::{BlobSource, ClientError, Digest, Reference, StoreError};
+
+use crate::config::ImageConfig;
+use crate::engine::Engine;
+use crate::error::BuildError;
+use crate::event::{Event, Progress, Transfer};
+use crate::root_view::RootView;
+
+/// An image whose own layers are in the engine's store. Nothing is pushed yet.
+#[derive(Clone)]
+pub struct Image {
+    pub(crate) engine: Engine,
+    pub(crate) manifest: Bytes,
+    pub(crate) digest: Digest,
+    pub(crate) config_bytes: Bytes,
+    pub(crate) config: Arc<ImageConfig>,
+    pub(crate) layers: Arc<Vec<Layer>>,
+}
+
+/// One layer of an image.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Layer {
+    pub(crate) diff_id: Digest,
+    /// The blob.
+    pub(crate) digest: Digest,
+    pub(crate) size: u64,
+    pub(crate) media_type: String,
+    /// The image that it comes from, for a layer that was not made here and may not be in the store.
+    pub(crate) from: Option<Reference>,
+}
+
+impl Layer {
+    pub(crate) fn descriptor(&self) -> Descriptor {
+        manifest::descriptor(&self.media_type, self.size, self.digest)
+    }
+}
+
+impl fmt::Debug for Image {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Image")
+            .field("digest", &self.digest)
+            .field("layers", &self.layers.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Image {
+    /// The digest of the manifest: what the image is known by.
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// The manifest, as it is pushed.
+    pub fn manifest(&self) -> &Bytes {
+        &self.manifest
+    }
+
+    /// The image configuration.
+    pub fn config(&self) -> &ImageConfig {
+        &self.config
+    }
+
+    /// Bytes of all layers, compressed.
+    pub fn size(&self) -> u64 {
+        self.layers.iter().map(|layer| layer.size).sum()
+    }
+
+    /// A view of the image's files. Fetches and unpacks base layers that no step needed. Takes the superuser.
+    pub async fn root(&self, progress: &Progress<'_>) -> Result<RootView, BuildError> {
+        let layers = self.layers.clone();
+        self.engine
+            .in_background(
+                progress,
+                tokio_util::sync::CancellationToken::new(),
+                move |work| {
+                    let paths = work.unpacked(&layers)?;
+                    RootView::mount(work.cache(), &paths)
+                        .map_err(BuildError::host("cannot mount the image"))
+                },
+            )
+            .await
+    }
+}
+
+impl Engine {
+    /// Pushes an image; what the repository has already is not sent again, and layers of the base image are taken
+    /// from where it lies when that is the same registry. Returns the digest.
+    pub async fn push(
+        &self,
+        image: &Image,
+        to: &Reference,
+        progress: &Progress<'_>,
+    ) -> Result<Digest, BuildError> {
+        let failed = |source: ClientError| BuildError::Push {
+            reference: to.to_string(),
+            source,
+        };
+        let mut pushes = Vec::new();
+        for layer in image.layers.iter() {
+            pushes.push(self.push_layer(layer, to, progress));
+        }
+        // A few at a time: enough to hide latency, few enough to leave room for others.
+        use futures::StreamExt as _;
+        let mut pushes = futures::stream::iter(pushes).buffer_unordered(3);
+        while let Some(pushed) = pushes.next().await {
+            pushed?;
+        }
+        let config = manifest::descriptor(
+            CONFIG,
+            image.config_bytes.len() as u64,
+            Digest::of(&image.config_bytes),
+        );
+        let source = BlobSource::Bytes(image.config_bytes.clone());
+        self.client()
+            .push_blob(to, &config, source, None, &|_| {})
+            .await
+            .map_err(failed)?;
+        self.client()
+            .push_manifest(to, image.manifest.clone(), manifest::OCI_MANIFEST)
+            .await
+            .map_err(failed)
+    }
+
+    async fn push_layer(
+        &self,
+        layer: &Layer,
+        to: &Reference,
+        progress: &Progress<'_>,
+    ) -> Result<(), BuildError> {
+        let failed = |source: ClientError| BuildError::Push {
+            reference: to.to_string(),
+            source,
+        };
+        let descriptor = layer.descriptor();
+        let sent = bytes_event(progress, Transfer::Push, layer);
+        let push = || {
+            self.client().push_blob(
+                to,
+                &descriptor,
+                BlobSource::Store(self.blobs()),
+                layer.from.as_ref(),
+                &sent,
+            )
+        };
+        match push().await {
+            // Neither there nor to be mounted: it has to come here first.
+            Err(ClientError::Store(StoreError::Missing(_))) => {
+                self.fetch_layer(layer, progress).await?;
+                push().await.map_err(failed)?;
+            }
+            other => drop(other.map_err(failed)?),
+        }
+        Ok(())
+    }
+
+    /// Sees to it that the store has a layer.
+    pub(crate) async fn fetch_layer(
+        &self,
+        layer: &Layer,
+        progress: &Progress<'_>,
+    ) -> Result<(), BuildError> {
+        let Some(from) = &layer.from else {
+            return Ok(());
+        };
+        let received = bytes_event(progress, Transfer::Fetch, layer);
+        let fetched = self
+            .client()
+            .fetch_blob(from, &layer.descriptor(), self.blobs(), &received)
+            .await;
+        fetched.map_err(|source| BuildError::Base {
+            reference: from.to_string(),
+            source,
+        })
+    }
+
+    /// Writes an image as an OCI image layout; with a tag, under that name. A layout that is there is added to.
+    pub async fn write_layout(
+        &self,
+        image: &Image,
+        dir: &Path,
+        tag: Option<&str>,
+        progress: &Progress<'_>,
+    ) -> Result<(), BuildError> {
+        for layer in image.layers.iter() {
+            self.fetch_layer(layer, progress).await?;
+        }
+        let failed = || {
+            BuildError::host::<std::io::Error>(format!(
+                "cannot write the image to `{}`",
+                dir.display()
+            ))
+        };
+        let blobs = dir.join("blobs/sha256");
+        fs::create_dir_all(&blobs).map_err(failed())?;
+        for layer in image.layers.iter() {
+            let place = blobs.join(layer.digest.hex());
+            if !place.exists() {
+                let part = blobs.join(format!(".{}.part", layer.digest.hex()));
+                fs::copy(self.blobs().path(&layer.digest), &part).map_err(failed())?;
+                fs::rename(part, place).map_err(failed())?;
+            }
+        }
+        for bytes in [&image.config_bytes, &image.manifest] {
+            fs::write(blobs.join(Digest::of(bytes).hex()), bytes).map_err(failed())?;
+        }
+        fs::write(dir.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).map_err(failed())?;
+        let index = index_with(fs::read(dir.join("index.json")).ok(), image, tag);
+        let part = dir.join(".index.json.part");
+        fs::write(&part, index).map_err(failed())?;
+        fs::rename(part, dir.join("index.json")).map_err(failed())
+    }
+}
+
+/// Media type of an image configuration.
+pub(crate) const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+const TAG: &str = "org.opencontainers.image.ref.name";
+
+/// The index of a layout with an image added, which takes a tag away from the image that had it.
+fn index_with(old: Option<Vec<u8>>, image: &Image, tag: Option<&str>) -> String {
+    use serde_json::{Value, json};
+    let old: Option<Value> = old.and_then(|text| serde_json::from_slice(&text).ok());
+    let mut manifests = old
+        .and_then(|index| index["manifests"].as_array().cloned())
+        .unwrap_or_default();
+    let mut descriptor = json!({
+        "mediaType": manifest::OCI_MANIFEST,
+        "digest": image.digest,
+        "size": image.manifest.len(),
+        "platform": { "os": image.config.os, "architecture": image.config.architecture },
+    });
+    manifests.retain(|other| {
+        let same_tag = tag.is_some_and(|tag| other["annotations"][TAG] == tag);
+        !same_tag && (tag.is_some() || other["digest"] != descriptor["digest"])
+    });
+    if let Some(tag) = tag {
+        descriptor["annotations"] = json!({ TAG: tag });
+    }
+    manifests.push(descriptor);
+    json!({ "schemaVersion": 2, "mediaType": manifest::OCI_INDEX, "manifests": manifests })
+        .to_string()
+}
+
+pub(crate) fn bytes_event<'a>(
+    progress: &'a Progress<'_>,
+    transfer: Transfer,
+    layer: &Layer,
+) -> impl Fn(u64) + Sync + 'a {
+    let (blob, total) = (layer.digest.to_string(), layer.size);
+    move |done| {
+        progress(Event::Bytes {
+            transfer,
+            blob: blob.clone(),
+            done,
+            total,
+        })
+    }
+}

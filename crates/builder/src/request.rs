@@ -1,0 +1,51 @@
+//! What to build.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use jiff::Timestamp;
+use oci::manifest::Platform;
+
+use crate::secret::Secrets;
+
+/// One build.
+#[derive(Debug, Clone, Default)]
+pub struct Request {
+    /// The text of the Containerfile.
+    pub containerfile: String,
+    /// What to call it in messages.
+    pub file_name: String,
+    /// The directory that `COPY` takes files from. Without one only other stages and images can be copied from.
+    pub context: Option<PathBuf>,
+    /// Further directories and images by name, for `FROM` and `--from`.
+    pub named_contexts: BTreeMap<String, NamedContext>,
+    /// Values of `ARG`s.
+    pub build_args: BTreeMap<String, String>,
+    /// The stage to build, by name or number; the last one when absent.
+    pub target: Option<String>,
+    /// Labels to set on the image, after those of the Containerfile.
+    pub labels: BTreeMap<String, String>,
+    /// Annotations of the manifest.
+    pub annotations: BTreeMap<String, String>,
+    /// Secrets for `RUN --mount=type=secret`.
+    pub secrets: Secrets,
+    /// Executes every step, whatever the cache has.
+    pub no_cache: bool,
+    /// What to build for; the platform of this machine when absent.
+    pub platform: Option<Platform>,
+    /// The time of the image and the latest time of any file that the build changes (`SOURCE_DATE_EPOCH`).
+    ///
+    /// When absent, the image has the time of its base image (1970 without one), and so have files that a step wrote;
+    /// a file whose time was set on purpose keeps it. Either way the times in an image depend on what went into it and
+    /// not on when it was built, and a layer from the cache has the same times as one made anew.
+    pub created: Option<Timestamp>,
+}
+
+/// What a named context is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NamedContext {
+    /// A directory of this machine.
+    Dir(PathBuf),
+    /// An image, by reference.
+    Image(String),
+}

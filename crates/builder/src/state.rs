@@ -1,0 +1,729 @@
+//! What an instruction means in its place: variables expanded, the image configuration changed, and what is
+//! left to be done to the file system as an [`Action`]. Pure.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::config::ImageConfig;
+use crate::containerfile::{
+    Command, Copy, ExpandError, Healthcheck, Instruction, Kind, MountKind, Network, Owner,
+    Position, Problem, Run, Sharing, Source, Word, expand, expand_text,
+};
+
+/// Search path of a `RUN` in an image that sets none.
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Arguments that may be given without being declared; they never change what is cached.
+const PROXIES: [&str; 6] = [
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "FTP_PROXY",
+    "NO_PROXY",
+    "ALL_PROXY",
+    "SOURCE_DATE_EPOCH",
+];
+
+/// The work that an instruction leaves to do. Everything in it decides what its result is, so its serialised
+/// form is part of the cache key.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Action {
+    /// Only the configuration changed.
+    None,
+    Mkdir {
+        path: String,
+        user: String,
+    },
+    Run(RunAction),
+    Copy(CopyAction),
+}
+
+/// A command to execute.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(crate) struct RunAction {
+    pub args: Vec<String>,
+    /// A here-document with an interpreter line: it is the program.
+    pub script: Option<String>,
+    pub env: BTreeMap<String, String>,
+    /// Proxy settings: in the environment, but not in the key.
+    #[serde(skip)]
+    pub proxies: BTreeMap<String, String>,
+    pub user: String,
+    pub cwd: String,
+    pub mounts: Vec<MountAction>,
+    pub offline: bool,
+}
+
+/// A mount of a `RUN`, with its fields expanded.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(crate) struct MountAction {
+    #[serde(skip)]
+    pub at: Position,
+    pub target: String,
+    pub readonly: bool,
+    #[serde(flatten)]
+    pub source: MountSource,
+}
+
+/// What is mounted.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase", tag = "type")]
+pub(crate) enum MountSource {
+    Cache {
+        id: String,
+        #[serde(skip)]
+        sharing: Sharing,
+        uid: u32,
+        gid: u32,
+        mode: u32,
+    },
+    Bind {
+        #[serde(skip)]
+        from: Option<Word>,
+        source: String,
+    },
+    Tmpfs {
+        size: Option<u64>,
+    },
+    Secret {
+        id: String,
+        env: Option<String>,
+        required: bool,
+        uid: u32,
+        gid: u32,
+        mode: u32,
+    },
+}
+
+/// Files to copy.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(crate) struct CopyAction {
+    /// Local archives are unpacked.
+    pub unpack: bool,
+    #[serde(skip)]
+    pub from: Option<Word>,
+    pub sources: Vec<CopySource>,
+    /// Absolute; with a slash at the end it is a directory whether it exists or not.
+    pub dest: String,
+    pub chown: Option<String>,
+    pub chmod: Option<u32>,
+    pub exclude: Vec<String>,
+    pub parents: bool,
+}
+
+/// One source of a copy.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum CopySource {
+    Path(String),
+    Inline { name: String, content: String },
+}
+
+/// A stage while it is evaluated.
+#[derive(Debug, Clone)]
+pub(crate) struct State {
+    pub config: ImageConfig,
+    args: BTreeMap<String, String>,
+    globals: BTreeMap<String, String>,
+    build_args: BTreeMap<String, String>,
+    escape: char,
+    /// `CMD` was set in this stage, so that `ENTRYPOINT` keeps it.
+    own_cmd: bool,
+}
+
+impl State {
+    /// The state after `FROM`. `globals` are the `ARG`s before the first `FROM` and the platform's.
+    pub(crate) fn new(
+        config: ImageConfig,
+        globals: &BTreeMap<String, String>,
+        build_args: &BTreeMap<String, String>,
+        escape: char,
+    ) -> Self {
+        State {
+            config,
+            args: BTreeMap::new(),
+            globals: globals.clone(),
+            build_args: build_args.clone(),
+            escape,
+            own_cmd: false,
+        }
+    }
+
+    /// Takes the triggers of the base image, which run once in an image built on it.
+    pub(crate) fn take_triggers(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.config.config.on_build)
+    }
+
+    /// Evaluates one instruction.
+    pub(crate) fn apply(&mut self, instruction: &Instruction) -> Result<Action, Problem> {
+        match &instruction.kind {
+            Kind::Arg(decls) => {
+                for decl in decls {
+                    let value = match (self.build_args.get(&decl.name), &decl.default) {
+                        (Some(value), _) => Some(value.clone()),
+                        (None, Some(default)) => Some(self.expand(default)?),
+                        (None, None) => self.globals.get(&decl.name).cloned(),
+                    };
+                    if let Some(value) = value {
+                        self.args.insert(decl.name.clone(), value);
+                    }
+                }
+            }
+            Kind::Env(pairs) => {
+                for (name, value) in self.pairs(pairs)? {
+                    self.config.set_env(&name, &value);
+                }
+            }
+            Kind::Label(pairs) => {
+                let pairs = self.pairs(pairs)?;
+                self.config.config.labels.extend(pairs);
+            }
+            Kind::Run(run) => return self.run(run).map(Action::Run),
+            Kind::Copy(copy) => return self.copy(copy).map(Action::Copy),
+            Kind::Workdir(word) => {
+                let path = self.absolute(word, "`WORKDIR`")?;
+                self.config.config.working_dir = path.clone();
+                return Ok(Action::Mkdir {
+                    path,
+                    user: self.config.config.user.clone(),
+                });
+            }
+            Kind::User(word) => {
+                let user = self.expand(word)?;
+                if user.is_empty() {
+                    return Err(Problem::new(
+                        word.at,
+                        "`USER`: expected a user, found nothing",
+                    ));
+                }
+                self.config.config.user = user;
+            }
+            Kind::Expose(words) => {
+                for word in words {
+                    for port in ports(&self.expand(word)?, word.at)? {
+                        self.config.config.exposed_ports.insert(port, json!({}));
+                    }
+                }
+            }
+            Kind::Volume(words) => {
+                for word in words {
+                    let path = self.expand(word)?;
+                    if path.is_empty() {
+                        return Err(Problem::new(
+                            word.at,
+                            "`VOLUME`: expected a path, found nothing",
+                        ));
+                    }
+                    self.config.config.volumes.insert(path, json!({}));
+                }
+            }
+            Kind::Entrypoint(command) => {
+                self.config.config.entrypoint = self.arguments(command);
+                if !self.own_cmd {
+                    self.config.config.cmd = None;
+                }
+            }
+            Kind::Cmd(command) => {
+                self.config.config.cmd = self.arguments(command);
+                self.own_cmd = true;
+            }
+            Kind::Shell(args) => self.config.config.shell = Some(args.clone()),
+            Kind::StopSignal(word) => self.config.config.stop_signal = Some(self.expand(word)?),
+            Kind::Healthcheck(check) => self.config.config.healthcheck = Some(healthcheck(check)),
+            Kind::Onbuild(trigger) => self.config.config.on_build.push(trigger.clone()),
+            Kind::Maintainer(author) => self.config.author = Some(author.clone()),
+        }
+        Ok(Action::None)
+    }
+
+    fn lookup(&self, name: &str) -> Option<String> {
+        self.config
+            .env(name)
+            .map(str::to_string)
+            .or_else(|| self.args.get(name).cloned())
+    }
+
+    fn expand(&self, word: &Word) -> Result<String, Problem> {
+        let failed = |error: ExpandError| Problem::new(word.at, error.to_string());
+        expand(&word.raw, &|name| self.lookup(name), self.escape).map_err(failed)
+    }
+
+    /// All values are expanded before any is set: `ENV a=1 b=$a` sees the old `a`.
+    fn pairs(&self, pairs: &[(Word, Word)]) -> Result<Vec<(String, String)>, Problem> {
+        pairs
+            .iter()
+            .map(|(key, value)| Ok((self.expand(key)?, self.expand(value)?)))
+            .collect()
+    }
+
+    fn absolute(&self, word: &Word, what: &str) -> Result<String, Problem> {
+        let path = self.expand(word)?;
+        if path.is_empty() || path.contains('\0') {
+            return Err(Problem::new(
+                word.at,
+                format!("{what}: expected a path, found `{path}`"),
+            ));
+        }
+        Ok(join(&self.config.config.working_dir, &path))
+    }
+
+    fn shell(&self) -> Vec<String> {
+        let default = || vec!["/bin/sh".to_string(), "-c".to_string()];
+        self.config
+            .config
+            .shell
+            .clone()
+            .filter(|shell| !shell.is_empty())
+            .unwrap_or_else(default)
+    }
+
+    fn arguments(&self, command: &Command) -> Option<Vec<String>> {
+        match command {
+            Command::Exec(args) if args.is_empty() => None,
+            Command::Exec(args) => Some(args.clone()),
+            Command::Shell(text) => {
+                let mut args = self.shell();
+                args.push(text.clone());
+                Some(args)
+            }
+        }
+    }
+
+    fn run(&self, run: &Run) -> Result<RunAction, Problem> {
+        let (args, script) = match (&run.command, run.heredocs.as_slice()) {
+            (Command::Shell(text), [heredoc])
+                if is_marker(text) && heredoc.content.starts_with("#!") =>
+            {
+                (Vec::new(), Some(heredoc.text()))
+            }
+            (Command::Shell(text), [heredoc]) if is_marker(text) => (
+                self.arguments(&Command::Shell(heredoc.text()))
+                    .unwrap_or_default(),
+                None,
+            ),
+            (Command::Shell(text), heredocs) => {
+                // The shell reads here-documents itself.
+                let mut text = text.clone();
+                for heredoc in heredocs {
+                    text += &format!("\n{}{}", heredoc.content, heredoc.name);
+                }
+                (
+                    self.arguments(&Command::Shell(text)).unwrap_or_default(),
+                    None,
+                )
+            }
+            (Command::Exec(args), _) => (args.clone(), None),
+        };
+        let mut env: BTreeMap<String, String> = self
+            .args
+            .iter()
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect();
+        let own = self
+            .config
+            .config
+            .env
+            .iter()
+            .filter_map(|entry| entry.split_once('='));
+        env.extend(own.map(|(name, value)| (name.to_string(), value.to_string())));
+        env.entry("PATH".into())
+            .or_insert_with(|| DEFAULT_PATH.into());
+        let proxies = self
+            .build_args
+            .iter()
+            .filter(|(name, _)| {
+                PROXIES.contains(&name.to_ascii_uppercase().as_str()) && !env.contains_key(*name)
+            })
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect();
+        let mounts = run
+            .mounts
+            .iter()
+            .map(|mount| self.mount(mount))
+            .collect::<Result<_, _>>()?;
+        let cwd = Some(self.config.config.working_dir.clone()).filter(|cwd| !cwd.is_empty());
+        Ok(RunAction {
+            args,
+            script,
+            env,
+            proxies,
+            user: self.config.config.user.clone(),
+            cwd: cwd.unwrap_or_else(|| "/".into()),
+            mounts,
+            offline: run.network == Network::None,
+        })
+    }
+
+    fn mount(&self, mount: &crate::containerfile::Mount) -> Result<MountAction, Problem> {
+        let target = mount
+            .target
+            .as_ref()
+            .map(|word| self.absolute(word, "`--mount`: field `target`"))
+            .transpose()?;
+        let text = |word: &Option<Word>| word.as_ref().map(|word| self.expand(word)).transpose();
+        let parts = |owner: &Owner, mode: u32| {
+            (
+                owner.uid.unwrap_or(0),
+                owner.gid.unwrap_or(0),
+                owner.mode.unwrap_or(mode),
+            )
+        };
+        let (target, source) = match &mount.kind {
+            MountKind::Cache {
+                id,
+                from,
+                sharing,
+                owner,
+                ..
+            } => {
+                if from.is_some() {
+                    let message =
+                        "`--mount`: a cache that starts as a copy (`from`) is not supported";
+                    return Err(Problem::new(mount.at, message));
+                }
+                let target = target.unwrap_or_default();
+                let id = text(id)?.unwrap_or_else(|| target.clone());
+                let (uid, gid, mode) = parts(owner, 0o755);
+                (
+                    target,
+                    MountSource::Cache {
+                        id,
+                        sharing: *sharing,
+                        uid,
+                        gid,
+                        mode,
+                    },
+                )
+            }
+            MountKind::Bind { from, source } => {
+                let source = text(source)?.unwrap_or_else(|| "/".into());
+                (
+                    target.unwrap_or_default(),
+                    MountSource::Bind {
+                        from: from.clone(),
+                        source,
+                    },
+                )
+            }
+            MountKind::Tmpfs { size } => (
+                target.unwrap_or_default(),
+                MountSource::Tmpfs { size: *size },
+            ),
+            MountKind::Secret {
+                id,
+                env,
+                required,
+                owner,
+            } => {
+                let id = self.expand(id)?;
+                let (uid, gid, mode) = parts(owner, 0o400);
+                let target = target.unwrap_or_else(|| format!("/run/secrets/{id}"));
+                (
+                    target,
+                    MountSource::Secret {
+                        id,
+                        env: env.clone(),
+                        required: *required,
+                        uid,
+                        gid,
+                        mode,
+                    },
+                )
+            }
+        };
+        if target == "/" {
+            return Err(Problem::new(
+                mount.at,
+                "`--mount`: field `target`: `/` cannot be mounted over",
+            ));
+        }
+        Ok(MountAction {
+            at: mount.at,
+            target,
+            readonly: mount.readonly,
+            source,
+        })
+    }
+
+    fn copy(&self, copy: &Copy) -> Result<CopyAction, Problem> {
+        let mut sources = Vec::new();
+        for source in &copy.sources {
+            sources.push(match source {
+                Source::Path(word) => CopySource::Path(self.expand(word)?),
+                Source::Heredoc(heredoc) => {
+                    let text = heredoc.text();
+                    let content = match heredoc.expand {
+                        true => expand_text(&text, &|name| self.lookup(name), self.escape)
+                            .map_err(|error| Problem::new(heredoc.at, error.to_string()))?,
+                        false => text,
+                    };
+                    CopySource::Inline {
+                        name: heredoc.name.clone(),
+                        content,
+                    }
+                }
+            });
+        }
+        let raw = self.expand(&copy.dest)?;
+        let mut dest = self.absolute(&copy.dest, "destination")?;
+        let directory = raw.ends_with('/') || raw == "." || raw.ends_with("/.");
+        if directory && !dest.ends_with('/') {
+            dest.push('/');
+        }
+        if sources.len() > 1 && !dest.ends_with('/') {
+            let problem = Problem::new(
+                copy.dest.at,
+                "with several sources the destination must end with `/`",
+            );
+            return Err(problem);
+        }
+        let chmod = copy.chmod.as_ref().map(|word| (word.at, self.expand(word)));
+        let chmod = match chmod {
+            None => None,
+            Some((at, text)) => {
+                let text = text?;
+                let mode = u32::from_str_radix(&text, 8)
+                    .ok()
+                    .filter(|mode| *mode <= 0o7777);
+                let problem = || {
+                    Problem::new(
+                        at,
+                        format!("`--chmod`: expected an octal mode such as 0755, found `{text}`"),
+                    )
+                };
+                Some(mode.ok_or_else(problem)?)
+            }
+        };
+        Ok(CopyAction {
+            unpack: copy.add,
+            from: copy.from.clone(),
+            sources,
+            dest,
+            chown: copy
+                .chown
+                .as_ref()
+                .map(|word| self.expand(word))
+                .transpose()?,
+            chmod,
+            exclude: copy
+                .exclude
+                .iter()
+                .map(|word| self.expand(word))
+                .collect::<Result<_, _>>()?,
+            parents: copy.parents,
+        })
+    }
+}
+
+/// Whether a command is nothing but the marker of a here-document.
+fn is_marker(text: &str) -> bool {
+    text.starts_with("<<")
+        && !text.contains(char::is_whitespace)
+        && !text.contains(['>', '|', ';', '&'])
+}
+
+/// Joins a path to the working directory and resolves `.` and `..` by their names.
+fn join(cwd: &str, path: &str) -> String {
+    let full = if path.starts_with('/') {
+        path.to_string()
+    } else {
+        format!("{cwd}/{path}")
+    };
+    let mut parts: Vec<&str> = Vec::new();
+    for part in full.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => {
+                parts.pop();
+            }
+            part => parts.push(part),
+        }
+    }
+    format!("/{}", parts.join("/"))
+}
+
+/// `80`, `80/udp`, `8000-8010/tcp`.
+fn ports(text: &str, at: Position) -> Result<Vec<String>, Problem> {
+    let problem = || {
+        let shown: String = text.chars().take(60).collect();
+        Problem::new(
+            at,
+            format!("`EXPOSE`: expected a port such as `80` or `8000-8010/udp`, found `{shown}`"),
+        )
+    };
+    let (range, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+    let protocol = protocol.to_ascii_lowercase();
+    if !matches!(protocol.as_str(), "tcp" | "udp" | "sctp") {
+        return Err(problem());
+    }
+    let (first, last) = range.split_once('-').unwrap_or((range, range));
+    let first: u16 = first.parse().map_err(|_| problem())?;
+    let last: u16 = last.parse().map_err(|_| problem())?;
+    if first > last {
+        return Err(problem());
+    }
+    Ok((first..=last)
+        .map(|port| format!("{port}/{protocol}"))
+        .collect())
+}
+
+fn healthcheck(check: &Healthcheck) -> Value {
+    let test: Vec<String> = match &check.command {
+        None => return json!({"Test": ["NONE"]}),
+        Some(Command::Shell(text)) => vec!["CMD-SHELL".into(), text.clone()],
+        Some(Command::Exec(args)) => std::iter::once("CMD".to_string())
+            .chain(args.iter().cloned())
+            .collect(),
+    };
+    let mut value = json!({ "Test": test });
+    let numbers = [
+        ("Interval", check.interval),
+        ("Timeout", check.timeout),
+        ("StartPeriod", check.start_period),
+        ("StartInterval", check.start_interval),
+        ("Retries", check.retries.map(u64::from)),
+    ];
+    for (name, number) in numbers {
+        if let Some(number) = number {
+            value[name] = number.into();
+        }
+    }
+    value
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::containerfile::parse;
+
+    /// Evaluates the instructions of a one-stage file; returns the final state and the actions.
+    fn evaluate(text: &str) -> Result<(State, Vec<Action>), Problem> {
+        let file = parse(&format!("FROM a\n{text}")).unwrap();
+        let map = |pairs: &[(&str, &str)]| {
+            pairs
+                .iter()
+                .map(|(k, v)| (k.to_string(), v.to_string()))
+                .collect()
+        };
+        let globals = map(&[("GLOBAL", "g"), ("TARGETARCH", "amd64")]);
+        let build_args = map(&[("GIVEN", "yes"), ("http_proxy", "http://p")]);
+        let config = ImageConfig::scratch("linux", "amd64", None);
+        let mut state = State::new(config, &globals, &build_args, file.escape);
+        let mut actions = Vec::new();
+        for instruction in &file.stages[0].instructions {
+            match state.apply(instruction)? {
+                Action::None => {}
+                action => actions.push(action),
+            }
+        }
+        Ok((state, actions))
+    }
+
+    fn run(text: &str) -> RunAction {
+        match evaluate(text).unwrap().1.pop() {
+            Some(Action::Run(run)) => run,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn args_have_scopes_and_env_wins() {
+        let env = run("ARG GIVEN=default\nARG GLOBAL\nARG UNSET\nARG A=$GIVEN-$GLOBAL\nENV A=env\nENV A=${A}2 B=$A\nRUN x").env;
+        assert_eq!(env["GIVEN"], "yes");
+        assert_eq!(env["GLOBAL"], "g");
+        assert!(!env.contains_key("UNSET"));
+        assert_eq!((env["A"].as_str(), env["B"].as_str()), ("env2", "env"));
+        assert_eq!(env["PATH"], DEFAULT_PATH);
+    }
+
+    #[test]
+    fn proxies_are_passed_but_not_keyed() {
+        let run = run("RUN x");
+        assert_eq!(run.proxies["http_proxy"], "http://p");
+        assert!(
+            !serde_json::to_string(&Action::Run(run))
+                .unwrap()
+                .contains("http://p")
+        );
+    }
+
+    #[test]
+    fn heredocs_are_scripts_or_go_to_the_shell() {
+        let args = |text: &str| run(text).args;
+        assert_eq!(args("RUN <<E\na\nb\nE"), ["/bin/sh", "-c", "a\nb\n"]);
+        assert_eq!(args("RUN <<-E\n\ta\n\tE"), ["/bin/sh", "-c", "a\n"]);
+        assert_eq!(
+            args("RUN cat <<E > f\n$x\nE"),
+            ["/bin/sh", "-c", "cat <<E > f\n$x\nE"]
+        );
+        assert_eq!(
+            run("RUN <<E\n#!/bin/perl\nx\nE").script.as_deref(),
+            Some("#!/bin/perl\nx\n")
+        );
+        assert_eq!(args("SHELL [\"/b\", \"-x\"]\nRUN a"), ["/b", "-x", "a"]);
+        assert_eq!(args("RUN [\"a\", \"b c\"]"), ["a", "b c"]);
+    }
+
+    #[test]
+    fn paths_are_relative_to_the_working_directory() {
+        let (state, actions) =
+            evaluate("WORKDIR /a\nWORKDIR b/../c\nCOPY x y\nCOPY x .\nCOPY x /z/").unwrap();
+        assert_eq!(state.config.config.working_dir, "/a/c");
+        let dests: Vec<_> = actions
+            .iter()
+            .filter_map(|action| match action {
+                Action::Copy(copy) => Some(copy.dest.as_str()),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(dests, ["/a/c/y", "/a/c/", "/z/"]);
+    }
+
+    #[test]
+    fn configuration_follows_the_instructions() {
+        let (state, _) = evaluate(
+            "CMD a\nENTRYPOINT [\"e\"]\nEXPOSE 80 90-91/udp\nVOLUME /v\nUSER u\nLABEL x=\"a b\" y=$HOME\n\
+             HEALTHCHECK --interval=1s CMD x\nONBUILD RUN y\nSTOPSIGNAL 9\nMAINTAINER me",
+        )
+        .unwrap();
+        insta::assert_yaml_snapshot!(state.config);
+    }
+
+    #[test]
+    fn entrypoint_forgets_the_command_of_the_base() {
+        let (mut state, _) = evaluate("USER u").unwrap();
+        state.config.config.cmd = Some(vec!["base".into()]);
+        let file = parse("FROM a\nENTRYPOINT x").unwrap();
+        state.apply(&file.stages[0].instructions[0]).unwrap();
+        assert_eq!(state.config.config.cmd, None);
+    }
+
+    #[test]
+    fn bad_values_are_problems_at_their_place() {
+        for (text, expected) in [
+            (
+                "COPY a b c",
+                "2:10: with several sources the destination must end with `/`",
+            ),
+            (
+                "EXPOSE x",
+                "2:8: `EXPOSE`: expected a port such as `80` or `8000-8010/udp`, found `x`",
+            ),
+            (
+                "COPY --chmod=rwx a b",
+                "2:6: `--chmod`: expected an octal mode such as 0755, found `rwx`",
+            ),
+            ("ENV a=\"${b:?need b}\"", "2:5: variable `b`: need b"),
+            ("USER $none", "2:6: `USER`: expected a user, found nothing"),
+            (
+                "RUN --mount=type=tmpfs,target=/ x",
+                "2:5: `--mount`: field `target`: `/` cannot be mounted over",
+            ),
+        ] {
+            assert_eq!(evaluate(text).unwrap_err().to_string(), expected, "{text}");
+        }
+    }
+}

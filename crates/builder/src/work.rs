@@ -1,0 +1,177 @@
+//! What blocking work of a build has at hand: the engine, the network, a way to tell of progress and to be stopped.
+
+use std::future::Future;
+use std::path::PathBuf;
+
+use oci::layer::{Limits, Options, Privilege, Whiteouts};
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::cache::Cache;
+use crate::commit;
+use crate::config::chain_id;
+use crate::engine::Engine;
+use crate::error::BuildError;
+use crate::event::Event;
+use crate::image::Layer;
+
+/// How many layers are fetched and unpacked at the same time.
+const PARALLEL: usize = 3;
+
+/// The surroundings of blocking work.
+#[derive(Debug)]
+pub(crate) struct Work {
+    pub(crate) engine: Engine,
+    pub(crate) handle: Handle,
+    pub(crate) cancel: CancellationToken,
+    pub(crate) events: mpsc::Sender<Event>,
+}
+
+impl Work {
+    pub(crate) fn cache(&self) -> &Cache {
+        self.engine.cache()
+    }
+
+    /// Tells of progress. Whoever listened may be gone, which cancels the work by itself.
+    pub(crate) fn tell(&self, event: Event) {
+        if self.events.blocking_send(event).is_err() {
+            tracing::trace!("nobody listens to this build any more");
+        }
+    }
+
+    pub(crate) fn check_cancelled(&self) -> Result<(), BuildError> {
+        if self.cancel.is_cancelled() {
+            Err(BuildError::Cancelled)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Waits for something on the network, or for the end of the build.
+    pub(crate) fn wait<T>(
+        &self,
+        future: impl Future<Output = Result<T, BuildError>>,
+    ) -> Result<T, BuildError> {
+        self.handle.block_on(async {
+            tokio::select! {
+                biased;
+                () = self.cancel.cancelled() => Err(BuildError::Cancelled),
+                result = future => result,
+            }
+        })
+    }
+
+    /// Sees to it that layers are on disk in overlayfs form; returns their directories, lowest first.
+    pub(crate) fn unpacked(&self, layers: &[Layer]) -> Result<Vec<PathBuf>, BuildError> {
+        let diff_ids: Vec<_> = layers.iter().map(|layer| layer.diff_id).collect();
+        let mut paths = Vec::new();
+        let mut missing = Vec::new();
+        for (index, layer) in layers.iter().enumerate() {
+            let Some(chain) = chain_id(&diff_ids[..=index]) else {
+                continue;
+            };
+            let path = self.cache().layer(&chain);
+            if !path.is_dir() {
+                missing.push((chain, layer.clone()));
+            }
+            paths.push(path);
+        }
+        if missing.is_empty() {
+            return Ok(paths);
+        }
+        require_root("unpack layers")?;
+        self.wait(async {
+            let mut running = JoinSet::new();
+            let mut queue = missing.into_iter();
+            loop {
+                while running.len() < PARALLEL
+                    && let Some((chain, layer)) = queue.next()
+                {
+                    running.spawn(unpack(
+                        self.engine.clone(),
+                        self.events.clone(),
+                        chain,
+                        layer,
+                    ));
+                }
+                match running.join_next().await {
+                    None => return Ok(()),
+                    Some(Ok(result)) => result?,
+                    Some(Err(error)) if error.is_panic() => {
+                        std::panic::resume_unwind(error.into_panic())
+                    }
+                    Some(Err(_)) => return Err(BuildError::Cancelled),
+                }
+            }
+        })?;
+        Ok(paths)
+    }
+}
+
+/// Fails with the remedy where the kernel would only say "not permitted".
+pub(crate) fn require_root(what: &str) -> Result<(), BuildError> {
+    if rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    let message = "it takes the superuser: run this as root";
+    let source = std::io::Error::new(std::io::ErrorKind::PermissionDenied, message);
+    Err(BuildError::Host {
+        action: format!("cannot {what}"),
+        source,
+    })
+}
+
+/// Fetches and unpacks one layer.
+async fn unpack(
+    engine: Engine,
+    events: mpsc::Sender<Event>,
+    chain: oci::Digest,
+    layer: Layer,
+) -> Result<(), BuildError> {
+    let lock = engine.unpack_lock(&chain);
+    let _held = lock.lock().await;
+    if engine.cache().layer(&chain).is_dir() {
+        return Ok(());
+    }
+    // Dropping a count of bytes is better than making the network wait for whoever shows it.
+    engine
+        .fetch_layer(&layer, &|event| drop(events.try_send(event)))
+        .await?;
+    let unpacked = tokio::task::spawn_blocking(move || unpack_blob(&engine, &chain, &layer));
+    unpacked
+        .await
+        .unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+}
+
+fn unpack_blob(engine: &Engine, chain: &oci::Digest, layer: &Layer) -> Result<(), BuildError> {
+    let failed = || BuildError::host::<std::io::Error>("cannot unpack a layer");
+    let name = layer
+        .from
+        .as_ref()
+        .map_or_else(|| layer.digest.to_string(), ToString::to_string);
+    let blob = engine.blobs().open_blob(&layer.digest)?;
+    let scratch = engine.cache().scratch().map_err(failed())?;
+    let tree = scratch.path.join("tree");
+    std::fs::create_dir(&tree).map_err(failed())?;
+    let options = Options {
+        whiteouts: Whiteouts::Overlay,
+        privilege: Privilege::Full,
+        limits: Limits::default(),
+    };
+    let stats = oci::layer::unpack(blob, &layer.media_type, &tree, &options)
+        .map_err(|error| BuildError::layer(&name, error))?;
+    if stats.diff_id != layer.diff_id {
+        let reason = format!(
+            "layer `{}` unpacks to `{}`, expected `{}`",
+            layer.digest, stats.diff_id, layer.diff_id
+        );
+        return Err(BuildError::BaseInvalid {
+            reference: name,
+            reason,
+        });
+    }
+    commit::sync_tree(&tree).map_err(failed())?;
+    engine.cache().publish(&tree, chain).map_err(failed())
+}
