@@ -1,1 +1,252 @@
-//! Reconcile loops: render, build, pool, node.
+//! Reconcile loops: render, build, pool, node; and the builder's loop, which claims builds.
+//!
+//! Each loop reads: observe → plan → act → report. Decisions are in `model`; here is what needs a client.
+
+mod attempts;
+mod build;
+mod cache;
+mod context;
+mod drive;
+mod error;
+mod event;
+mod node;
+mod pool;
+mod registry;
+mod render;
+mod step;
+mod worker;
+
+use std::sync::Arc;
+
+use camino::Utf8PathBuf;
+use kube::Client;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::attempts::Attempts;
+use crate::cache::Cache;
+use crate::context::Context;
+use crate::drive::drive;
+use crate::event::Recorder;
+use crate::node::liveness::{self, Pulses};
+use crate::registry::{Registries, Resolve};
+use crate::worker::Worker;
+use crate::worker::builder::Build;
+use crate::worker::engine::Engine;
+
+pub use error::Error;
+pub use worker::log::path as log_path;
+
+/// Which loops run, and against which API.
+pub struct Options {
+    /// The API.
+    pub client: Client,
+    /// Runs the builder's loop, when given.
+    pub builder: Option<BuilderOptions>,
+    /// Runs the controllers: render, build, pool, node.
+    pub controllers: bool,
+}
+
+impl std::fmt::Debug for Options {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Options")
+            .field("builder", &self.builder)
+            .field("controllers", &self.controllers)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The builder's loop.
+#[derive(Debug)]
+pub struct BuilderOptions {
+    /// Where layers, logs and everything else of builds are kept; made when absent.
+    pub cache_dir: Utf8PathBuf,
+    /// Name under which builds are claimed. The same name after a restart takes its own claims up again at once, so no
+    /// two running builders may share one.
+    pub identity: String,
+}
+
+impl BuilderOptions {
+    /// Where the logs of builds are, one file each; see [`log_path`].
+    pub fn log_dir(&self) -> Utf8PathBuf {
+        self.cache_dir.join("logs")
+    }
+}
+
+/// Runs the loops until `stop`.
+///
+/// # Errors
+/// When the builder cannot start, or when a loop ends by itself, which is a bug. Failures of the API and of objects are
+/// retried, and reported where they belong.
+pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Error> {
+    let parts = Parts {
+        registries: options.controllers.then_some(Registries),
+        builder: match options.builder {
+            Some(builder) => Some(BuilderParts {
+                engine: Engine::open(&builder.cache_dir)?,
+                log_dir: builder.log_dir(),
+                identity: builder.identity,
+            }),
+            None => None,
+        },
+    };
+    run_parts(options.client, parts, stop).await
+}
+
+/// What the loops work with beside the API; tests have others.
+struct Parts<R, B> {
+    registries: Option<R>,
+    builder: Option<BuilderParts<B>>,
+}
+
+struct BuilderParts<B> {
+    engine: B,
+    log_dir: Utf8PathBuf,
+    identity: String,
+}
+
+async fn run_parts<R: Resolve, B: Build>(
+    client: Client,
+    parts: Parts<R, B>,
+    stop: CancellationToken,
+) -> Result<(), Error> {
+    let mut tasks = JoinSet::new();
+    let cache = Cache::start(&client, &mut tasks);
+    match stop.run_until_cancelled(cache.ready()).await {
+        None => return Ok(()),
+        Some(Err(_)) => return Err(Error::Ended("watch")),
+        Some(Ok(())) => {}
+    }
+    let ctx = Arc::new(Context {
+        events: Recorder::new(client.clone(), "caprock"),
+        client,
+        cache,
+    });
+    if let Some(registries) = parts.registries {
+        spawn_controllers(&ctx, registries, &stop, &mut tasks);
+    }
+    if let Some(builder) = parts.builder {
+        spawn_builder(&ctx, builder, &stop, &mut tasks)?;
+    }
+    let ended = tokio::select! {
+        ended = tasks.join_next() => ended,
+        () = stop.cancelled() => None,
+    };
+    // Looks that are under way are cut off; the next start begins with a look at everything.
+    tasks.shutdown().await;
+    match ended {
+        Some(Ok(name)) if !stop.is_cancelled() => Err(Error::Ended(name)),
+        Some(Err(panic)) => {
+            tracing::error!("{panic}");
+            Err(Error::Ended("panicked"))
+        }
+        Some(Ok(_)) | None => Ok(()),
+    }
+}
+
+fn spawn_controllers<R: Resolve>(
+    ctx: &Arc<Context>,
+    registries: R,
+    stop: &CancellationToken,
+    tasks: &mut JoinSet<&'static str>,
+) {
+    let cache = &ctx.cache;
+    let pools = || (ctx.clone(), cache.pools.clone());
+    let nodes = || (ctx.clone(), cache.nodes.clone());
+
+    let (c, store) = pools();
+    let looks = drive(
+        "render",
+        c,
+        store,
+        render::concerns,
+        render::reconcile,
+        stop.clone(),
+    );
+    spawn(tasks, "render", looks);
+
+    let (c, store) = pools();
+    let looks = drive(
+        "pool",
+        c,
+        store,
+        pool::concerns,
+        pool::reconcile,
+        stop.clone(),
+    );
+    spawn(tasks, "pool", looks);
+
+    let (c, store) = nodes();
+    let looks = drive(
+        "node",
+        c,
+        store,
+        node::concerns,
+        node::reconcile,
+        stop.clone(),
+    );
+    spawn(tasks, "node", looks);
+
+    let (c, store) = nodes();
+    let pulses = Arc::new(Pulses::default());
+    let look = move |node, ctx| liveness::reconcile(node, ctx, pulses.clone());
+    let looks = drive("liveness", c, store, liveness::concerns, look, stop.clone());
+    spawn(tasks, "liveness", looks);
+
+    let builds = Arc::new(build::Builds {
+        registries,
+        attempts: Attempts::default(),
+    });
+    let look = move |config, ctx| build::reconcile(config, ctx, builds.clone());
+    let store = cache.os_configs.clone();
+    let looks = drive(
+        "build",
+        ctx.clone(),
+        store,
+        build::concerns,
+        look,
+        stop.clone(),
+    );
+    spawn(tasks, "build", looks);
+}
+
+fn spawn_builder<B: Build>(
+    ctx: &Arc<Context>,
+    parts: BuilderParts<B>,
+    stop: &CancellationToken,
+    tasks: &mut JoinSet<&'static str>,
+) -> Result<(), Error> {
+    let BuilderParts {
+        engine,
+        log_dir,
+        identity,
+    } = parts;
+    std::fs::create_dir_all(&log_dir).map_err(|source| Error::Io {
+        doing: format!("create `{log_dir}`"),
+        source,
+    })?;
+    let worker = Arc::new(Worker::new(engine, identity, log_dir, stop.clone()));
+    let look = move |build, ctx| worker::reconcile(build, ctx, worker.clone());
+    let store = ctx.cache.builds.clone();
+    let looks = drive(
+        "builder",
+        ctx.clone(),
+        store,
+        worker::concerns,
+        look,
+        stop.clone(),
+    );
+    spawn(tasks, "builder", looks);
+    Ok(())
+}
+
+fn spawn(
+    tasks: &mut JoinSet<&'static str>,
+    name: &'static str,
+    looks: impl Future<Output = ()> + Send + 'static,
+) {
+    tasks.spawn(async move {
+        looks.await;
+        name
+    });
+}

@@ -9,6 +9,9 @@ use k8s_openapi::api::core::v1::{Node, NodeCondition};
 
 use crate::keys;
 
+/// Node annotation: the agent that registered the Node and keeps its Ready condition; absent on a kubelet's Node.
+pub const REGISTERED_BY: &str = "caprock.dev/registered-by";
+
 /// What a node runs or is told to run: a rendered config and, in a layered pool, an image.
 ///
 /// Both halves change together: a node that has one without the other is not there yet.

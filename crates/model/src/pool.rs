@@ -4,25 +4,28 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use kube_core::{Selector, SelectorExt};
 use thiserror::Error;
+
+use crate::selector;
 
 /// Pools that exist in every cluster; any other pool is a custom one.
 const BUILT_IN: [&str; 3] = ["master", "arbiter", "worker"];
 
-/// A pool's name with its parsed `nodeSelector`.
+/// A pool's name with its `nodeSelector`, which can be evaluated.
 #[derive(Debug, Clone)]
 pub struct PoolSelector {
     name: String,
-    selector: Selector,
+    selector: LabelSelector,
 }
 
 /// A `nodeSelector` that cannot be evaluated.
 #[derive(Debug, Clone, Error, PartialEq, Eq)]
-#[error("`spec.nodeSelector` of MachineConfigPool `{pool}` is not a label selector: {reason}")]
+#[error("MachineConfigPool `{pool}`: `spec.nodeSelector.{field}`: {reason}")]
 pub struct InvalidSelector {
     /// The pool.
     pub pool: String,
+    /// The field inside the selector.
+    pub field: String,
     /// What is wrong with it.
     pub reason: String,
 }
@@ -33,21 +36,25 @@ impl PoolSelector {
         name: &str,
         selector: Option<&LabelSelector>,
     ) -> Result<Option<Self>, InvalidSelector> {
-        let Some(selector) = selector else {
+        let Some(selector) = selector.filter(|selector| !selector::is_empty(selector)) else {
             return Ok(None);
         };
-        let selector: Selector =
-            selector
-                .clone()
-                .try_into()
-                .map_err(|error: kube_core::ParseExpressionError| InvalidSelector {
-                    pool: name.to_owned(),
-                    reason: error.to_string(),
-                })?;
-        Ok((!selector.selects_all()).then(|| PoolSelector {
-            name: name.to_owned(),
-            selector,
-        }))
+        // Whether a selector can be evaluated does not depend on the labels.
+        match selector::matches(selector, &BTreeMap::new()) {
+            Ok(_) => Ok(Some(PoolSelector {
+                name: name.to_owned(),
+                selector: selector.clone(),
+            })),
+            Err(problem) => Err(InvalidSelector {
+                pool: name.to_owned(),
+                field: problem.field,
+                reason: problem.reason,
+            }),
+        }
+    }
+
+    fn selects(&self, labels: &BTreeMap<String, String>) -> bool {
+        selector::matches(&self.selector, labels).unwrap_or(false)
     }
 }
 
@@ -72,7 +79,7 @@ pub fn membership(labels: &BTreeMap<String, String>, pools: &[PoolSelector]) -> 
     }
     let mut matching: Vec<&str> = pools
         .iter()
-        .filter(|pool| pool.selector.matches(labels))
+        .filter(|pool| pool.selects(labels))
         .map(|pool| pool.name.as_str())
         .collect();
     matching.sort_unstable();

@@ -344,9 +344,8 @@ fn degraded(conditions: &[PoolCondition], seen: &Seen) -> Verdict {
     .filter_map(|kind| condition::get(conditions, kind))
     .map(|found| format!("{}: {}", found.type_, found.message))
     .collect();
-    if let Err(invalid) = &seen.max_unavailable {
-        faults.push(invalid.to_string());
-    }
+    faults.extend(seen.invalid_selector.iter().map(ToString::to_string));
+    faults.extend(seen.max_unavailable.as_ref().err().map(ToString::to_string));
     if faults.is_empty() {
         verdict(false, PoolReason::AsExpected, "")
     } else {

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::node::{NodeView, Phase, Target};
-use crate::pool::InvalidMaxUnavailable;
+use crate::pool::{InvalidMaxUnavailable, InvalidSelector};
 
 /// Whether the image that belongs to the pool's rendered config is there.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,6 +72,8 @@ pub struct Seen {
     pub nodes: Vec<NodeView>,
     /// Nodes that this pool and others select, with the names of those pools: nobody updates them.
     pub contested: BTreeMap<String, Vec<String>>,
+    /// A `nodeSelector` that cannot be read, so that the pool has no members.
+    pub invalid_selector: Option<InvalidSelector>,
 }
 
 impl Seen {

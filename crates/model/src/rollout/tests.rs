@@ -88,6 +88,7 @@ fn seen(max: usize, nodes: Vec<NodeView>) -> Seen {
         max_unavailable: Ok(max),
         nodes,
         contested: BTreeMap::new(),
+        invalid_selector: None,
     }
 }
 

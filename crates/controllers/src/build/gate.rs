@@ -1,0 +1,91 @@
+//! Whether the image that belongs to a pool's rendered config is there, for the pool loop.
+
+use std::sync::Arc;
+
+use kube::ResourceExt;
+use model::api::{MachineConfig, MachineConfigPool, MachineOSConfig};
+use model::build_state::BuildState;
+use model::condition::{self, OsConfigConditionType, Status};
+use model::layering;
+use model::rollout::Gate;
+
+use super::wanted::{self, Wanted};
+use crate::cache::Cache;
+
+/// Derived anew from the objects each time: a status that another loop wrote may be about an older rendered config.
+pub(crate) fn of(cache: &Cache, pool: &MachineConfigPool) -> Gate {
+    let Some(config) = os_config(cache, pool) else {
+        return Gate::NotLayered;
+    };
+    let rendered_name = &pool.spec.configuration.name;
+    let Some(rendered) = Cache::get::<MachineConfig>(&cache.machine_configs, rendered_name) else {
+        return Gate::NoBuild {
+            message: "its pool has no rendered config yet".to_owned(),
+        };
+    };
+    let builds = wanted::builds_of(cache, &config);
+    let inputs = match wanted::wanted(&config, &rendered, &builds) {
+        Wanted::Build(inputs) => inputs,
+        Wanted::Blocked(failure) => {
+            return Gate::Failed {
+                build: None,
+                message: format!(
+                    "MachineOSConfig `{}`: {}",
+                    config.name_any(),
+                    failure.message
+                ),
+            };
+        }
+        Wanted::Unpinned(base) => {
+            return blocked(&config).unwrap_or_else(|| Gate::NoBuild {
+                message: format!("base image `{base}` is being resolved to a digest"),
+            });
+        }
+    };
+    let name = layering::build_name(&config, &inputs);
+    let being_made = || {
+        blocked(&config).unwrap_or_else(|| Gate::NoBuild {
+            message: format!("MachineOSBuild `{name}` is being made"),
+        })
+    };
+    let Some(build) = builds.iter().find(|build| build.name_any() == name) else {
+        return being_made();
+    };
+    let state = BuildState::of(build);
+    if wanted::is_spent(build, &state, rendered_name) {
+        return being_made();
+    }
+    let build = name.clone();
+    match state {
+        BuildState::New | BuildState::Prepared => Gate::Prepared { build },
+        BuildState::Building { message, retrying } => Gate::Building {
+            build,
+            message,
+            retrying,
+        },
+        BuildState::Succeeded { image } => Gate::Ready { image, build },
+        BuildState::Failed { message } => Gate::Failed {
+            build: Some(build),
+            message,
+        },
+        BuildState::Interrupted { message } => Gate::Interrupted { build, message },
+    }
+}
+
+/// The MachineOSConfig of a pool, unless it is on its way out.
+fn os_config(cache: &Cache, pool: &MachineConfigPool) -> Option<Arc<MachineOSConfig>> {
+    let name = pool.name_any();
+    cache.os_configs.find(|config| {
+        config.spec.machine_config_pool.name == name && config.metadata.deletion_timestamp.is_none()
+    })
+}
+
+/// What the build loop says keeps it from making a build.
+fn blocked(config: &MachineOSConfig) -> Option<Gate> {
+    let conditions = &config.status.as_ref()?.conditions;
+    let found = condition::get(conditions, OsConfigConditionType::Degraded)?;
+    (found.status == Status::True.as_str()).then(|| Gate::Failed {
+        build: None,
+        message: format!("MachineOSConfig `{}`: {}", config.name_any(), found.message),
+    })
+}

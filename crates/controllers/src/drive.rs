@@ -1,0 +1,116 @@
+//! Runs one loop: which objects are looked at when, one look at a time per object.
+
+use std::convert::Infallible;
+use std::fmt::Debug;
+use std::future::Future;
+use std::sync::Arc;
+
+use futures::{Stream, StreamExt, stream};
+use kube::runtime::controller::{self, Action, applier};
+use kube::runtime::reflector::{ObjectRef, Store};
+use kube::{Resource, ResourceExt};
+use tokio::sync::broadcast;
+use tokio::sync::broadcast::error::RecvError;
+use tokio_util::sync::CancellationToken;
+
+use crate::cache::Change;
+use crate::context::Context;
+use crate::error::{Error, Failures, Result, chain};
+
+/// Whom a change concerns.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Wake {
+    Nobody,
+    One(String),
+    Everyone,
+}
+
+impl Wake {
+    /// The object itself, or everyone when it is not known which changed.
+    pub(crate) fn of(name: Option<&str>) -> Self {
+        name.map_or(Wake::Everyone, |name| Wake::One(name.to_owned()))
+    }
+}
+
+/// Looks at every object of `store` once, and again whenever a change concerns it, a look asked for another or
+/// failed. Ends when `stop` does, after the looks under way.
+pub(crate) async fn drive<K, F, Fut>(
+    name: &'static str,
+    ctx: Arc<Context>,
+    store: Store<K>,
+    concerns: fn(&Change) -> Wake,
+    reconcile: F,
+    stop: CancellationToken,
+) where
+    K: Resource<DynamicType = ()> + Clone + Debug + Send + Sync + 'static,
+    F: Fn(Arc<K>, Arc<Context>) -> Fut,
+    Fut: Future<Output = Result<Action>> + Send + 'static,
+{
+    let failures = Arc::new(Failures::default());
+    let queue = queue(ctx.cache.changes(), store.clone(), concerns)
+        .map(Ok::<_, Infallible>)
+        .take_until(stop.cancelled_owned());
+    let looks = applier(
+        |object: Arc<K>, ctx| {
+            let key = object.name_any();
+            let look = reconcile(object, ctx);
+            let failures = failures.clone();
+            Box::pin(async move {
+                let action = look.await?;
+                failures.clear(&key);
+                Ok(action)
+            })
+        },
+        |object: Arc<K>, error: &Error, _| failures.policy(&object.name_any(), error),
+        ctx,
+        store,
+        queue,
+        controller::Config::default(),
+    );
+    looks
+        .for_each(|look| async move {
+            match look {
+                Ok(_) => {}
+                // Deleted between the change and the look.
+                Err(controller::Error::ObjectNotFound(_)) => {}
+                Err(error) => tracing::warn!("loop" = name, "{}; trying again", chain(&error)),
+            }
+        })
+        .await;
+}
+
+/// Everyone first, then whom each change concerns.
+fn queue<K>(
+    changes: broadcast::Receiver<Change>,
+    store: Store<K>,
+    concerns: fn(&Change) -> Wake,
+) -> impl Stream<Item = ObjectRef<K>>
+where
+    K: Resource<DynamicType = ()> + Clone + Send + Sync + 'static,
+{
+    let everyone = move || -> Vec<ObjectRef<K>> {
+        let objects = store.state();
+        objects
+            .iter()
+            .map(|object| ObjectRef::from_obj(object.as_ref()))
+            .collect()
+    };
+    let first = everyone();
+    let later = stream::unfold(changes, |mut changes| async move {
+        let wake = match changes.recv().await {
+            Ok(change) => Some(change),
+            Err(RecvError::Lagged(_)) => None,
+            Err(RecvError::Closed) => return None,
+        };
+        Some((wake, changes))
+    });
+    let later = later.flat_map(move |change| {
+        let wake = change.map_or(Wake::Everyone, |change| concerns(&change));
+        stream::iter(match wake {
+            Wake::Nobody => Vec::new(),
+            Wake::One(name) => vec![ObjectRef::new(&name)],
+            Wake::Everyone => everyone(),
+        })
+    });
+    stream::iter(first).chain(later)
+}

@@ -1,0 +1,140 @@
+//! What can go wrong in a loop, and when it is tried again.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use kube::runtime::controller::Action;
+
+/// The wait after a first failure.
+const FIRST_WAIT: Duration = Duration::from_millis(500);
+/// The longest wait: a mended registry or API server is noticed within this time.
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
+
+/// A failure of a controller or of the builder's loop. What only a user can mend is not here: it becomes a
+/// condition on the object, and the loop waits for a change.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The API refused a request or cannot be reached.
+    #[error("failed to {doing}")]
+    Api {
+        /// What was tried, with the object's name.
+        doing: String,
+        /// What the API or the network said.
+        #[source]
+        source: kube::Error,
+    },
+    /// A directory or file of the builder cannot be used.
+    #[error("failed to {doing}")]
+    Io {
+        /// What was tried, with the path.
+        doing: String,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The builder cannot start.
+    #[error("the builder cannot start: {0}")]
+    Builder(String),
+    /// A task of ours ended by itself or panicked.
+    #[error("the {0} loop ended unexpectedly")]
+    Ended(&'static str),
+}
+
+/// Results of this crate.
+pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    /// Whether somebody else wrote or made the object first; another look decides anew.
+    pub(crate) fn is_conflict(&self) -> bool {
+        matches!(self, Error::Api { source, .. } if has_code(source, 409))
+    }
+}
+
+/// Whether the API answered with this HTTP status.
+pub(crate) fn has_code(error: &kube::Error, code: u16) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == code)
+}
+
+/// Adds what was tried to a result of the API.
+pub(crate) trait Doing<T> {
+    /// `doing` reads on from "failed to".
+    fn doing(self, doing: impl FnOnce() -> String) -> Result<T>;
+}
+
+impl<T> Doing<T> for Result<T, kube::Error> {
+    fn doing(self, doing: impl FnOnce() -> String) -> Result<T> {
+        self.map_err(|source| Error::Api {
+            doing: doing(),
+            source,
+        })
+    }
+}
+
+/// Failures in a row, by object.
+#[derive(Debug, Default)]
+pub(crate) struct Failures {
+    in_a_row: Mutex<HashMap<String, u32>>,
+}
+
+impl Failures {
+    /// Forgets an object's failures.
+    pub(crate) fn clear(&self, object: &str) {
+        self.lock().remove(object);
+    }
+
+    /// The one place that decides when a failed object is looked at again.
+    pub(crate) fn policy(&self, object: &str, error: &Error) -> Action {
+        if error.is_conflict() {
+            return Action::requeue(Duration::from_millis(20));
+        }
+        let mut in_a_row = self.lock();
+        let failures = in_a_row.entry(object.to_owned()).or_default();
+        let wait = back_off(*failures);
+        *failures = failures.saturating_add(1);
+        Action::requeue(wait)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, u32>> {
+        self.in_a_row
+            .lock()
+            .expect("no panic happens while the lock is held")
+    }
+}
+
+/// Doubles from [`FIRST_WAIT`] up to [`LONGEST_WAIT`].
+pub(crate) fn back_off(failures: u32) -> Duration {
+    FIRST_WAIT
+        .saturating_mul(2u32.saturating_pow(failures))
+        .min(LONGEST_WAIT)
+}
+
+/// An error with its causes, in one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        // Many errors of libraries repeat their cause in their own text.
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_double_up_to_a_limit() {
+        let waits: Vec<u128> = [0, 1, 2, 5, 6, 40, u32::MAX]
+            .into_iter()
+            .map(|failures| back_off(failures).as_millis())
+            .collect();
+        assert_eq!(waits, [500, 1000, 2000, 16000, 30000, 30000, 30000]);
+    }
+}

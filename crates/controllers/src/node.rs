@@ -1,0 +1,148 @@
+//! The node loop: answers the agent's requests to drain and to uncordon, and notices agents that fell silent.
+
+mod evict;
+pub(crate) mod liveness;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::Node;
+use kube::ResourceExt;
+use kube::runtime::controller::Action;
+use model::drain::{self, CORDONED_BY, Cordon, Request, Waiting};
+use model::keys;
+use model::node::annotation;
+use serde_json::{Value, json};
+
+use crate::cache::{Change, Kind};
+use crate::context::Context;
+use crate::drive::Wake;
+use crate::error::Result;
+use crate::event::Tone;
+
+/// Node annotation: when the drain that is under way began, and what it waits for.
+const DRAIN_SINCE: &str = "caprock.dev/drain-since";
+/// Node annotation: the pods that a drain waits for, for people to read.
+const DRAIN_WAITS_FOR: &str = "caprock.dev/drain-waits-for";
+/// Between two rounds of evictions, as `kubectl drain` has it.
+const EVICT_AGAIN: Duration = Duration::from_secs(5);
+/// A drain that takes longer than this is told as an event: a disruption budget may never let it end.
+const LONG_DRAIN: SignedDuration = SignedDuration::from_mins(10);
+
+pub(crate) fn concerns(change: &Change) -> Wake {
+    match change.kind {
+        Kind::Node => Wake::of(change.name.as_deref()),
+        Kind::NodeLease
+        | Kind::Pool
+        | Kind::MachineConfigNode
+        | Kind::OsConfig
+        | Kind::Build
+        | Kind::MachineConfig
+        | Kind::ConfigMap
+        | Kind::Secret
+        | Kind::Claim => Wake::Nobody,
+    }
+}
+
+/// One look at one node.
+pub(crate) async fn reconcile(node: Arc<Node>, ctx: Arc<Context>) -> Result<Action> {
+    match Request::open(&node) {
+        Ok(None) => Ok(Action::await_change()),
+        Ok(Some(request)) => answer(&ctx, &node, &request).await,
+        Err(unknown) => {
+            let message = format!("{unknown}; the agent of this node is of another version");
+            ctx.events
+                .publish(
+                    node.as_ref(),
+                    Tone::Warning,
+                    "UnknownDrainRequest",
+                    &message,
+                )
+                .await;
+            Ok(Action::await_change())
+        }
+    }
+}
+
+async fn answer(ctx: &Context, node: &Node, request: &Request) -> Result<Action> {
+    match request {
+        Request::Drain { id } => {
+            if drain::cordon(node, request) == Cordon::Set {
+                // The change of the node brings us back, with the cordon seen.
+                cordon(ctx, node, id).await?;
+                return Ok(Action::await_change());
+            }
+            let waiting = evict::round(ctx, node).await?;
+            if waiting.pods.is_empty() {
+                finish(ctx, node, id, json!({})).await?;
+                return Ok(Action::await_change());
+            }
+            show(ctx, node, &waiting).await?;
+            Ok(Action::requeue(EVICT_AGAIN))
+        }
+        Request::Uncordon { id } => {
+            let spec = match drain::cordon(node, request) {
+                Cordon::Lift => json!({"unschedulable": null}),
+                Cordon::Keep | Cordon::Set => json!({}),
+            };
+            finish(ctx, node, id, spec).await?;
+            Ok(Action::await_change())
+        }
+    }
+}
+
+async fn cordon(ctx: &Context, node: &Node, id: &str) -> Result<()> {
+    let change = json!({
+        "metadata": {"annotations": {
+            CORDONED_BY: id,
+            DRAIN_SINCE: Timestamp::now().to_string(),
+        }},
+        "spec": {"unschedulable": true},
+    });
+    ctx.merge(node, change).await?;
+    tracing::info!(node = node.name_any(), request = id, "cordoned");
+    Ok(())
+}
+
+/// Records that the request is carried out, together with what carried it out.
+async fn finish(ctx: &Context, node: &Node, id: &str, spec: Value) -> Result<()> {
+    let uncordoned = spec.get("unschedulable").is_some();
+    let mut annotations = json!({
+        keys::LAST_APPLIED_DRAIN: id,
+        DRAIN_SINCE: null,
+        DRAIN_WAITS_FOR: null,
+    });
+    if uncordoned {
+        annotations[CORDONED_BY] = Value::Null;
+    }
+    ctx.merge(
+        node,
+        json!({"metadata": {"annotations": annotations}, "spec": spec}),
+    )
+    .await?;
+    tracing::info!(node = node.name_any(), request = id, "carried out");
+    Ok(())
+}
+
+/// Says on the node what its drain waits for.
+async fn show(ctx: &Context, node: &Node, waiting: &Waiting) -> Result<()> {
+    let text = waiting.to_string();
+    let since = annotation(node, DRAIN_SINCE).and_then(|text| text.parse::<Timestamp>().ok());
+    let now = Timestamp::now();
+    if annotation(node, DRAIN_WAITS_FOR) != Some(text.as_str()) || since.is_none() {
+        let change = json!({"metadata": {"annotations": {
+            DRAIN_WAITS_FOR: text,
+            DRAIN_SINCE: since.unwrap_or(now).to_string(),
+        }}});
+        ctx.merge(node, change).await?;
+        tracing::info!(node = node.name_any(), "drain waits for {text}");
+    }
+    if since.is_some_and(|since| now.duration_since(since) > LONG_DRAIN) {
+        let message = format!("drain takes longer than 10 minutes; it waits for {text}");
+        ctx.events
+            .publish(node, Tone::Warning, "DrainThresholdExceeded", &message)
+            .await;
+    }
+    Ok(())
+}

@@ -1,0 +1,150 @@
+//! The pool loop: which nodes are told to change, and how the pool is doing.
+
+mod node_object;
+mod observe;
+
+use std::sync::Arc;
+
+use futures::future::join_all;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Node;
+use kube::ResourceExt;
+use kube::api::{Api, ListParams, Patch, PatchParams};
+use kube::runtime::controller::Action;
+use model::api::{MachineConfigPool, PoolCondition};
+use model::condition::{self, PoolConditionType};
+use model::keys;
+use model::pool_status;
+use model::rollout::{self, Assignment, Plan, Seen};
+use serde_json::json;
+
+use crate::cache::{Change, Kind};
+use crate::context::Context;
+use crate::drive::Wake;
+use crate::error::{Doing, Result};
+use crate::event::Tone;
+
+/// Any of these may change what any pool decides; pools are few.
+pub(crate) fn concerns(change: &Change) -> Wake {
+    match change.kind {
+        Kind::Pool
+        | Kind::Node
+        | Kind::MachineConfigNode
+        | Kind::OsConfig
+        | Kind::Build
+        | Kind::MachineConfig
+        | Kind::ConfigMap => Wake::Everyone,
+        Kind::Secret | Kind::Claim | Kind::NodeLease => Wake::Nobody,
+    }
+}
+
+/// One look at one pool.
+pub(crate) async fn reconcile(pool: Arc<MachineConfigPool>, ctx: Arc<Context>) -> Result<Action> {
+    let mut seen = observe::from_cache(&ctx.cache, &pool);
+    let mut plan = rollout::plan(&seen);
+    let mut done = Ok(());
+    if !plan.assign.is_empty() {
+        (seen, plan) = confirm(&ctx, &pool).await?;
+        done = act(&ctx, &pool, &plan).await;
+    }
+    node_object::follow(&ctx, &pool, &seen).await?;
+    report(&ctx, &pool, &seen, &plan).await?;
+    done?;
+    Ok(Action::await_change())
+}
+
+/// Plans again from what the API holds now. The local copy may lack a slot that was given out a moment ago, here or
+/// by a controller that has just died.
+async fn confirm(ctx: &Context, pool: &MachineConfigPool) -> Result<(Seen, Plan)> {
+    let name = pool.name_any();
+    let fresh = Api::<MachineConfigPool>::all(ctx.client.clone())
+        .get(&name)
+        .await
+        .doing(|| format!("read MachineConfigPool `{name}`"))?;
+    let nodes = Api::<Node>::all(ctx.client.clone())
+        .list(&ListParams::default())
+        .await
+        .doing(|| "list Nodes".to_owned())?;
+    let seen = observe::with_nodes(&ctx.cache, &fresh, nodes.items.iter());
+    let plan = rollout::plan(&seen);
+    Ok((seen, plan))
+}
+
+/// Tells each node of the plan. One that cannot be told does not keep the others from it.
+async fn act(ctx: &Context, pool: &MachineConfigPool, plan: &Plan) -> Result<()> {
+    let told = plan
+        .assign
+        .iter()
+        .map(|assignment| tell(ctx, pool, assignment));
+    join_all(told).await.into_iter().collect()
+}
+
+async fn tell(ctx: &Context, pool: &MachineConfigPool, assignment: &Assignment) -> Result<()> {
+    let Assignment {
+        node,
+        resource_version,
+        to,
+        ..
+    } = assignment;
+    // Config and image in one write: a node never sees one without the other.
+    let change = json!({"metadata": {
+        "resourceVersion": resource_version,
+        "annotations": {keys::DESIRED_CONFIG: to.config, keys::DESIRED_IMAGE: to.image},
+    }});
+    Api::<Node>::all(ctx.client.clone())
+        .patch(node, &PatchParams::default(), &Patch::Merge(change))
+        .await
+        .doing(|| format!("tell node `{node}` to run {to}"))?;
+    tracing::info!(pool = pool.name_any(), "{assignment}");
+    let reason = match to.image {
+        Some(_) => "SetDesiredConfigAndOSImage",
+        None => "SetDesiredConfig",
+    };
+    let message = format!("node `{node}` is told to run {to}");
+    ctx.events
+        .publish(pool, Tone::Normal, reason, &message)
+        .await;
+    Ok(())
+}
+
+async fn report(ctx: &Context, pool: &MachineConfigPool, seen: &Seen, plan: &Plan) -> Result<()> {
+    let next = pool_status::report(pool, seen, plan, Timestamp::now());
+    if pool.status.as_ref() == Some(&next) {
+        return Ok(());
+    }
+    let before = pool.status.clone().unwrap_or_default().conditions;
+    let after = next.conditions.clone();
+    let mut object = pool.clone();
+    object.status = Some(next);
+    ctx.write_status(&object).await?;
+    tell_changes(ctx, pool, &before, &after).await;
+    Ok(())
+}
+
+/// An event for what became worse, and for what is done.
+async fn tell_changes(
+    ctx: &Context,
+    pool: &MachineConfigPool,
+    before: &[PoolCondition],
+    after: &[PoolCondition],
+) {
+    for kind in [
+        PoolConditionType::NodeDegraded,
+        PoolConditionType::ImageBuildDegraded,
+        PoolConditionType::Updated,
+    ] {
+        let (Some(now), then) = (condition::get(after, kind), condition::get(before, kind)) else {
+            continue;
+        };
+        let told =
+            then.is_some_and(|then| then.status == now.status && then.message == now.message);
+        if now.status != "True" || told {
+            continue;
+        }
+        let (tone, reason) = match kind {
+            PoolConditionType::Updated => (Tone::Normal, "RolloutCompleted"),
+            _ => (Tone::Warning, now.reason.as_str()),
+        };
+        ctx.events.publish(pool, tone, reason, &now.message).await;
+    }
+}

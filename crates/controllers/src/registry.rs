@@ -1,0 +1,171 @@
+//! How registries are reached: whom to trust and with which credentials, read from objects of the cluster.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+
+use model::condition::BuildReason;
+use model::keys;
+use oci::{Client, ClientConfig, ClientError, DockerConfig, Reference};
+
+use crate::cache::Cache;
+use crate::error::chain;
+
+/// Something that keeps an image from being pulled, built or pushed, told in the words of a condition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Failure {
+    /// Kind of failure.
+    pub reason: BuildReason,
+    /// Object, field, what is wrong and what to do.
+    pub message: String,
+    /// Whether the same inputs may succeed later: a registry comes back, somebody mends a Secret.
+    pub may_pass: bool,
+}
+
+/// Which of a MachineOSConfig's secrets is meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    Pull,
+    Push,
+}
+
+impl Purpose {
+    fn field(self) -> &'static str {
+        match self {
+            Purpose::Pull => "spec.baseImagePullSecret.name",
+            Purpose::Push => "spec.renderedImagePushSecret.name",
+        }
+    }
+}
+
+/// Credentials and trust for one purpose. `secret` is the one that the MachineOSConfig names; without it the cluster's
+/// pull secret is used, and without that no credentials.
+pub(crate) fn access(
+    cache: &Cache,
+    purpose: Purpose,
+    secret: Option<&str>,
+) -> Result<ClientConfig, Failure> {
+    let auth = match secret {
+        Some(name) => credentials(cache, name)?.ok_or_else(|| Failure {
+            reason: BuildReason::InvalidSecret,
+            message: format!(
+                "`{}`: there is no Secret `{name}` in namespace `{}`; create it or name another",
+                purpose.field(),
+                keys::NAMESPACE
+            ),
+            may_pass: true,
+        })?,
+        None => credentials(cache, keys::GLOBAL_PULL_SECRET)?.unwrap_or_default(),
+    };
+    Ok(ClientConfig {
+        auth,
+        cas: trust(cache),
+        ..ClientConfig::default()
+    })
+}
+
+/// The credentials in a Secret; none when there is no such Secret.
+fn credentials(cache: &Cache, name: &str) -> Result<Option<DockerConfig>, Failure> {
+    let Some(secret) = cache.secret(name) else {
+        return Ok(None);
+    };
+    let invalid = |what: String| Failure {
+        reason: BuildReason::InvalidSecret,
+        message: format!("Secret `{name}` in namespace `{}`: {what}", keys::NAMESPACE),
+        may_pass: true,
+    };
+    // A bare `.dockercfg` is the older form of the same file.
+    let data = secret.data.as_ref();
+    let bytes = [keys::DOCKER_CONFIG_KEY, ".dockercfg"]
+        .iter()
+        .find_map(|key| data?.get(*key))
+        .ok_or_else(|| {
+            invalid(format!(
+                "has no key `{}`; expected a Secret of type `{}`",
+                keys::DOCKER_CONFIG_KEY,
+                keys::DOCKER_CONFIG_TYPE
+            ))
+        })?;
+    DockerConfig::parse(&bytes.0)
+        .map(Some)
+        .map_err(|error| invalid(error.to_string()))
+}
+
+/// Certificate authorities by registry.
+fn trust(cache: &Cache) -> BTreeMap<String, Vec<u8>> {
+    let Some(map) = cache.config_map(keys::REGISTRY_CERTS) else {
+        return BTreeMap::new();
+    };
+    map.data
+        .iter()
+        .flatten()
+        .map(|(host, pem)| (host.replace("..", ":"), pem.clone().into_bytes()))
+        .collect()
+}
+
+/// Asks registries what a tag stands for.
+pub(crate) trait Resolve: Send + Sync + 'static {
+    /// The digest, as `sha256:<hex>`, that `reference` stands for now.
+    fn digest(
+        &self,
+        reference: &str,
+        access: ClientConfig,
+    ) -> impl Future<Output = Result<String, Failure>> + Send;
+}
+
+/// Real registries.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Registries;
+
+impl Resolve for Registries {
+    async fn digest(&self, reference: &str, access: ClientConfig) -> Result<String, Failure> {
+        let parsed: Reference =
+            reference
+                .parse()
+                .map_err(|error: oci::ReferenceError| Failure {
+                    reason: BuildReason::BaseImageUnavailable,
+                    message: format!("base image: {error}"),
+                    may_pass: false,
+                })?;
+        let found = async { Client::new(access)?.resolve(&parsed).await }.await;
+        found
+            .map(|(digest, _)| digest.to_string())
+            .map_err(|error| failure("base image", &error))
+    }
+}
+
+/// Tells a registry's failure in the words of a condition. Nearly all may pass: the build's inputs say nothing of
+/// credentials, trust or what a registry holds, so correcting those makes no new build.
+pub(crate) fn failure(what: &str, error: &ClientError) -> Failure {
+    let (reason, remedy, may_pass) = match error {
+        ClientError::NoCredentials { .. }
+        | ClientError::Unauthorized { .. }
+        | ClientError::Forbidden { .. } => (
+            BuildReason::Unauthorized,
+            "; correct the Secret that the MachineOSConfig names, or the cluster's pull secret",
+            true,
+        ),
+        ClientError::NotFound(_) => (
+            BuildReason::BaseImageUnavailable,
+            "; push it there or name another image",
+            true,
+        ),
+        ClientError::Unreachable { .. }
+        | ClientError::RateLimited { .. }
+        | ClientError::Server { .. } => (BuildReason::RegistryUnavailable, "", true),
+        ClientError::Tls { .. } => (
+            BuildReason::RegistryUnavailable,
+            "; add the registry's authority to ConfigMap `registry-certs`",
+            true,
+        ),
+        ClientError::Store(_) | ClientError::Config(_) => (BuildReason::Failed, "", true),
+        ClientError::Corrupt { .. }
+        | ClientError::NoPlatform { .. }
+        | ClientError::Manifest { .. }
+        | ClientError::Refused { .. } => (BuildReason::BaseImageUnavailable, "", false),
+    };
+    Failure {
+        reason,
+        message: format!("{what}: {}{remedy}", chain(error)),
+        may_pass,
+    }
+}

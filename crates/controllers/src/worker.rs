@@ -1,0 +1,210 @@
+//! The builder's loop: claims MachineOSBuilds, builds them, checks the images and pushes them.
+//!
+//! The loop may die at any moment. The claim it leaves behind runs out, or is taken up again by the same builder after
+//! its restart; the build then runs again as the same MachineOSBuild, and the cache makes up for the lost time.
+
+mod attempt;
+pub(crate) mod builder;
+pub(crate) mod claim;
+pub(crate) mod engine;
+pub(crate) mod log;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use camino::Utf8PathBuf;
+use jiff::{SignedDuration, Timestamp};
+use kube::ResourceExt;
+use kube::runtime::controller::Action;
+use model::api::{MachineOSBuild, MachineOSConfig};
+use model::build_state::{BuildState, Step};
+use model::condition::BuildReason;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use crate::attempts::Attempts;
+use crate::cache::{Cache, Change, Kind};
+use crate::context::Context;
+use crate::drive::Wake;
+use crate::error::Result;
+use crate::registry::Failure;
+use crate::step;
+use attempt::{Job, Outcome};
+use builder::Build;
+use claim::{Claim, Claimed};
+
+/// Steps of a build use every core; builds beside each other would only slow each other down.
+const BUILDS_AT_ONCE: usize = 1;
+
+pub(crate) fn concerns(change: &Change) -> Wake {
+    match change.kind {
+        // A build that ends leaves its place to another; a mended Secret or a late MachineOSConfig starts one.
+        Kind::Build
+        | Kind::OsConfig
+        | Kind::MachineConfig
+        | Kind::Secret
+        | Kind::ConfigMap
+        | Kind::Pool => Wake::Everyone,
+        Kind::Claim => Wake::of(change.name.as_deref()),
+        Kind::MachineConfigNode | Kind::Node | Kind::NodeLease => Wake::Nobody,
+    }
+}
+
+/// One builder.
+#[derive(Debug)]
+pub(crate) struct Worker<B> {
+    pub(crate) builder: B,
+    pub(crate) identity: String,
+    pub(crate) log_dir: Utf8PathBuf,
+    pub(crate) attempts: Attempts,
+    pub(crate) places: Semaphore,
+    pub(crate) stop: CancellationToken,
+}
+
+impl<B> Worker<B> {
+    pub(crate) fn new(
+        builder: B,
+        identity: String,
+        log_dir: Utf8PathBuf,
+        stop: CancellationToken,
+    ) -> Self {
+        Worker {
+            builder,
+            identity,
+            log_dir,
+            attempts: Attempts::default(),
+            places: Semaphore::new(BUILDS_AT_ONCE),
+            stop,
+        }
+    }
+}
+
+/// One look at one build; when it is ours to build, the look lasts as long as the build.
+pub(crate) async fn reconcile<B: Build>(
+    build: Arc<MachineOSBuild>,
+    ctx: Arc<Context>,
+    worker: Arc<Worker<B>>,
+) -> Result<Action> {
+    let name = build.name_any();
+    match BuildState::of(&build) {
+        BuildState::New => {
+            step::take(&ctx, &build, &Step::Prepare).await?;
+            return Ok(Action::await_change());
+        }
+        BuildState::Prepared | BuildState::Building { .. } => {}
+        BuildState::Succeeded { .. }
+        | BuildState::Failed { .. }
+        | BuildState::Interrupted { .. } => {
+            worker.attempts.clear(&name);
+            return Ok(Action::await_change());
+        }
+    }
+    let config_name = &build.spec.machine_os_config.name;
+    let Some(config) = Cache::get::<MachineOSConfig>(&ctx.cache.os_configs, config_name) else {
+        let step = Step::Interrupt {
+            reason: BuildReason::Interrupted,
+            message: format!("MachineOSConfig `{config_name}` was removed"),
+        };
+        step::take(&ctx, &build, &step).await?;
+        return Ok(Action::await_change());
+    };
+    // Not (yet) what the MachineOSConfig wants: the build loop stops it, or the objects that make it up come later.
+    let Some(job) = Job::new(&ctx.cache, &build, &config) else {
+        return Ok(Action::await_change());
+    };
+    let wait = worker.attempts.wait_with(&name, &job.inputs_version);
+    if !wait.is_zero() {
+        return Ok(Action::requeue(wait));
+    }
+    let Ok(_place) = worker.places.try_acquire() else {
+        return Ok(Action::await_change());
+    };
+    match claim::claim(&ctx.client, &build, &worker.identity).await? {
+        Claimed::Others(wait) => Ok(Action::requeue(wait)),
+        Claimed::Ours(claim) => run(&ctx, &worker, &build, &job, claim).await,
+    }
+}
+
+async fn run<B: Build>(
+    ctx: &Context,
+    worker: &Worker<B>,
+    build: &MachineOSBuild,
+    job: &Job,
+    mut claim: Claim,
+) -> Result<Action> {
+    let outcome = tokio::select! {
+        outcome = attempt::run(ctx, worker, build, job) => outcome?,
+        () = claim.keep() => {
+            tracing::warn!(build = build.name_any(), "the claim was lost; another builder may build on");
+            return Ok(Action::requeue(claim::RENEW_EVERY));
+        }
+        () = unwanted(ctx, build) => Outcome::Unwanted,
+        // The claim stays: whoever starts next under this name goes on at once.
+        () = worker.stop.cancelled() => return Ok(Action::await_change()),
+    };
+    let action = conclude(ctx, worker, build, job, outcome).await?;
+    claim.release().await?;
+    Ok(action)
+}
+
+async fn conclude<B>(
+    ctx: &Context,
+    worker: &Worker<B>,
+    build: &MachineOSBuild,
+    job: &Job,
+    outcome: Outcome,
+) -> Result<Action> {
+    let name = build.name_any();
+    let step = match outcome {
+        Outcome::Unwanted => return Ok(Action::await_change()),
+        Outcome::Pushed { image } => Step::Succeed { image },
+        Outcome::Failed(Failure {
+            may_pass: false,
+            reason,
+            message,
+        }) => Step::Fail { reason, message },
+        Outcome::Failed(Failure { message, .. }) => {
+            let (failures, wait) = worker.attempts.failed(&name, &job.inputs_version);
+            let step = Step::Retry {
+                message: retry_message(failures, &message, wait, Timestamp::now()),
+            };
+            step::take(ctx, build, &step).await?;
+            tracing::warn!(build = name, failures, "{message}; trying again");
+            return Ok(Action::requeue(wait));
+        }
+    };
+    worker.attempts.clear(&name);
+    step::take(ctx, build, &step).await?;
+    Ok(Action::await_change())
+}
+
+fn retry_message(failures: u32, message: &str, wait: Duration, now: Timestamp) -> String {
+    let next = SignedDuration::try_from(wait)
+        .ok()
+        .and_then(|wait| now.checked_add(wait).ok())
+        .unwrap_or(now);
+    format!(
+        "attempt {failures} failed: {message}; next attempt at {}, or when a Secret or ConfigMap that it uses changes",
+        next.strftime("%H:%M:%S UTC")
+    )
+}
+
+/// Returns when the build is no longer wanted: stopped, removed, or removed and made anew.
+async fn unwanted(ctx: &Context, build: &MachineOSBuild) {
+    let mut changes = ctx.cache.changes();
+    let name = build.name_any();
+    loop {
+        let wanted = Cache::get::<MachineOSBuild>(&ctx.cache.builds, &name).is_some_and(|seen| {
+            seen.uid() == build.uid()
+                && seen.metadata.deletion_timestamp.is_none()
+                && !BuildState::of(&seen).is_final()
+        });
+        if !wanted {
+            return;
+        }
+        // A lagging receiver looks again; a closed one means that the process ends.
+        if let Err(tokio::sync::broadcast::error::RecvError::Closed) = changes.recv().await {
+            std::future::pending::<()>().await;
+        }
+    }
+}

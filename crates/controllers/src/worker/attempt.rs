@@ -1,0 +1,269 @@
+//! One attempt at one build: prepare, build, check, push; with progress in the build's status and a log.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use camino::{Utf8Path, Utf8PathBuf};
+use kube::ResourceExt;
+use model::api::{
+    BuildProgress, MachineConfig, MachineConfigPool, MachineOSBuild, MachineOSConfig,
+};
+use model::build_state::Step;
+use model::condition::BuildReason;
+use model::layering::{self, ImageInputs};
+use model::render::Provenance;
+use model::{ignition, image_check};
+use tokio::sync::watch;
+
+use super::Worker;
+use super::builder::{Build, Progress, Request, Tell};
+use super::log::Log;
+use crate::build::wanted::{self, BASE_DIGEST};
+use crate::cache::Cache;
+use crate::context::Context;
+use crate::error::{Error, Result};
+use crate::registry::{self, Failure, Purpose};
+use crate::step;
+
+/// Progress is written at most this often: it is for people, and every write is stored and watched.
+const TELL_EVERY: Duration = Duration::from_secs(1);
+
+/// Everything that an attempt is made from.
+#[derive(Debug)]
+pub(super) struct Job {
+    inputs: ImageInputs,
+    rendered: Arc<MachineConfig>,
+    provenance: Provenance,
+    pull_secret: Option<String>,
+    push_secret: Option<String>,
+    /// Versions of the objects that a failed attempt may be mended by.
+    pub(super) inputs_version: String,
+}
+
+/// How an attempt ended.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    /// The image is in its registry.
+    Pushed { image: String },
+    /// There is no image.
+    Failed(Failure),
+    /// Nobody wants it any more.
+    Unwanted,
+}
+
+impl Job {
+    /// The job of `build`, if it is what `config` asks for.
+    pub(super) fn new(
+        cache: &Cache,
+        build: &MachineOSBuild,
+        config: &MachineOSConfig,
+    ) -> Option<Self> {
+        let rendered_name = &build.spec.machine_config.name;
+        let rendered = Cache::get::<MachineConfig>(&cache.machine_configs, rendered_name)?;
+        let base = build.annotations().get(BASE_DIGEST)?.parse().ok()?;
+        let inputs = wanted::inputs(config, &rendered, &base).ok()?;
+        if layering::build_name(config, &inputs) != build.name_any() {
+            return None;
+        }
+        let named = |secret: &Option<model::api::Named>| secret.as_ref().map(|s| s.name.clone());
+        let pull_secret = named(&config.spec.base_image_pull_secret);
+        let push_secret = named(&config.spec.rendered_image_push_secret);
+        let inputs_version = cache.access_version([pull_secret.as_deref(), push_secret.as_deref()]);
+        Some(Job {
+            inputs,
+            provenance: provenance(cache, config, rendered_name),
+            rendered,
+            pull_secret,
+            push_secret,
+            inputs_version,
+        })
+    }
+}
+
+/// Which MachineConfig asks for what, from those that the pool's rendered config was made from.
+fn provenance(cache: &Cache, config: &MachineOSConfig, rendered: &str) -> Provenance {
+    let pool = &config.spec.machine_config_pool.name;
+    let Some(pool) = Cache::get::<MachineConfigPool>(&cache.pools, pool) else {
+        return Provenance::default();
+    };
+    let configuration = &pool.spec.configuration;
+    if configuration.name != rendered {
+        return Provenance::default();
+    }
+    let sources: Vec<Arc<MachineConfig>> = configuration
+        .source
+        .iter()
+        .filter_map(|source| Cache::get(&cache.machine_configs, source.name.as_deref()?))
+        .collect();
+    Provenance::of(sources.iter().map(AsRef::as_ref))
+}
+
+/// Makes the attempt. Errors are those of the API; what happens to the build itself is in the outcome.
+pub(super) async fn run<B: Build>(
+    ctx: &Context,
+    worker: &Worker<B>,
+    build: &MachineOSBuild,
+    job: &Job,
+) -> Result<Outcome> {
+    let start = Step::Start {
+        identity: worker.identity.clone(),
+    };
+    if step::take(ctx, build, &start).await?.is_none() {
+        return Ok(Outcome::Unwanted);
+    }
+    let log = Arc::new(Log::create(&worker.log_dir, &build.name_any())?);
+    let (progress, told) = watch::channel(None);
+    let to_log = log.clone();
+    let tell: Tell = Arc::new(move |happened| match happened {
+        Progress::Step { step, steps, text } => {
+            to_log.line(&format!("[{step}/{steps}] {text}"));
+            progress.send_replace(Some(BuildProgress {
+                step,
+                steps,
+                message: text,
+            }));
+        }
+        Progress::Line(line) => to_log.line(&line),
+    });
+    let made = tokio::select! {
+        made = make(ctx, worker, build, job, tell) => made,
+        error = report(ctx, build, told) => return Err(error),
+    };
+    Ok(match made {
+        Ok(image) => {
+            log.line(&format!("pushed {image}"));
+            Outcome::Pushed { image }
+        }
+        Err(failure) => {
+            log.line(&failure.message);
+            Outcome::Failed(failure)
+        }
+    })
+}
+
+/// Writes progress as it comes; ends only when the API fails.
+async fn report(
+    ctx: &Context,
+    build: &MachineOSBuild,
+    mut told: watch::Receiver<Option<BuildProgress>>,
+) -> Error {
+    loop {
+        if told.changed().await.is_err() {
+            return std::future::pending().await;
+        }
+        let progress = told.borrow_and_update().clone();
+        if let Some(progress) = progress
+            && let Err(error) = step::take(ctx, build, &Step::Advance(progress)).await
+        {
+            return error;
+        }
+        tokio::time::sleep(TELL_EVERY).await;
+    }
+}
+
+async fn make<B: Build>(
+    ctx: &Context,
+    worker: &Worker<B>,
+    build: &MachineOSBuild,
+    job: &Job,
+    tell: Tell,
+) -> Result<String, Failure> {
+    let access =
+        |purpose, secret: &Option<String>| registry::access(&ctx.cache, purpose, secret.as_deref());
+    // Both before the long part: a missing Secret is told at once.
+    let pull = access(Purpose::Pull, &job.pull_secret)?;
+    let push = access(Purpose::Push, &job.push_secret)?;
+    let files = build_files(&job.inputs).map_err(of_host("write the build's files"))?;
+    let request = Request {
+        containerfile: layering::containerfile(&job.inputs),
+        preamble_lines: lines(&layering::preamble(&job.inputs)),
+        build_files: files.path,
+        pull,
+    };
+    let image = Arc::new(worker.builder.build(request, tell.clone()).await?);
+    check::<B>(job, &image).await?;
+    let to = build
+        .spec
+        .rendered_image_push_spec
+        .parse::<model::pull_spec::PullSpec>()
+        .map_err(|error| Failure {
+            reason: BuildReason::InvalidConfig,
+            message: format!("`spec.renderedImagePushSpec`: {error}"),
+            may_pass: false,
+        })?;
+    let digest = worker.builder.push(image, &to, push, tell).await?;
+    let pushed = to.with_digest(&digest).map_err(|error| Failure {
+        reason: BuildReason::PushFailed,
+        message: error.to_string(),
+        may_pass: false,
+    })?;
+    Ok(pushed.to_string())
+}
+
+/// Checks that the image and the rendered config fit, before any registry or node sees the image.
+async fn check<B: Build>(job: &Job, image: &Arc<B::Image>) -> Result<(), Failure> {
+    let failed = |message| Failure {
+        reason: BuildReason::ImageCheckFailed,
+        message,
+        may_pass: false,
+    };
+    let config = match &job.rendered.spec.config {
+        None => ignition::Config::default(),
+        Some(config) => ignition::parse(config).map_err(|problems| {
+            let first = problems.first().map(ToString::to_string);
+            failed(format!(
+                "rendered MachineConfig `{}`: {}",
+                job.rendered.name_any(),
+                first.unwrap_or_default()
+            ))
+        })?,
+    };
+    let (image, provenance) = (image.clone(), job.provenance.clone());
+    let checked = tokio::task::spawn_blocking(move || {
+        image_check::check(&config, &provenance, image.as_ref())
+    });
+    let problems = checked
+        .await
+        .map_err(|error| failed(format!("the check of the image ended: {error}")))?
+        .map_err(of_host("read the built image"))?;
+    if problems.is_empty() {
+        return Ok(());
+    }
+    let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    Err(failed(lines.join("\n")))
+}
+
+/// The build context `machineconfig`, removed when dropped.
+struct BuildFiles {
+    path: Utf8PathBuf,
+    _dir: tempfile::TempDir,
+}
+
+fn build_files(inputs: &ImageInputs) -> std::io::Result<BuildFiles> {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::Builder::new()
+        .prefix("caprock-build-")
+        .tempdir()?;
+    let path = Utf8PathBuf::from_path_buf(dir.path().to_owned())
+        .map_err(|path| std::io::Error::other(format!("{} is not UTF-8", path.display())))?;
+    for file in inputs.files() {
+        // The render refuses `..`, and paths are absolute and normalised.
+        let place = path.join(file.path.trim_start_matches('/'));
+        std::fs::create_dir_all(place.parent().unwrap_or(Utf8Path::new("/")))?;
+        std::fs::write(&place, &file.contents)?;
+        std::fs::set_permissions(&place, std::fs::Permissions::from_mode(file.mode))?;
+    }
+    Ok(BuildFiles { path, _dir: dir })
+}
+
+fn of_host(what: &'static str) -> impl Fn(std::io::Error) -> Failure {
+    move |error| Failure {
+        reason: BuildReason::Failed,
+        message: format!("the builder's machine cannot {what}: {error}"),
+        may_pass: true,
+    }
+}
+
+fn lines(text: &str) -> u32 {
+    u32::try_from(text.lines().count()).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,65 @@
+//! What the loop needs of a builder. The real one is [`engine`](super::engine); tests have one that fails on demand.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use camino::Utf8PathBuf;
+use model::image_check::ImageRoot;
+use model::pull_spec::PullSpec;
+use oci::ClientConfig;
+
+use crate::registry::Failure;
+
+/// One build to do.
+#[derive(Debug, Clone)]
+pub(crate) struct Request {
+    /// The whole Containerfile.
+    pub containerfile: String,
+    /// How many lines of it are not the user's.
+    pub preamble_lines: u32,
+    /// Directory with the files of the build context `machineconfig`.
+    pub build_files: Utf8PathBuf,
+    /// How the base image is pulled.
+    pub pull: ClientConfig,
+}
+
+/// What a builder tells while it works.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Progress {
+    /// A step begins, or goes on with more to tell.
+    Step {
+        /// Counted from 1.
+        step: u32,
+        /// How many there are.
+        steps: u32,
+        /// The instruction.
+        text: String,
+    },
+    /// A line for the log.
+    Line(String),
+}
+
+/// Called from any thread; must not block for long.
+pub(crate) type Tell = Arc<dyn Fn(Progress) + Send + Sync>;
+
+/// Makes images and pushes them. Dropping a future stops the work.
+pub(crate) trait Build: Send + Sync + 'static {
+    /// A built image, its files readable.
+    type Image: ImageRoot + Send + Sync + 'static;
+
+    /// Builds an image.
+    fn build(
+        &self,
+        request: Request,
+        tell: Tell,
+    ) -> impl Future<Output = Result<Self::Image, Failure>> + Send;
+
+    /// Pushes an image under a tag. Returns its digest, as `sha256:<hex>`.
+    fn push(
+        &self,
+        image: Arc<Self::Image>,
+        to: &PullSpec,
+        access: ClientConfig,
+        tell: Tell,
+    ) -> impl Future<Output = Result<String, Failure>> + Send;
+}

@@ -1,0 +1,217 @@
+//! The real builder: `builder::Engine`, its events and errors told in the loop's words.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use builder::{BuildError, EngineConfig, Event, Kind, NamedContext, RootView, Transfer};
+use camino::Utf8Path;
+use model::condition::BuildReason;
+use model::image_check::{Entry, ImageRoot};
+use model::layering::BUILD_CONTEXT;
+use model::pull_spec::PullSpec;
+use oci::{Client, ClientConfig};
+use tokio_util::sync::CancellationToken;
+
+use super::builder::{Build, Progress, Request, Tell};
+use crate::error::{Error, Result, chain};
+use crate::registry::{self, Failure};
+
+/// Lines of a failed step's output that go into the build's condition.
+const TAIL: usize = 20;
+
+/// Builds with overlay file systems and an OCI runtime on this machine.
+#[derive(Debug)]
+pub(crate) struct Engine {
+    engine: builder::Engine,
+}
+
+impl Engine {
+    /// Opens the cache and cleans up after a builder that was killed.
+    pub(crate) fn open(cache_dir: &Utf8Path) -> Result<Self> {
+        let client =
+            Client::new(ClientConfig::default()).map_err(|error| Error::Builder(chain(&error)))?;
+        let config = EngineConfig {
+            cache_dir: cache_dir.as_std_path().to_owned(),
+            runtime: None,
+            client,
+        };
+        let engine =
+            builder::Engine::open(config).map_err(|error| Error::Builder(chain(&error)))?;
+        Ok(Engine { engine })
+    }
+
+    fn with(&self, access: ClientConfig) -> Result<builder::Engine, Failure> {
+        let client =
+            Client::new(access).map_err(|error| registry::failure("registry access", &error))?;
+        Ok(self.engine.with_client(client))
+    }
+}
+
+/// A built image with its files mounted.
+#[derive(Debug)]
+pub(crate) struct Image {
+    image: builder::Image,
+    root: RootView,
+}
+
+impl Build for Engine {
+    type Image = Image;
+
+    async fn build(&self, request: Request, tell: Tell) -> Result<Image, Failure> {
+        let preamble = request.preamble_lines;
+        let engine = self.with(request.pull)?;
+        let what = builder::Request {
+            containerfile: request.containerfile,
+            file_name: "Containerfile".to_owned(),
+            named_contexts: [(
+                BUILD_CONTEXT.to_owned(),
+                NamedContext::Dir(request.build_files.into_std_path_buf()),
+            )]
+            .into(),
+            ..builder::Request::default()
+        };
+        let show = shown(tell);
+        // Dropping this future stops the build, so nothing else cancels it.
+        let image = engine
+            .build(what, CancellationToken::new(), &show)
+            .await
+            .map_err(|error| failure(error, preamble))?;
+        let root = image
+            .root(&show)
+            .await
+            .map_err(|error| failure(error, preamble))?;
+        Ok(Image { image, root })
+    }
+
+    async fn push(
+        &self,
+        image: Arc<Image>,
+        to: &PullSpec,
+        access: ClientConfig,
+        tell: Tell,
+    ) -> Result<String, Failure> {
+        let engine = self.with(access)?;
+        let reference = to
+            .to_string()
+            .parse()
+            .map_err(|error: oci::ReferenceError| Failure {
+                reason: BuildReason::InvalidConfig,
+                message: error.to_string(),
+                may_pass: false,
+            })?;
+        let digest = engine
+            .push(&image.image, &reference, &shown(tell))
+            .await
+            .map_err(|error| failure(error, 0))?;
+        Ok(digest.to_string())
+    }
+}
+
+/// Events for people: steps and output; of transfers only the end.
+fn shown(tell: Tell) -> impl Fn(Event) + Send + Sync {
+    move |event| match event {
+        Event::StepStarted { step, steps, text } => tell(Progress::Step {
+            step: number(step),
+            steps: number(steps),
+            text,
+        }),
+        Event::Cached { step } => tell(Progress::Line(format!("step {step} is in the cache"))),
+        Event::Output { line, .. } => tell(Progress::Line(line)),
+        Event::StepDone { .. } => {}
+        Event::Bytes {
+            transfer,
+            blob,
+            done,
+            total,
+        } if done == total => {
+            let what = match transfer {
+                Transfer::Fetch => "fetched",
+                Transfer::Push => "pushed",
+            };
+            tell(Progress::Line(format!("{what} {blob} ({total} bytes)")));
+        }
+        Event::Bytes { .. } => {}
+    }
+}
+
+fn number(value: usize) -> u32 {
+    u32::try_from(value).unwrap_or(u32::MAX)
+}
+
+/// Tells a build's failure in the words of a condition. Lines are counted in the user's text, which begins after
+/// `preamble` lines.
+fn failure(error: BuildError, preamble: u32) -> Failure {
+    let of_user = |line: u32| line.saturating_sub(preamble);
+    let (reason, message, may_pass) = match error {
+        BuildError::Syntax { problems, .. } => {
+            let lines: Vec<String> = problems
+                .into_iter()
+                .map(|mut problem| {
+                    problem.at.line = of_user(problem.at.line);
+                    format!("Containerfile:{problem}")
+                })
+                .collect();
+            (BuildReason::InvalidContainerfile, lines.join("\n"), false)
+        }
+        BuildError::Step {
+            step,
+            steps,
+            text,
+            line,
+            status,
+            tail,
+        } => {
+            let line = of_user(line);
+            let last = tail.len().saturating_sub(TAIL);
+            let mut message = format!("step {step} of {steps}, line {line}: `{text}` {status}");
+            for line in &tail[last..] {
+                message.push('\n');
+                message.push_str(line);
+            }
+            (BuildReason::StepFailed, message, false)
+        }
+        BuildError::Base { reference, source } => {
+            return registry::failure(&format!("base image `{reference}`"), &source);
+        }
+        BuildError::Push { reference, source } => {
+            return registry::failure(&format!("push to `{reference}`"), &source);
+        }
+        error @ BuildError::BaseInvalid { .. } => {
+            (BuildReason::BaseImageUnavailable, chain(&error), false)
+        }
+        // The machine may be mended, or another builder have more room.
+        error @ BuildError::Host { .. } => (BuildReason::Failed, chain(&error), true),
+        error @ BuildError::Cancelled => (BuildReason::Interrupted, chain(&error), true),
+    };
+    Failure {
+        reason,
+        message,
+        may_pass,
+    }
+}
+
+impl ImageRoot for Image {
+    fn entry(&self, path: &str) -> io::Result<Option<Entry>> {
+        if let Some(target) = self.root.read_link(path)? {
+            return Ok(Some(Entry::Link(target.to_string_lossy().into_owned())));
+        }
+        Ok(self.root.kind(path)?.map(|kind| match kind {
+            Kind::File => Entry::File,
+            Kind::Directory => Entry::Directory,
+            // Followed above; what is left is one that was made meanwhile.
+            Kind::Symlink | Kind::Other => Entry::Other,
+        }))
+    }
+
+    fn read(&self, path: &str, limit: usize) -> io::Result<Option<Vec<u8>>> {
+        self.root.read(Path::new(path), limit as u64)
+    }
+
+    fn list(&self, path: &str) -> io::Result<Vec<String>> {
+        let entries = self.root.list(path)?;
+        let names = entries.into_iter().map(|(name, _)| name);
+        // Names of units and accounts are UTF-8; others cannot be asked for.
+        Ok(names.filter_map(|name| name.into_string().ok()).collect())
+    }
+}
