@@ -15,12 +15,22 @@ FILES=$ROOT/demo/base
 # The archive's addresses are those this machine uses, so a mirror of the site is used for the image too.
 debian_sources() {
     local list
-    # shellcheck disable=SC2016 # apt's own variables
-    list=$(apt-get indextargets --format '$(REPO_URI) $(RELEASE) $(COMPONENT)' 'Identifier: Packages' |
-        awk '$2 ~ /^bookworm(-updates|-security)?$/ && $3 == "main" { print "deb " $1 " " $2 " " $3 }' | sort -u)
+    list=$(known_sources)
+    if [ -z "$list" ]; then
+        # apt tells its sources only after an update.
+        mkdir -p "$TARGET/demo"
+        run_logged "$TARGET/demo/apt.log" "apt-get update" apt-get update
+        list=$(known_sources)
+    fi
     grep -q ' bookworm main$' <<<"$list" ||
         die "apt on this machine has no source for \`bookworm main\`; add one to /etc/apt/sources.list.d"
     printf '%s\n' "$list"
+}
+
+known_sources() {
+    # shellcheck disable=SC2016 # apt's own variables
+    apt-get indextargets --format '$(REPO_URI) $(RELEASE) $(COMPONENT)' 'Identifier: Packages' |
+        awk '$2 ~ /^bookworm(-updates|-security)?$/ && $3 == "main" { print "deb " $1 " " $2 " " $3 }' | sort -u
 }
 
 # to_ostree_shape ROOT: what differs between a Debian root and an ostree host's.
@@ -154,6 +164,8 @@ if [ ! -e "$done_dir" ]; then
     mkdir "$work"
     began=$SECONDS
     make_image "$work" "$sources"
+    # What other recipes made is of no use any more.
+    find "$cache" -mindepth 1 -maxdepth 1 -type d ! -path "$work" -exec rm -rf {} +
     mv "$work" "$done_dir"
     note "base image ready in $((SECONDS - began)) s: $(du -sh "$done_dir/oci" | cut -f1) in $done_dir"
 fi
