@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
 
-use crate::ignition::{Config, Node, Owner, Unit, has_install_section};
+use crate::ignition::{Config, Node, NodeKind, Owner, Unit, has_install_section};
 use crate::render::Provenance;
 
 /// Most bytes of a unit or of `/etc/passwd` that are read.
@@ -50,7 +50,7 @@ pub enum Entry {
     Other,
 }
 
-/// Something that would go wrong on a node.
+/// Something that would go wrong on a node. [`crate::problem::summary`] makes one message of several.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ImageProblem {
     /// The MachineConfig that asks for what the image cannot give; none when the image itself is at fault.
@@ -95,48 +95,107 @@ pub fn check(
     Ok(problems)
 }
 
+/// Why nothing would start an enabled unit, or nothing when something would.
 fn unit_problem(unit: &Unit, config: &Config, image: &dyn ImageRoot) -> io::Result<Option<String>> {
-    if unit.contents.is_some() {
-        // Its [Install] section was checked when it was rendered.
-        return Ok(None);
-    }
+    let (place, text) = match find(unit, config, image)? {
+        Found::Text { place, text } => (place, text),
+        Found::Masked { place } => {
+            return Ok(Some(format!("`{place}` masks it; remove that mask")));
+        }
+        Found::Dangling { place } => {
+            return Ok(Some(format!("`{place}` is a link to nothing")));
+        }
+        Found::Nothing => {
+            return Ok(Some(
+                "exists neither in the image nor in a MachineConfig; install the package that has it in the Containerfile, or give its `contents`".into(),
+            ));
+        }
+    };
+    let dropins = unit
+        .dropins
+        .iter()
+        .filter_map(|dropin| dropin.contents.as_deref());
+    let starts = std::iter::once(text.as_str())
+        .chain(dropins)
+        .any(has_install_section);
+    Ok((!starts).then(|| {
+        format!("{place} has no [Install] section, so nothing would start it; leave out `enabled`, or add a drop-in with one")
+    }))
+}
+
+/// What a node would load as a unit, and where that is.
+enum Found {
+    Text { place: String, text: String },
+    Masked { place: String },
+    Dangling { place: String },
+    Nothing,
+}
+
+fn find(unit: &Unit, config: &Config, image: &dyn ImageRoot) -> io::Result<Found> {
     let template = template_of(&unit.name);
-    let names = || std::iter::once(unit.name.as_str()).chain(template.as_deref());
-    let from_config = names()
-        .filter_map(|name| config.unit(name))
-        .any(|unit| unit.contents.is_some());
-    if from_config {
-        return Ok(None);
-    }
-    for name in names() {
+    for name in std::iter::once(unit.name.as_str()).chain(template.as_deref()) {
+        let written = config.unit(name).and_then(|unit| unit.contents.as_ref());
+        if let Some(text) = written {
+            return Ok(Found::Text {
+                place: format!("its text in the MachineConfig (`{name}`)"),
+                text: text.clone(),
+            });
+        }
         for directory in UNIT_DIRECTORIES {
             let path = format!("{directory}/{name}");
-            match image.entry(&path)? {
-                None => continue,
-                Some(Entry::Link(target)) if target == "/dev/null" => {
-                    return Ok(Some(format!(
-                        "masked in the image by `{path}`; unmask it in the Containerfile"
-                    )));
-                }
-                Some(_) => {}
-            }
-            let Some(text) = image.read(&path, READ_LIMIT)? else {
-                return Ok(Some(format!("`{path}` in the image is a link to nothing")));
+            let found = match config.node(&path) {
+                Some(node) => Some(find_written(node, image)?),
+                None => find_in_image(&path, image)?,
             };
-            let dropins = unit
-                .dropins
-                .iter()
-                .filter_map(|dropin| dropin.contents.as_deref());
-            let installable = has_install_section(&String::from_utf8_lossy(&text))
-                || dropins.into_iter().any(has_install_section);
-            return Ok((!installable).then(|| {
-                format!("`{path}` in the image has no [Install] section, so nothing would start it; leave out `enabled`, or add a drop-in with one")
-            }));
+            if let Some(found) = found {
+                return Ok(found);
+            }
         }
     }
-    Ok(Some(
-        "exists neither in the image nor in a MachineConfig; install the package that has it in the Containerfile, or give its `contents`".into(),
-    ))
+    Ok(Found::Nothing)
+}
+
+/// A unit that the config has among its files and links.
+fn find_written(node: &Node, image: &dyn ImageRoot) -> io::Result<Found> {
+    let place = format!("`{}`", node.path);
+    Ok(match &node.kind {
+        NodeKind::File { contents, .. } => Found::Text {
+            place,
+            text: String::from_utf8_lossy(contents.as_deref().unwrap_or_default()).into_owned(),
+        },
+        NodeKind::Link {
+            target: Some(target),
+        } if target == "/dev/null" => Found::Masked {
+            place: node.path.clone(),
+        },
+        NodeKind::Link { target } => {
+            match image.read(target.as_deref().unwrap_or_default(), READ_LIMIT)? {
+                Some(text) => Found::Text {
+                    place,
+                    text: String::from_utf8_lossy(&text).into_owned(),
+                },
+                None => Found::Dangling {
+                    place: node.path.clone(),
+                },
+            }
+        }
+        NodeKind::Directory { .. } => Found::Nothing,
+    })
+}
+
+fn find_in_image(path: &str, image: &dyn ImageRoot) -> io::Result<Option<Found>> {
+    let place = path.to_owned();
+    Ok(match image.entry(path)? {
+        None => None,
+        Some(Entry::Link(target)) if target == "/dev/null" => Some(Found::Masked { place }),
+        Some(_) => Some(match image.read(path, READ_LIMIT)? {
+            Some(text) => Found::Text {
+                place: format!("`{path}` in the image"),
+                text: String::from_utf8_lossy(&text).into_owned(),
+            },
+            None => Found::Dangling { place },
+        }),
+    })
 }
 
 /// `getty@.service` for `getty@tty1.service`.

@@ -15,7 +15,7 @@ use crate::api::{
     GROUP, MachineConfig, MachineConfigNode, MachineConfigPool, MachineOSBuild, MachineOSConfig,
     VERSION, crds,
 };
-use crate::problem::{Problem, did_you_mean};
+use crate::problem::{Problem, did_you_mean, summary};
 
 /// The schemas; making them anew for every object would be most of the work.
 static CRDS: LazyLock<Vec<CustomResourceDefinition>> = LazyLock::new(crds);
@@ -48,7 +48,7 @@ pub enum ManifestError {
     #[error("{0}")]
     Syntax(String),
     /// Objects in it are not what their kinds say.
-    #[error("{}", lines(.0))]
+    #[error("{}", summary(.0))]
     Invalid(Vec<ObjectProblem>),
 }
 
@@ -65,11 +65,6 @@ impl fmt::Display for ObjectProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.object, self.problem)
     }
-}
-
-fn lines(problems: &[ObjectProblem]) -> String {
-    let lines: Vec<String> = problems.iter().map(ObjectProblem::to_string).collect();
-    lines.join("\n")
 }
 
 /// Reads every object of a text. Lists, as `kubectl get -o yaml` prints them, count as the objects in them.

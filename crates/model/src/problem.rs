@@ -27,6 +27,32 @@ impl fmt::Display for Problem {
     }
 }
 
+/// Most problems that one message tells; who corrects twenty asks again.
+const MAX_LINES: usize = 20;
+/// Longest line of a message. A value from a manifest may be a megabyte, a condition's message may not.
+const MAX_LINE_CHARS: usize = 500;
+
+/// Several problems as one text, a line for each, of bounded size.
+pub fn summary(problems: &[impl fmt::Display]) -> String {
+    let mut lines: Vec<String> = problems
+        .iter()
+        .take(MAX_LINES)
+        .map(|problem| shortened(problem.to_string()))
+        .collect();
+    if problems.len() > MAX_LINES {
+        lines.push(format!("and {} more", problems.len() - MAX_LINES));
+    }
+    lines.join("\n")
+}
+
+fn shortened(mut line: String) -> String {
+    if let Some((end, _)) = line.char_indices().nth(MAX_LINE_CHARS) {
+        line.truncate(end);
+        line.push_str("...");
+    }
+    line
+}
+
 /// The known word that `word` was most likely meant to be, if one is near enough.
 pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let lower = word.to_lowercase();
@@ -67,6 +93,18 @@ fn is_abbreviation(word: &str, other: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn summaries_are_bounded() {
+        assert_eq!(summary(&["a", "b"]), "a\nb");
+        let many = vec!["ä".repeat(1_000_000); 1000];
+        let text = summary(&many);
+        assert!(
+            text.ends_with("...\nand 980 more") && text.len() < 21_000,
+            "{}",
+            text.len()
+        );
+    }
 
     #[test]
     fn near_words_are_found() {

@@ -211,6 +211,44 @@ mod tests {
         }
     }
 
+    /// What the API takes and what is read later are the same, or builds would fail on what was admitted.
+    #[test]
+    fn the_rules_of_the_api_agree() {
+        let crds = serde_json::to_string(&crate::api::crds()).unwrap();
+        let rules: Vec<regex::Regex> = crds
+            .split("self.matches('")
+            .skip(1)
+            .map(|rest| rest.split("')").next().unwrap())
+            // Escaped once in JSON and once in CEL.
+            .map(|rule| regex::Regex::new(&rule.replace(r"\\\\", r"\")).unwrap())
+            .collect();
+        assert!(rules.len() >= 4, "{rules:?}");
+        let taken = |text: &str| rules.iter().any(|rule| rule.is_match(text));
+        for name in [
+            "quay.io/org/os",
+            "localhost:5000/os",
+            "localhost/os",
+            "127.0.0.1:5000/a/b/c/d",
+            "[::1]:5000/os",
+            "registry:5000/os__x/a.b/c--d",
+            "os",
+            "org/os",
+            "quay.io/Org/os",
+            "quay.io/org//os",
+            "quay.io:port/os",
+            "quay.io/os-",
+            "quay.io/a___b",
+            "quay.io/a..b",
+            "-x.io/os",
+            "x_y.io/os",
+        ] {
+            let digested = format!("{name}@sha256:{HEX}");
+            for text in [format!("{name}:v1.0_x"), format!("{name}:.x"), digested] {
+                assert_eq!(taken(&text), text.parse::<PullSpec>().is_ok(), "{text}");
+            }
+        }
+    }
+
     #[test]
     fn others_are_refused() {
         let refused: Vec<String> = [

@@ -2,11 +2,13 @@
 //!
 //! What a merge can break, though both sides were sound, is found by [`conflicts`] before anything is published.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
 
-use super::path::is_below;
-use super::{Config, CoreUser, Dropin, Node, NodeKind, Unit, has_install_section};
+use super::{
+    Config, CoreUser, Dropin, Node, NodeKind, UNIT_DIRECTORY, Unit, has_install_section, path,
+};
 
 /// Merges `child` over `parent`. Items that both have stay where the parent has them; the child's others follow.
 ///
@@ -144,38 +146,66 @@ pub fn conflicts(config: &Config) -> Vec<Conflict> {
             reason: format!("the {} {missing}", node.kind_name()),
         });
     }
-    found.extend(paths_below_others(&config.nodes));
+    found.extend(paths_in_the_way(&config.nodes));
+    found.extend(units_written_twice(config));
     found.extend(config.units.iter().filter_map(unit_conflict));
     found
 }
 
-/// Paths below a file or a link: the one cannot be, the other would be written somewhere else.
-fn paths_below_others(nodes: &[Node]) -> Vec<Conflict> {
-    let closed: HashMap<&str, &Node> = nodes
-        .iter()
-        .filter(|node| !matches!(node.kind, NodeKind::Directory { .. }))
-        .map(|node| (node.path.as_str(), node))
-        .collect();
+/// Paths that are the same place under two names, and paths below a file or a link: the one cannot be, the other would be
+/// written somewhere else.
+fn paths_in_the_way(nodes: &[Node]) -> Vec<Conflict> {
+    let conflict = |node: &Node, other: &Node, reason| Conflict {
+        subject: Subject::Path(node.path.clone()),
+        with: Some(Subject::Path(other.path.clone())),
+        reason,
+    };
     let mut found = Vec::new();
+    let mut places: HashMap<Cow<'_, str>, &Node> = HashMap::new();
     for node in nodes {
-        let above = node
-            .path
+        if let Some(other) = places.insert(path::real(&node.path), node) {
+            let reason = format!("is the same place as `{}`; keep one of the two", other.path);
+            found.push(conflict(node, other, reason));
+        }
+    }
+    for node in nodes {
+        let place = path::real(&node.path);
+        let above = place
             .match_indices('/')
-            .filter_map(|(end, _)| closed.get(&node.path[..end]));
+            .filter_map(|(end, _)| places.get(&place[..end]));
         for &other in above {
-            debug_assert!(is_below(&node.path, &other.path));
-            found.push(Conflict {
-                subject: Subject::Path(node.path.clone()),
-                with: Some(Subject::Path(other.path.clone())),
-                reason: format!(
+            if !matches!(other.kind, NodeKind::Directory { .. }) {
+                let reason = format!(
                     "`{}` is a {}, not a directory",
                     other.path,
                     other.kind_name()
-                ),
-            });
+                );
+                found.push(conflict(node, other, reason));
+            }
         }
     }
     found
+}
+
+/// Units that are also written as files: nodes could only keep one of the two texts.
+fn units_written_twice(config: &Config) -> impl Iterator<Item = Conflict> + '_ {
+    config.units.iter().flat_map(|unit| {
+        let own = format!("{UNIT_DIRECTORY}/{}", unit.name);
+        let text = (unit.contents.is_some() || unit.masked()).then(|| own.clone());
+        let dropins = unit
+            .dropins
+            .iter()
+            .map(move |dropin| format!("{own}.d/{}", dropin.name));
+        let written = text
+            .into_iter()
+            .chain(dropins)
+            .filter(|path| config.node(path).is_some());
+        written.map(|path| Conflict {
+            subject: Subject::Unit(unit.name.clone()),
+            reason: format!("is also written as `{path}`; keep one of the two"),
+            with: Some(Subject::Path(path)),
+        })
+    })
 }
 
 fn unit_conflict(unit: &Unit) -> Option<Conflict> {

@@ -75,6 +75,8 @@ pub enum Owner {
 
 /// Owner of what names no other.
 pub const ROOT: Owner = Owner::Id(0);
+/// Where a node keeps the units and drop-ins of its config.
+pub const UNIT_DIRECTORY: &str = "/etc/systemd/system";
 /// Permissions of a file that says none.
 pub const DEFAULT_FILE_MODE: u32 = 0o644;
 /// Permissions of a directory that says none.

@@ -1,5 +1,7 @@
 //! Which paths a config may write.
 
+use std::borrow::Cow;
+
 /// Longest path that Linux takes, with its final NUL taken off.
 const MAX_PATH_BYTES: usize = 4095;
 /// Longest file name that the usual file systems take.
@@ -19,6 +21,10 @@ const CLOSED: &[(&str, &str)] = &[
         "is empty again after a reboot; write a `tmpfiles.d` file in `/etc/tmpfiles.d` instead",
     ),
     ("/boot", "belongs to the boot loader"),
+    (
+        "/var/lib/caprock",
+        "is where the agent keeps what it is doing",
+    ),
     ("/ostree", "belongs to the deployments"),
     ("/sysroot", "belongs to the deployments"),
     (
@@ -77,6 +83,26 @@ pub(super) fn problem(path: &str) -> Option<String> {
         .map(|(place, why)| format!("`{path}` cannot be written: `{place}` {why}"))
 }
 
+/// Top-level links of ostree hosts, and where they lead: there a path has two names.
+const LINKS: &[(&str, &str)] = &[
+    ("/home", "/var/home"),
+    ("/mnt", "/var/mnt"),
+    ("/opt", "/var/opt"),
+    ("/root", "/var/roothome"),
+    ("/srv", "/var/srv"),
+    (USR_LOCAL, "/var/usrlocal"),
+];
+
+/// The path with the links of ostree hosts followed, so that two names of one place are equal.
+pub(super) fn real(path: &str) -> Cow<'_, str> {
+    for (link, target) in LINKS {
+        if is_below(path, link) {
+            return Cow::Owned(format!("{target}{}", &path[link.len()..]));
+        }
+    }
+    Cow::Borrowed(path)
+}
+
 /// Whether `path` lies below `directory` (and is not `directory` itself). Both are normalised.
 pub(super) fn is_below(path: &str, directory: &str) -> bool {
     path.strip_prefix(directory)
@@ -118,6 +144,19 @@ mod tests {
     }
 
     #[test]
+    fn two_names_of_one_place() {
+        for (path, expected) in [
+            ("/mnt/home/dale", "/var/mnt/home/dale"),
+            ("/usr/local/bin/x", "/var/usrlocal/bin/x"),
+            ("/root/.profile", "/var/roothome/.profile"),
+            ("/rootless", "/rootless"),
+            ("/etc/opt/x", "/etc/opt/x"),
+        ] {
+            assert_eq!(real(path), expected);
+        }
+    }
+
+    #[test]
     fn others_are_refused() {
         let refused: Vec<String> = [
             "etc/chrony.conf",
@@ -133,6 +172,7 @@ mod tests {
             "/run/x",
             "/lib",
             "/sysroot/ostree",
+            "/var/lib/caprock/plan",
         ]
         .into_iter()
         .map(|path| format!("{path:?}: {}", problem(path).unwrap()))

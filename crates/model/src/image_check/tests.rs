@@ -126,6 +126,20 @@ fn a_unit_of_the_config_can_be_enabled() {
         {"name": "own@a.service", "enabled": true},
     ]}});
     assert_eq!(problems(instance, &Image::with(&[])), "");
+    let as_file = |text: &str| {
+        json!({
+            "systemd": {"units": [{"name": "own.service", "enabled": true}]},
+            "storage": {"files": [{"path": "/etc/systemd/system/own.service", "contents": {"source": format!("data:,{text}")}}]},
+        })
+    };
+    assert_eq!(
+        problems(
+            as_file("[Install]%0AWantedBy=multi-user.target"),
+            &Image::with(&[])
+        ),
+        ""
+    );
+    insta::assert_snapshot!(problems(as_file("[Service]"), &Image::with(&[])), @"MachineConfig `99-autofs`: unit `own.service` is enabled but `/etc/systemd/system/own.service` has no [Install] section, so nothing would start it; leave out `enabled`, or add a drop-in with one");
 }
 
 #[test]
@@ -143,9 +157,9 @@ fn units_that_would_not_start() {
         .map(|files| problems(enabled("autofs.service"), &Image::with(files)));
     insta::assert_snapshot!(found.join("\n"), @r"
     MachineConfig `99-autofs`: unit `autofs.service` is enabled but exists neither in the image nor in a MachineConfig; install the package that has it in the Containerfile, or give its `contents`
-    MachineConfig `99-autofs`: unit `autofs.service` is enabled but masked in the image by `/etc/systemd/system/autofs.service`; unmask it in the Containerfile
+    MachineConfig `99-autofs`: unit `autofs.service` is enabled but `/etc/systemd/system/autofs.service` masks it; remove that mask
     MachineConfig `99-autofs`: unit `autofs.service` is enabled but `/usr/lib/systemd/system/autofs.service` in the image has no [Install] section, so nothing would start it; leave out `enabled`, or add a drop-in with one
-    MachineConfig `99-autofs`: unit `autofs.service` is enabled but `/usr/lib/systemd/system/autofs.service` in the image is a link to nothing
+    MachineConfig `99-autofs`: unit `autofs.service` is enabled but `/usr/lib/systemd/system/autofs.service` is a link to nothing
     ");
 }
 

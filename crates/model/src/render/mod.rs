@@ -19,6 +19,7 @@ use crate::api::{
 };
 use crate::condition::PoolReason;
 use crate::ignition::{self, Config};
+use crate::problem::summary;
 use crate::{keys, selector};
 
 pub use kernel::arguments as kernel_arguments;
@@ -125,7 +126,7 @@ pub enum RenderError {
         reason: String,
     },
     /// MachineConfigs cannot be read, or contradict each other.
-    #[error("{}", lines(problems))]
+    #[error("{}", summary(problems))]
     Invalid {
         /// Everything that is wrong, at least one thing.
         problems: Vec<ConfigProblem>,
@@ -155,11 +156,6 @@ impl RenderError {
             | RenderError::TooLarge { .. } => PoolReason::RenderFailed,
         }
     }
-}
-
-fn lines(problems: &[ConfigProblem]) -> String {
-    let lines: Vec<String> = problems.iter().map(ConfigProblem::to_string).collect();
-    lines.join("\n")
 }
 
 /// Renders the configuration of a pool from those of `configs` that it selects.

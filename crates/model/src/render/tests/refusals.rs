@@ -25,6 +25,27 @@ fn together() {
             "a",
             "files: [{path: /etc/f, contents: {source: 'data:,'}}, {path: /etc/f/g/h, contents: {source: 'data:,'}}]",
         )]),
+        // One place under two names.
+        error(&[
+            file(
+                "a",
+                "files: [{path: /var/mnt/a, contents: {source: 'data:,'}}]",
+            ),
+            file(
+                "b",
+                "files: [{path: /mnt/a, contents: {source: 'data:,'}}, {path: /mnt/a/b, contents: {source: 'data:,'}}]",
+            ),
+        ]),
+        error(&[
+            file(
+                "a",
+                "files: [{path: /etc/systemd/system/a.service, contents: {source: 'data:,'}}]",
+            ),
+            ignition_config(
+                "b",
+                "systemd: {units: [{name: a.service, contents: '[Unit]'}]}",
+            ),
+        ]),
         // Enabled by one, masked by the other.
         error(&[
             ignition_config("a", "systemd: {units: [{name: a.service, enabled: true}]}"),
