@@ -1,6 +1,7 @@
 //! API types and every decision made from them; no I/O, no async, no clock.
 
 pub mod api;
+pub mod build_log;
 pub mod build_state;
 pub mod condition;
 pub mod drain;
