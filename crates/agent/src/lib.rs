@@ -1,10 +1,175 @@
 //! Node agent: observes the host, stages images, applies configuration, verifies, reports.
+//!
+//! A turn of the loop in [`agent`] reads the Node and the [`host`], lets `model::update` decide which steps are left, and
+//! does the first of them. The host side is blocking, behind two traits ([`os::Os`], [`systemd::Systemd`]), and keeps its
+//! journal in [`state`]; what it writes goes through [`configure`] and [`root`].
 
+mod agent;
 mod command;
 pub mod configure;
+mod error;
 pub mod host;
 pub mod os;
+mod progress;
+mod register;
+mod registry;
+mod report;
 pub mod root;
 pub mod state;
 pub mod systemd;
+mod units;
 pub mod verify;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use camino::{Utf8Path, Utf8PathBuf};
+use kube::Client;
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
+
+use agent::{Agent, Settings};
+use host::Host;
+use os::ostree::{Ostree, Source};
+use state::State;
+
+pub use error::AgentError;
+pub use units::units;
+
+/// How long enabled units may take to become active: above the 90 seconds that systemd gives a unit to start.
+const VERIFY_DEADLINE: Duration = Duration::from_secs(120);
+
+/// Where a node's agent finds things. [`Paths::default`] is right on every node.
+#[derive(Debug, Clone)]
+pub struct Paths {
+    /// The sysroot: `/` on the running host.
+    pub sysroot: Utf8PathBuf,
+    /// The running root.
+    pub root: Utf8PathBuf,
+    /// What the agent keeps between runs, on `/var`.
+    pub state_dir: Utf8PathBuf,
+    /// What does not survive a reboot.
+    pub run_dir: Utf8PathBuf,
+}
+
+impl Default for Paths {
+    fn default() -> Self {
+        Self {
+            sysroot: "/".into(),
+            root: "/".into(),
+            state_dir: "/var/lib/caprock".into(),
+            run_dir: "/run/caprock".into(),
+        }
+    }
+}
+
+/// How to run a node's agent.
+#[derive(Debug, Clone)]
+pub struct AgentConfig {
+    /// Name of the Node.
+    pub node_name: String,
+    /// Labels of the Node when the agent is to create it and keep it Ready, where no kubelet does.
+    pub register: Option<BTreeMap<String, String>>,
+    /// A certificate authority, as PEM, that registries are trusted by besides the public ones: the kubeconfig's own.
+    pub registry_ca: Option<Vec<u8>>,
+    /// Where things are.
+    pub paths: Paths,
+}
+
+/// Runs a node's agent until `stop`.
+///
+/// # Errors
+/// When its state directory cannot be opened, or the host is not booted from an ostree deployment.
+pub async fn run(
+    client: Client,
+    config: AgentConfig,
+    stop: CancellationToken,
+) -> Result<(), AgentError> {
+    let paths = config.paths.clone();
+    let host = blocking(move |runtime| {
+        let host = open(&paths, runtime)?;
+        host.complete_boot()?;
+        Ok(host)
+    })
+    .await?;
+    let settings = Settings {
+        node_name: config.node_name,
+        register: config.register,
+        registry_ca: config.registry_ca,
+        verify_deadline: VERIFY_DEADLINE,
+    };
+    Agent::new(client, host, settings).run(stop).await;
+    Ok(())
+}
+
+/// Finishes what the booted deployment still needs: what the early-boot unit runs. Needs no network.
+///
+/// # Errors
+/// When something cannot be read or written.
+pub async fn complete_boot(paths: Paths) -> Result<(), AgentError> {
+    blocking(move |runtime| Ok(open(&paths, runtime)?.complete_boot()?)).await
+}
+
+/// Imports an image into a sysroot, made when missing, and deploys it there: how a machine gets its first image. Does
+/// nothing when it is deployed already.
+///
+/// # Errors
+/// When the image cannot be read or deployed.
+pub async fn install(
+    sysroot: Utf8PathBuf,
+    stateroot: String,
+    source: Source,
+    kernel_arguments: Vec<String>,
+) -> Result<(), AgentError> {
+    blocking(move |runtime| {
+        let scratch = tempfile::tempdir().map_err(|source| os::OsError::Io {
+            action: "make a directory in",
+            path: Utf8PathBuf::from("/tmp"),
+            source,
+        })?;
+        let scratch = Utf8Path::from_path(scratch.path()).unwrap_or(Utf8Path::new("/tmp"));
+        let ostree = Ostree::new(&sysroot, Some(stateroot), scratch, runtime);
+        ostree.initialise()?;
+        let image = ostree.import(&source)?;
+        use os::Os;
+        if !ostree
+            .status()?
+            .0
+            .iter()
+            .any(|deployment| deployment.image == Some(image))
+        {
+            ostree.deploy(
+                &image,
+                &os::KernelArguments {
+                    remove: Vec::new(),
+                    add: kernel_arguments,
+                },
+            )?;
+        }
+        Ok(())
+    })
+    .await
+}
+
+fn open(paths: &Paths, runtime: Handle) -> Result<Host, AgentError> {
+    let ostree = Ostree::new(&paths.sysroot, None, &paths.state_dir, runtime.clone());
+    let systemd = systemd::Bus::new(runtime);
+    let state = State::open(&paths.state_dir)?;
+    Ok(Host::new(
+        Arc::new(ostree),
+        Arc::new(systemd),
+        state,
+        &paths.root,
+        &paths.run_dir,
+    ))
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce(Handle) -> Result<T, AgentError> + Send + 'static,
+) -> Result<T, AgentError> {
+    let runtime = Handle::current();
+    tokio::task::spawn_blocking(move || work(runtime))
+        .await
+        .map_err(AgentError::CutShort)?
+}

@@ -79,7 +79,7 @@ impl Ostree {
     ///
     /// # Errors
     /// When it cannot be read, or is no deployable image.
-    pub fn import(&self, source: &Source<'_>) -> Result<Digest, OsError> {
+    pub fn import(&self, source: &Source) -> Result<Digest, OsError> {
         let started = std::time::Instant::now();
         let wanted = self.runtime.block_on(source.digest())?;
         if self.has(&wanted)? {
@@ -174,7 +174,10 @@ impl Os for Ostree {
                     image: image.to_owned(),
                     problem: error.to_string(),
                 })?;
-        self.import(&Source::Registry { client, reference })
+        self.import(&Source::Registry {
+            client: client.clone(),
+            reference,
+        })
     }
 
     fn deploy(&self, image: &Digest, arguments: &KernelArguments) -> Result<DeploymentId, OsError> {

@@ -13,11 +13,11 @@ const REF_NAME: &str = "org.opencontainers.image.ref.name";
 
 /// Where an image comes from.
 #[derive(Debug)]
-pub enum Source<'a> {
+pub enum Source {
     /// A registry.
     Registry {
         /// How to reach it.
-        client: &'a Client,
+        client: Client,
         /// Which image.
         reference: Reference,
     },
@@ -30,7 +30,7 @@ pub enum Source<'a> {
     },
 }
 
-impl Source<'_> {
+impl Source {
     /// Digest that the reference stands for.
     pub(super) async fn digest(&self) -> Result<Digest, OsError> {
         match self {

@@ -1,0 +1,85 @@
+//! What can go wrong for the agent as a whole.
+
+use thiserror::Error;
+
+use crate::host::HostError;
+use crate::os::OsError;
+use crate::state::StateError;
+
+/// Why the agent could not do what it was about to do. All but the first few are tried again.
+#[derive(Debug, Error)]
+pub enum AgentError {
+    /// The API server cannot be reached or refuses.
+    #[error("cannot {action}")]
+    Api {
+        /// What was asked of it.
+        action: String,
+        /// What came back.
+        #[source]
+        source: Box<kube::Error>,
+    },
+    /// A step on the host.
+    #[error(transparent)]
+    Host(#[from] HostError),
+    /// A Secret, ConfigMap or annotation that cannot be used.
+    #[error("{object}: {problem}")]
+    Object {
+        /// Which object and field.
+        object: String,
+        /// What is wrong and what to do.
+        problem: String,
+    },
+    /// The node is not what it should be.
+    #[error("{0}")]
+    Unwell(String),
+    /// A thread of the agent ended early: the process is going down.
+    #[error("the step was cut short")]
+    CutShort(#[source] tokio::task::JoinError),
+}
+
+impl From<StateError> for AgentError {
+    fn from(error: StateError) -> Self {
+        AgentError::Host(error.into())
+    }
+}
+
+impl From<OsError> for AgentError {
+    fn from(error: OsError) -> Self {
+        AgentError::Host(error.into())
+    }
+}
+
+impl AgentError {
+    pub(crate) fn api(action: impl Into<String>) -> impl FnOnce(kube::Error) -> AgentError {
+        let action = action.into();
+        move |source| AgentError::Api {
+            action,
+            source: Box::new(source),
+        }
+    }
+
+    /// Whether it is the API that fails: then nothing can be reported either.
+    pub(crate) fn is_api(&self) -> bool {
+        matches!(self, AgentError::Api { .. })
+    }
+}
+
+/// An error with its causes, in one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let said = error.to_string();
+        // Many errors repeat their cause in their own words.
+        if !text.ends_with(&said) {
+            text = format!("{text}: {said}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
+/// Whether the API says that there is no such object.
+pub(crate) fn is_not_found(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == 404)
+}

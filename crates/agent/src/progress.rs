@@ -1,0 +1,254 @@
+//! How a node's progress reads in the conditions of its MachineConfigNode. Done is `True`, in progress `Unknown`, not
+//! reached `False`.
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use model::condition::{self, NodeConditionType as Type, NodeReason as Reason, Status};
+use model::node::Target;
+use model::update::{Plan, Step};
+
+/// What the agent is doing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Doing {
+    /// Nothing; the node is where it should be.
+    Settled,
+    /// Nothing; no controller has chosen a configuration yet.
+    WaitingForTarget,
+    /// A step of the plan.
+    Step(Step),
+    /// The step, when there was one, failed.
+    Failed { step: Option<Step>, reason: String },
+}
+
+/// Phases in their order, each with the condition that stands for it and the one that it is part of.
+const PHASES: [(Type, Reason, Option<Type>); 7] = [
+    (
+        Type::ImagePulledFromRegistry,
+        Reason::ImagePulledFromRegistry,
+        Some(Type::UpdatePrepared),
+    ),
+    (Type::Cordoned, Reason::Cordoned, Some(Type::UpdateExecuted)),
+    (Type::Drained, Reason::Drained, Some(Type::UpdateExecuted)),
+    (
+        Type::AppliedFilesAndOS,
+        Reason::AppliedFilesAndOS,
+        Some(Type::UpdateExecuted),
+    ),
+    (
+        Type::RebootedNode,
+        Reason::RebootedNode,
+        Some(Type::UpdatePostActionComplete),
+    ),
+    (
+        Type::UpdatePostActionComplete,
+        Reason::UpdatePostActionComplete,
+        None,
+    ),
+    (
+        Type::Uncordoned,
+        Reason::Uncordoned,
+        Some(Type::UpdateComplete),
+    ),
+];
+const PARENTS: [(Type, Reason); 4] = [
+    (Type::UpdatePrepared, Reason::UpdatePrepared),
+    (Type::UpdateExecuted, Reason::UpdateExecuted),
+    (
+        Type::UpdatePostActionComplete,
+        Reason::UpdatePostActionComplete,
+    ),
+    (Type::UpdateComplete, Reason::UpdateComplete),
+];
+
+/// Sets all conditions for what the agent is doing on the way to `target`.
+pub(crate) fn set(conditions: &mut Vec<Condition>, plan: &Plan, doing: &Doing, now: Timestamp) {
+    let target = plan
+        .target
+        .as_ref()
+        .map_or("its configuration".to_owned(), Target::to_string);
+    let mut write = |kind: Type, status: Status, reason: Reason, message: String| {
+        condition::set(conditions, kind, status, reason, message, now);
+    };
+    let (step, failure) = match doing {
+        Doing::Step(step) => (Some(step), None),
+        Doing::Failed { step, reason } => (step.as_ref(), Some(reason)),
+        Doing::Settled | Doing::WaitingForTarget => (None, None),
+    };
+    let prefetching = plan.update.is_empty() && matches!(step, Some(Step::Pull { .. }));
+    let at = step.filter(|_| !prefetching).map(phase);
+    for (rank, (kind, reason, _)) in PHASES.iter().enumerate() {
+        let (status, reason, message) = place(rank, at, *reason, step, &target);
+        if *kind != Type::UpdatePostActionComplete {
+            write(*kind, status, reason, message);
+        }
+    }
+    for (kind, reason) in PARENTS {
+        let ranks: Vec<usize> = (0..PHASES.len())
+            .filter(|rank| PHASES[*rank].0 == kind || PHASES[*rank].2 == Some(kind))
+            .collect();
+        let (first, last) = (ranks[0], ranks[ranks.len() - 1]);
+        let rank = at.map_or(first, |at| at.clamp(first, last));
+        let (status, reason, message) = place(rank, at, reason, step, &target);
+        write(kind, status, reason, message);
+    }
+    let (updated, message) = match doing {
+        Doing::Settled => (Status::True, format!("the node runs {target}")),
+        Doing::WaitingForTarget => (
+            Status::False,
+            "waits for a controller to choose its configuration".to_owned(),
+        ),
+        Doing::Step(_) if prefetching => (Status::True, format!("the node runs {target}")),
+        Doing::Step(step) => (Status::False, format!("{step}, on the way to {target}")),
+        Doing::Failed { .. } => (Status::False, format!("not on {target}: see NodeDegraded")),
+    };
+    write(Type::Updated, updated, Reason::Updated, message);
+    write(
+        Type::Resumed,
+        Status::False,
+        Reason::NotYetOccurred,
+        String::new(),
+    );
+    match failure {
+        Some(why) => write(
+            Type::NodeDegraded,
+            Status::True,
+            failed_reason(step),
+            why.clone(),
+        ),
+        None => write(
+            Type::NodeDegraded,
+            Status::False,
+            Reason::AsExpected,
+            String::new(),
+        ),
+    }
+}
+
+fn place(
+    rank: usize,
+    at: Option<usize>,
+    reason: Reason,
+    step: Option<&Step>,
+    target: &str,
+) -> (Status, Reason, String) {
+    match at {
+        Some(at) if rank < at => (Status::True, reason, format!("done on the way to {target}")),
+        Some(at) if rank == at => (
+            Status::Unknown,
+            reason,
+            step.map(ToString::to_string).unwrap_or_default(),
+        ),
+        _ => (Status::False, Reason::NotYetOccurred, String::new()),
+    }
+}
+
+/// Rank of the phase that a step belongs to.
+fn phase(step: &Step) -> usize {
+    let kind = match step {
+        Step::Pull { .. } => Type::ImagePulledFromRegistry,
+        Step::Drain { asked: false, .. } => Type::Cordoned,
+        Step::Drain { asked: true, .. } => Type::Drained,
+        Step::Deploy | Step::Apply { .. } => Type::AppliedFilesAndOS,
+        Step::Reboot => Type::RebootedNode,
+        Step::Verify => Type::UpdatePostActionComplete,
+        Step::Uncordon { .. } => Type::Uncordoned,
+    };
+    PHASES
+        .iter()
+        .position(|(phase, ..)| *phase == kind)
+        .expect("every step has a phase")
+}
+
+fn failed_reason(step: Option<&Step>) -> Reason {
+    match step {
+        Some(Step::Pull { .. }) => Reason::PullFailed,
+        Some(Step::Drain { .. }) => Reason::DrainFailed,
+        Some(Step::Deploy | Step::Reboot | Step::Apply { .. } | Step::Uncordon { .. }) => {
+            Reason::ApplyFailed
+        }
+        Some(Step::Verify) => Reason::VerifyFailed,
+        None => Reason::RolledBack,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use model::update::{Seen, Version, plan};
+
+    const IMAGE: &str =
+        "r.example/os@sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+
+    fn shown(doing: &Doing) -> String {
+        let to = Version {
+            name: "rendered-1".into(),
+            layered_image: Some(IMAGE.into()),
+            ..Version::default()
+        };
+        let plan = plan(&Seen {
+            node: "n",
+            desired: Some(&to),
+            ..Seen::default()
+        });
+        let mut conditions = Vec::new();
+        set(&mut conditions, &plan, doing, Timestamp::UNIX_EPOCH);
+        let mut seen: Vec<String> = conditions
+            .iter()
+            .filter(|c| c.status != "False")
+            .map(|c| format!("{}={}", c.type_, c.status))
+            .collect();
+        seen.sort();
+        seen.join(" ")
+    }
+
+    #[test]
+    fn conditions_follow_the_steps() {
+        let check = |step: Step, expected: &str| assert_eq!(shown(&Doing::Step(step)), expected);
+        check(
+            Step::Pull {
+                image: IMAGE.into(),
+            },
+            "ImagePulledFromRegistry=Unknown UpdatePrepared=Unknown",
+        );
+        check(
+            Step::Drain {
+                request: "drain-x".into(),
+                asked: true,
+            },
+            "Cordoned=True Drained=Unknown ImagePulledFromRegistry=True UpdateExecuted=Unknown UpdatePrepared=True",
+        );
+        check(
+            Step::Deploy,
+            "AppliedFilesAndOS=Unknown Cordoned=True Drained=True ImagePulledFromRegistry=True UpdateExecuted=Unknown UpdatePrepared=True",
+        );
+        check(
+            Step::Reboot,
+            "AppliedFilesAndOS=True Cordoned=True Drained=True ImagePulledFromRegistry=True RebootedNode=Unknown UpdateExecuted=True UpdatePostActionComplete=Unknown UpdatePrepared=True",
+        );
+        check(
+            Step::Verify,
+            "AppliedFilesAndOS=True Cordoned=True Drained=True ImagePulledFromRegistry=True RebootedNode=True UpdateExecuted=True UpdatePostActionComplete=Unknown UpdatePrepared=True",
+        );
+        check(
+            Step::Uncordon {
+                request: "uncordon-x".into(),
+                asked: false,
+            },
+            "AppliedFilesAndOS=True Cordoned=True Drained=True ImagePulledFromRegistry=True RebootedNode=True Uncordoned=Unknown UpdateComplete=Unknown UpdateExecuted=True UpdatePostActionComplete=True UpdatePrepared=True",
+        );
+    }
+
+    #[test]
+    fn a_settled_node_is_updated_and_nothing_else() {
+        assert_eq!(shown(&Doing::Settled), "Updated=True");
+    }
+
+    #[test]
+    fn a_failure_is_degraded_with_its_step() {
+        let failed = Doing::Failed {
+            step: Some(Step::Verify),
+            reason: "autofs.service failed".into(),
+        };
+        assert!(shown(&failed).contains("NodeDegraded=True"));
+    }
+}
