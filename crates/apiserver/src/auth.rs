@@ -67,16 +67,9 @@ impl Auth {
         }
     }
 
-    /// Adds a token; one with the same hash is replaced.
-    pub(crate) fn add(&self, token: Token) {
-        let mut tokens = self.tokens.write().expect(LOCK);
-        tokens.retain(|known| known.sha256 != token.sha256);
-        tokens.push(token);
-    }
-
-    /// Withdraws every token of a user.
-    pub(crate) fn remove(&self, name: &str) {
-        self.tokens.write().expect(LOCK).retain(|t| t.name != name);
+    /// Lets exactly these tokens in from now on.
+    pub(crate) fn set(&self, tokens: Vec<Token>) {
+        *self.tokens.write().expect(LOCK) = tokens;
     }
 
     /// The user behind an `Authorization` header.

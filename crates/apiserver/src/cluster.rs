@@ -40,8 +40,7 @@ impl Cluster {
             store: Store::open(path, Retention::default())?,
             auth: Auth::new(config.tokens.clone(), config.rules.clone()),
             version: config.version.clone(),
-            metadata_schema: Schema::parse(&metadata::schema(), "metadata")
-                .expect("the schema of metadata is well formed"),
+            metadata_schema: metadata::parsed_schema(),
             stopping: watch::Sender::new(false),
             registry: RwLock::new(Arc::new(Registry::new(std::iter::empty()))),
             reloading: Mutex::new(()),

@@ -118,14 +118,9 @@ impl ApiServer {
         ))
     }
 
-    /// Lets another token in, from now on.
-    pub fn add_token(&self, token: Token) {
-        self.cluster.auth.add(token);
-    }
-
-    /// Withdraws every token of a user. Watches that are open stay open until they end by themselves.
-    pub fn remove_tokens(&self, name: &str) {
-        self.cluster.auth.remove(name);
+    /// Lets exactly these tokens in from now on. Watches that are open stay open until they end by themselves.
+    pub fn set_tokens(&self, tokens: Vec<Token>) {
+        self.cluster.auth.set(tokens);
     }
 
     /// Serves HTTP/2 and HTTP/1.1 over TLS until `shutdown` completes, then ends watches and waits shortly

@@ -9,11 +9,14 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::{self, Deserialize, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
+use super::protobuf::{self, ProtobufError};
 use crate::schema::child;
 use crate::status::ApiError;
 
 /// Bytes of a request body at most, as in Kubernetes.
 pub(crate) const MAX_BODY: usize = 3 << 20;
+
+const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 
 /// Reads the whole body.
 pub(crate) async fn read(body: Body) -> Result<Bytes, ApiError> {
@@ -42,6 +45,27 @@ pub(crate) struct Document {
     pub(crate) value: Value,
     /// `duplicate field "spec.paused"`, once per repeated key.
     pub(crate) duplicates: Vec<String>,
+}
+
+/// Parses a body that is an object of the API: JSON, or Kubernetes protobuf for the kinds that we can read.
+pub(crate) fn parse_object(media_type: &str, bytes: &[u8]) -> Result<Document, ApiError> {
+    const SUPPORTED: &[&str] = &["application/json", PROTOBUF];
+    match media_type {
+        "application/json" => parse(bytes),
+        PROTOBUF => match protobuf::decode(bytes) {
+            Ok(value) => Ok(Document {
+                value,
+                duplicates: Vec::new(),
+            }),
+            Err(ProtobufError::Unsupported { .. }) => {
+                Err(ApiError::unsupported_media_type(&["application/json"]))
+            }
+            Err(ProtobufError::Malformed) => Err(ApiError::bad_request(
+                "the request body is not valid Kubernetes protobuf",
+            )),
+        },
+        _ => Err(ApiError::unsupported_media_type(SUPPORTED)),
+    }
 }
 
 /// Parses JSON; nesting is bounded by the parser.

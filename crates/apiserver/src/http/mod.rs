@@ -4,6 +4,7 @@ pub(crate) mod accept;
 mod body;
 mod encode;
 pub(crate) mod path;
+mod protobuf;
 pub(crate) mod query;
 mod resource;
 mod watch;
@@ -18,6 +19,7 @@ use serde_json::json;
 use crate::auth::User;
 use crate::cluster::Cluster;
 use crate::discovery;
+use crate::openapi;
 use crate::status::ApiError;
 use accept::Shape;
 use path::Path;
@@ -107,6 +109,14 @@ fn document(
         Path::Resources { group, version } => discovery::resources(&registry, group, version)
             .map(|document| encode::json(&document))
             .ok_or_else(ApiError::no_such_resource),
+        Path::OpenApiIndex => Ok(encode::json(&openapi::index(&registry))),
+        Path::OpenApi { group, version } => openapi::document(&registry, group, version)
+            .map(|document| encode::json(&document))
+            .ok_or_else(ApiError::no_such_resource),
+        Path::OpenApiV2 => {
+            Shape::negotiate(request.headers(), |_| false)?;
+            Ok(encode::json(&openapi::document_v2(&registry)))
+        }
         Path::Unknown if !user.is_master() => {
             let verb = request.method().as_str().to_lowercase();
             let path = request.uri().path();

@@ -198,10 +198,8 @@ impl Call<'_> {
     }
 
     async fn document(&self, body: Body) -> Result<Document, ApiError> {
-        if body::media_type(&self.headers) != "application/json" {
-            return Err(ApiError::unsupported_media_type(&["application/json"]));
-        }
-        body::parse(&body::read(body).await?)
+        let bytes = body::read(body).await?;
+        body::parse_object(&body::media_type(&self.headers), &bytes)
     }
 
     fn get(&self) -> Result<Response, ApiError> {
@@ -288,7 +286,7 @@ impl Call<'_> {
         let mut options = if bytes.is_empty() {
             DeleteOptions::default()
         } else {
-            let document = body::parse(&bytes)?;
+            let document = body::parse_object(&body::media_type(&self.headers), &bytes)?;
             serde_json::from_value(document.value).map_err(|error| {
                 ApiError::bad_request(format!("malformed DeleteOptions: {error}"))
             })?

@@ -5,8 +5,10 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::{
-    Behaviour, Columns, Convert, NameRule, Resource, Version, columns, custom, events, secret,
+    Behaviour, Columns, Convert, NameRule, Resource, Version, columns, custom, events, schemas,
+    secret,
 };
+use crate::resources::metadata;
 use crate::schema::Schema;
 use crate::status::Cause;
 
@@ -192,6 +194,7 @@ fn resource(entry: Entry) -> Resource {
         "" => "v1".to_owned(),
         group => format!("{group}/v1"),
     };
+    let published = schemas::of(group, entry.kind);
     let strings = |list: &[&str]| list.iter().map(|s| (*s).to_owned()).collect();
     Resource {
         group: group.into(),
@@ -213,8 +216,12 @@ fn resource(entry: Entry) -> Resource {
             api_version,
             storage: true,
             deprecation: None,
-            schema: Arc::new(Schema::anything()),
-            published: Arc::new(json!({"type": "object"})),
+            schema: Arc::new(
+                Schema::parse(&published, entry.kind)
+                    .expect("built-in schemas are well formed")
+                    .with_metadata(metadata::parsed_schema()),
+            ),
+            published: Arc::new(published),
             status: entry.status,
             scale: None,
             columns: entry.columns,

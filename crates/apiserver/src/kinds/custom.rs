@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::registry::priority;
 use super::{Behaviour, Column, Columns, NameRule, Resource, Scale, Version};
 use crate::jsonpath::JsonPath;
-use crate::resources::metadata::timestamp;
+use crate::resources::metadata::{parsed_schema, timestamp};
 use crate::schema::Schema;
 use crate::status::Cause;
 
@@ -254,7 +254,7 @@ fn version(entry: &Value, group: &str, kind: &str, path: &str) -> Result<Version
         api_version,
         storage: entry["storage"] == true,
         deprecation,
-        schema: Arc::new(schema),
+        schema: Arc::new(schema.with_metadata(parsed_schema())),
         published: Arc::new(declared.clone()),
         status: subresources["status"].is_object(),
         scale,

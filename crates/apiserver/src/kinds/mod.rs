@@ -5,6 +5,7 @@ mod columns;
 mod custom;
 mod events;
 mod registry;
+mod schemas;
 mod secret;
 
 use std::sync::Arc;
@@ -84,7 +85,7 @@ pub(crate) struct Version {
     pub(crate) storage: bool,
     pub(crate) deprecation: Option<String>,
     pub(crate) schema: Arc<Schema>,
-    /// The schema as published in OpenAPI.
+    /// The schema as it was written, for OpenAPI.
     pub(crate) published: Arc<Value>,
     pub(crate) status: bool,
     pub(crate) scale: Option<Scale>,

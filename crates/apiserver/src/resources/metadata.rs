@@ -71,6 +71,11 @@ pub(crate) fn schema() -> Value {
     })
 }
 
+/// The same, parsed.
+pub(crate) fn parsed_schema() -> Schema {
+    Schema::parse(&schema(), "metadata").expect("the schema of metadata is well formed")
+}
+
 /// Brings `metadata` into shape before anything looks at it: an object, known fields only, no nulls.
 /// Returns the unknown fields that were dropped.
 pub(crate) fn normalise(object: &mut Value, schema: &Schema) -> Result<Vec<String>, ApiError> {

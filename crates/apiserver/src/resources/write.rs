@@ -90,6 +90,10 @@ pub(crate) fn prepare(
     object["apiVersion"] = json!(version.api_version);
     object["kind"] = json!(resource.kind);
 
+    if !resource.behaviour.custom {
+        drop_nulls(&mut object);
+    }
+
     let mut problems = duplicates.to_vec();
     problems.extend(version.schema.unknown_fields(&object));
     problems.extend(metadata::normalise(&mut object, &cluster.metadata_schema)?);
@@ -160,6 +164,18 @@ pub(crate) fn prepare(
         value: object,
         warnings,
     })
+}
+
+/// For built-in kinds a null is the same as nothing.
+fn drop_nulls(value: &mut Value) {
+    match value {
+        Value::Object(map) => {
+            map.retain(|_, value| !value.is_null());
+            map.values_mut().for_each(drop_nulls);
+        }
+        Value::Array(items) => items.iter_mut().for_each(drop_nulls),
+        _ => {}
+    }
 }
 
 /// The body must be of the kind, and in the place, that the URL says.

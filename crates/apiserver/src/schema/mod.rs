@@ -123,6 +123,20 @@ impl Schema {
         }
     }
 
+    /// Describes `metadata` in full. What the schema itself demands of its fields stays in force.
+    pub(crate) fn with_metadata(mut self, mut metadata: Self) -> Self {
+        if let Some(own) = self.properties.remove("metadata") {
+            for (name, own) in own.properties {
+                if let Some(field) = metadata.properties.get_mut(&name) {
+                    field.limits = own.limits;
+                    field.rules = own.rules;
+                }
+            }
+        }
+        self.properties.insert("metadata".into(), metadata);
+        self
+    }
+
     /// The schema of a field, if the schema says anything about it.
     pub(crate) fn field(&self, name: &str) -> Option<&Self> {
         match (self.properties.get(name), &self.additional) {
