@@ -4,8 +4,10 @@
 //! Results go to standard output, words to standard error, and every error becomes text here, once.
 
 mod cli;
+mod client;
 mod command;
 mod exit;
+mod host;
 mod output;
 mod serve;
 

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use camino::{Utf8Path, Utf8PathBuf};
+use oci::{Access, Permission, Registry};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -45,9 +46,9 @@ pub(crate) async fn run(args: cli::Serve) -> Result<(), Failure> {
     let token = credentials::admin(&data_dir)?;
 
     let mut parts = JoinSet::new();
-    let registry = oci::registry::Registry::open(
+    let registry = Registry::open(
         data_dir.join("registry").as_std_path(),
-        oci::registry::Access::basic(&login.user, &login.password),
+        Access::nobody().user(&login.user, &login.password, Permission::Push),
     )
     .context("failed to open the registry")?;
     parts.spawn(listener::serve(
@@ -70,7 +71,7 @@ pub(crate) async fn run(args: cli::Serve) -> Result<(), Failure> {
     let server = format!("https://{}", reachable(api_address));
     let kubeconfig =
         credentials::kubeconfig(&server, authority.certificate(), "admin", &token);
-    let client = super::command::parts::client_from_text(&kubeconfig).await?;
+    let client = crate::client::client_from_text(&kubeconfig).await?;
     bootstrap::write(
         &client,
         &bootstrap::Facts {
@@ -83,11 +84,11 @@ pub(crate) async fn run(args: cli::Serve) -> Result<(), Failure> {
     .await
     .context("failed to write the first objects")?;
 
-    let builder = super::command::parts::builder_options(
-        &data_dir.join("builder"),
+    let builder = controllers::BuilderOptions {
+        cache_dir: args.build_cache.unwrap_or_else(|| data_dir.join("builder")),
         // One data directory has one builder: a restart takes its own claims up at once.
-        "serve".to_owned(),
-    )?;
+        identity: "serve".to_owned(),
+    };
     let stopped = stop.clone();
     parts.spawn(async move {
         controllers::run(
@@ -220,7 +221,7 @@ async fn wait(
     stop: &CancellationToken,
 ) -> anyhow::Result<()> {
     let first = tokio::select! {
-        signal = super::command::parts::stop_signal() => {
+        signal = crate::host::stop_signal() => {
             tracing::info!("stopping on {}", signal?);
             Ok(())
         }

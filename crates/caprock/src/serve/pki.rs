@@ -33,11 +33,7 @@ impl Authority {
             return Ok(Authority { certificate, key });
         }
         let key = KeyPair::generate().context("failed to make the CA's key")?;
-        let mut params = CertificateParams::default();
-        params.distinguished_name = name("caprock");
-        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        let certificate = params
+        let certificate = authority_params()
             .self_signed(&key)
             .context("failed to sign the CA's certificate")?;
         let authority = Authority {
@@ -61,8 +57,7 @@ impl Authority {
         addresses: &[IpAddr],
     ) -> anyhow::Result<Arc<rustls::ServerConfig>> {
         let issuer_key = KeyPair::from_pem(&self.key).context("`pki/ca.key` is not a key")?;
-        let issuer = Issuer::from_ca_cert_pem(&self.certificate, &issuer_key)
-            .context("`pki/ca.crt` is not a certificate")?;
+        let issuer = Issuer::new(authority_params(), &issuer_key);
         let key = KeyPair::generate().context("failed to make the server's key")?;
         let mut params = CertificateParams::default();
         params.distinguished_name = name("caprock-serve");
@@ -88,6 +83,15 @@ impl Authority {
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Ok(Arc::new(config))
     }
+}
+
+/// Every authority of ours looks like this but for its key.
+fn authority_params() -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = name("caprock");
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params
 }
 
 fn name(common: &str) -> DistinguishedName {

@@ -1,0 +1,62 @@
+//! `caprock logs`: what a build prints, now or when it is over.
+
+use std::time::Duration;
+
+use anyhow::anyhow;
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::{Api, Client};
+use model::api::{MachineOSBuild, MachineOSConfig};
+use model::build_state::BuildState;
+use model::{build_log, keys};
+
+use crate::cli;
+use crate::client::client;
+use crate::exit::{Failure, refused};
+use crate::output;
+
+/// How often a log that is followed is looked at. Builders write theirs about once a second.
+const LOOK: Duration = Duration::from_millis(500);
+
+pub(crate) async fn run(args: cli::Logs) -> Result<(), Failure> {
+    let client = client(&args.cluster).await?;
+    let builds: Api<MachineOSBuild> = Api::all(client.clone());
+    let logs: Api<ConfigMap> = Api::namespaced(client.clone(), keys::NAMESPACE);
+    let build = find(&client, &builds, &args.build).await?;
+    let mut position = build_log::Position::default();
+    loop {
+        // The state is read before the log, so that nothing written before the end is missed.
+        let ended = builds.get_opt(&build).await?.is_none_or(|build| BuildState::of(&build).is_final());
+        if let Some(log) = logs.get_opt(&build_log::name(&build)).await? {
+            output::result(&position.advance(log.data.as_ref()))?;
+        }
+        if ended || !args.follow {
+            return Ok(());
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// The build that is meant: by its own name, or the one that a MachineOSConfig wants now.
+async fn find(
+    client: &Client,
+    builds: &Api<MachineOSBuild>,
+    name: &str,
+) -> Result<String, Failure> {
+    if builds.get_opt(name).await?.is_some() {
+        return Ok(name.to_owned());
+    }
+    let configs: Api<MachineOSConfig> = Api::all(client.clone());
+    let Some(config) = configs.get_opt(name).await? else {
+        return Err(refused(anyhow!(
+            "there is neither a MachineOSBuild nor a MachineOSConfig `{name}`"
+        )));
+    };
+    config
+        .status
+        .and_then(|status| status.machine_os_build)
+        .map(|build| build.name)
+        .ok_or_else(|| {
+            refused(anyhow!("MachineOSConfig `{name}` has no build yet"))
+                .hint(format!("`kubectl describe machineosconfig {name}` says what it waits for"))
+        })
+}
