@@ -492,16 +492,12 @@ fn is_missing(error: &io::Error) -> bool {
 /// Takes attributes of a lower layer from a directory that this layer has as well. Labels of the host's security
 /// policy stay.
 fn clear_xattrs(dir: impl AsFd) -> io::Result<()> {
-    let mut list = Vec::new();
-    match rustix::fs::flistxattr(&dir, rustix::buffer::spare_capacity(&mut list)) {
+    let length = match rustix::fs::flistxattr_query(&dir) {
         Ok(0) | Err(Errno::NOTSUP) => return Ok(()),
-        Ok(_) => {}
-        Err(Errno::RANGE) => {
-            list.reserve(rustix::fs::flistxattr_query(&dir)?);
-            rustix::fs::flistxattr(&dir, rustix::buffer::spare_capacity(&mut list))?;
-        }
-        Err(errno) => return Err(errno.into()),
-    }
+        length => length?,
+    };
+    let mut list = Vec::with_capacity(length);
+    rustix::fs::flistxattr(&dir, rustix::buffer::spare_capacity(&mut list))?;
     for name in list
         .split(|byte| *byte == 0)
         .filter(|name| path::is_layer_xattr(name))

@@ -1,0 +1,846 @@
+//! Layers, honest and hostile, unpacked into trees.
+
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{Cursor, Read, Write as _};
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _, symlink};
+use std::path::Path;
+
+use oci::Digest;
+use oci::layer::{LayerError, Limits, Options, Privilege, Stats, Whiteouts, unpack};
+use tar::{EntryType, Header};
+
+const PLAIN: &str = "application/vnd.oci.image.layer.v1.tar";
+
+/// A layer in the making. Paths are written as they are, without the checks of honest writers.
+struct Layer(tar::Builder<Vec<u8>>);
+
+impl Layer {
+    fn new() -> Layer {
+        Layer(tar::Builder::new(Vec::new()))
+    }
+
+    fn header(path: &str, kind: EntryType, mode: u32) -> Header {
+        let mut header = Header::new_ustar();
+        header.as_old_mut().name[..path.len()].copy_from_slice(path.as_bytes());
+        header.set_entry_type(kind);
+        header.set_mode(mode);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(1_000_000_000);
+        header.set_size(0);
+        header
+    }
+
+    fn add(mut self, mut header: Header, content: &[u8]) -> Layer {
+        header.set_cksum();
+        self.0.append(&header, content).unwrap();
+        self
+    }
+
+    fn file(self, path: &str, content: &str) -> Layer {
+        let mut header = Layer::header(path, EntryType::Regular, 0o644);
+        header.set_size(content.len() as u64);
+        self.add(header, content.as_bytes())
+    }
+
+    fn dir(self, path: &str) -> Layer {
+        self.add(Layer::header(path, EntryType::Directory, 0o755), b"")
+    }
+
+    fn link(self, path: &str, kind: EntryType, target: &str) -> Layer {
+        let mut header = Layer::header(path, kind, 0o777);
+        header.as_old_mut().linkname[..target.len()].copy_from_slice(target.as_bytes());
+        self.add(header, b"")
+    }
+
+    fn symlink(self, path: &str, target: &str) -> Layer {
+        self.link(path, EntryType::Symlink, target)
+    }
+
+    fn hard_link(self, path: &str, target: &str) -> Layer {
+        self.link(path, EntryType::Link, target)
+    }
+
+    fn pax(self, records: &[(&str, &[u8])]) -> Layer {
+        let mut body = Vec::new();
+        for (key, value) in records {
+            let rest = key.len() + value.len() + 3;
+            let length = (1..)
+                .find(|digits| (rest + digits).to_string().len() == *digits)
+                .unwrap()
+                + rest;
+            body.extend_from_slice(format!("{length} {key}=").as_bytes());
+            body.extend_from_slice(value);
+            body.push(b'\n');
+        }
+        let mut header = Layer::header("pax", EntryType::XHeader, 0o644);
+        header.set_size(body.len() as u64);
+        self.add(header, &body)
+    }
+
+    fn finish(self) -> Vec<u8> {
+        self.0.into_inner().unwrap()
+    }
+}
+
+fn options(whiteouts: Whiteouts) -> Options {
+    Options {
+        whiteouts,
+        privilege: Privilege::None,
+        limits: Limits::default(),
+    }
+}
+
+fn apply(layer: Layer, root: &Path) -> Result<Stats, LayerError> {
+    unpack(
+        Cursor::new(layer.finish()),
+        PLAIN,
+        root,
+        &options(Whiteouts::Apply),
+    )
+}
+
+/// A tree in a directory that has something beside it worth reaching.
+struct Tree {
+    dir: tempfile::TempDir,
+}
+
+impl Tree {
+    fn new() -> Tree {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("root")).unwrap();
+        fs::create_dir(dir.path().join("outside")).unwrap();
+        fs::write(dir.path().join("outside/secret"), "secret").unwrap();
+        Tree { dir }
+    }
+
+    fn root(&self) -> std::path::PathBuf {
+        self.dir.path().join("root")
+    }
+
+    /// What is in the tree, by path.
+    fn listing(&self) -> BTreeMap<String, String> {
+        let mut found = BTreeMap::new();
+        list(&self.root(), "", &mut found);
+        found
+    }
+
+    fn check_outside(&self) {
+        let mut names: Vec<_> = fs::read_dir(self.dir.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name())
+            .collect();
+        names.sort();
+        assert_eq!(names, ["outside", "root"]);
+        let outside: Vec<_> = fs::read_dir(self.dir.path().join("outside"))
+            .unwrap()
+            .collect();
+        assert_eq!(outside.len(), 1);
+        let secret = self.dir.path().join("outside/secret");
+        assert_eq!(fs::read_to_string(&secret).unwrap(), "secret");
+        assert_eq!(fs::metadata(&secret).unwrap().nlink(), 1);
+    }
+}
+
+fn list(dir: &Path, prefix: &str, found: &mut BTreeMap<String, String>) {
+    for entry in fs::read_dir(dir).unwrap() {
+        let entry = entry.unwrap();
+        let name = format!("{prefix}{}", entry.file_name().to_string_lossy());
+        let kind = entry.file_type().unwrap();
+        let text = if kind.is_dir() {
+            list(&entry.path(), &format!("{name}/"), found);
+            "dir".to_owned()
+        } else if kind.is_symlink() {
+            format!("-> {}", fs::read_link(entry.path()).unwrap().display())
+        } else if kind.is_char_device() {
+            format!("char {}", entry.metadata().unwrap().rdev())
+        } else if kind.is_fifo() {
+            "fifo".to_owned()
+        } else {
+            fs::read_to_string(entry.path()).unwrap()
+        };
+        found.insert(name, text);
+    }
+}
+
+fn listing(expected: &[(&str, &str)]) -> BTreeMap<String, String> {
+    expected
+        .iter()
+        .map(|(path, text)| ((*path).to_owned(), (*text).to_owned()))
+        .collect()
+}
+
+#[test]
+fn an_honest_layer_arrives_whole() {
+    let tree = Tree::new();
+    let mut setuid = Layer::header("bin/su", EntryType::Regular, 0o4755);
+    setuid.set_size(2);
+    let long = "l/".to_owned() + &"x".repeat(200);
+    let layer = Layer::new()
+        .dir("./")
+        .dir("bin/")
+        .add(setuid, b"su")
+        .file("etc/implied/parents", "made")
+        .symlink("lib", "usr/lib")
+        .symlink("abs", "/etc")
+        .hard_link("bin/su2", "bin/su")
+        .hard_link("bin/su3", "/bin/su")
+        .add(Layer::header("run/pipe", EntryType::Fifo, 0o600), b"")
+        .pax(&[
+            ("path", long.as_bytes()),
+            ("mtime", b"12.5"),
+            ("comment", b"x\ny"),
+        ])
+        .file("short", "long")
+        .pax(&[("path", "ü/\u{fffd}".as_bytes())])
+        .file("short", "utf8")
+        .file("empty", "");
+    let bytes = layer.finish();
+    let stats = unpack(
+        Cursor::new(&bytes),
+        PLAIN,
+        &tree.root(),
+        &options(Whiteouts::Apply),
+    )
+    .unwrap();
+    assert_eq!(
+        (stats.diff_id, stats.bytes),
+        (Digest::of(&bytes), bytes.len() as u64)
+    );
+    assert_eq!(stats.entries, 12);
+    let expected = [
+        ("abs", "-> /etc"),
+        ("bin", "dir"),
+        ("bin/su", "su"),
+        ("bin/su2", "su"),
+        ("bin/su3", "su"),
+        ("empty", ""),
+        ("etc", "dir"),
+        ("etc/implied", "dir"),
+        ("etc/implied/parents", "made"),
+        ("l", "dir"),
+        (long.as_str(), "long"),
+        ("lib", "-> usr/lib"),
+        ("run", "dir"),
+        ("run/pipe", "fifo"),
+        ("ü", "dir"),
+        ("ü/\u{fffd}", "utf8"),
+    ];
+    assert_eq!(tree.listing(), listing(&expected));
+    let su = fs::metadata(tree.root().join("bin/su")).unwrap();
+    assert_eq!(
+        (su.permissions().mode() & 0o7777, su.nlink(), su.mtime()),
+        (0o4755, 3, 1_000_000_000)
+    );
+    let bin = fs::metadata(tree.root().join("bin")).unwrap();
+    assert_eq!(
+        (bin.permissions().mode() & 0o7777, bin.mtime()),
+        (0o755, 1_000_000_000)
+    );
+    let timed = fs::metadata(tree.root().join(&long)).unwrap();
+    assert_eq!((timed.mtime(), timed.mtime_nsec()), (12, 500_000_000));
+}
+
+#[test]
+fn every_compression_gives_the_same_tree() {
+    let bytes = Layer::new().file("a", "content").dir("d").finish();
+    let gzip = |bytes: &[u8]| {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    };
+    // Members and frames end wherever their writer likes.
+    let (first, rest) = bytes.split_at(700);
+    let members = [gzip(first), gzip(b""), gzip(rest)].concat();
+    let frames = [
+        zstd::encode_all(first, 3).unwrap(),
+        zstd::encode_all(rest, 3).unwrap(),
+    ]
+    .concat();
+    let cases = [
+        ("application/vnd.oci.image.layer.v1.tar", bytes.clone()),
+        ("application/vnd.oci.image.layer.v1.tar+gzip", gzip(&bytes)),
+        ("application/vnd.oci.image.layer.v1.tar+gzip", members),
+        ("application/vnd.oci.image.layer.v1.tar+zstd", frames),
+        (
+            "application/vnd.docker.image.rootfs.diff.tar.gzip",
+            gzip(&bytes),
+        ),
+        (
+            "application/vnd.docker.image.rootfs.diff.tar",
+            bytes.clone(),
+        ),
+        (
+            "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
+            gzip(&bytes),
+        ),
+    ];
+    for (media_type, compressed) in cases {
+        let tree = Tree::new();
+        let stats = unpack(
+            &compressed[..],
+            media_type,
+            &tree.root(),
+            &options(Whiteouts::Apply),
+        )
+        .unwrap();
+        assert_eq!(stats.diff_id, Digest::of(&bytes), "{media_type}");
+        assert_eq!(tree.listing(), listing(&[("a", "content"), ("d", "dir")]));
+        let cut = &compressed[..compressed.len() / 2];
+        let error = unpack(cut, media_type, &tree.root(), &options(Whiteouts::Apply));
+        assert!(
+            matches!(error, Err(LayerError::Read(_))),
+            "{media_type}: {error:?}"
+        );
+    }
+    for media_type in [
+        "application/json",
+        "",
+        "application/vnd.oci.image.layer.v1.tar+lz4",
+        "application/vnd.oci.image.layer.v1.tar+gzip+encrypted",
+    ] {
+        let error = unpack(
+            &b""[..],
+            media_type,
+            Path::new("/nonexistent"),
+            &options(Whiteouts::Apply),
+        );
+        assert!(
+            matches!(error, Err(LayerError::MediaType(_))),
+            "{media_type}"
+        );
+    }
+}
+
+#[test]
+fn whiteouts_are_applied_to_lower_layers_only() {
+    let tree = Tree::new();
+    let lower = Layer::new()
+        .file("a", "lower")
+        .file("d/keep", "lower")
+        .file("d/gone", "lower")
+        .file("e/x/deep", "lower")
+        .file("e/y", "lower")
+        .file("f/old", "lower")
+        .file("g/old", "lower")
+        .symlink("s", "d");
+    apply(lower, &tree.root()).unwrap();
+    let upper = Layer::new()
+        .file(".wh.a", "")
+        .file("d/.wh.gone", "")
+        .file("d/.wh.never-there", "")
+        .file("not/there/.wh.x", "")
+        .file("e/x/new", "upper")
+        .file("e/.wh..wh..opq", "")
+        .file("e/z", "upper")
+        .file("f/new", "upper")
+        .file(".wh.f", "")
+        .file(".wh.g", "")
+        .file("g/new", "upper")
+        .file(".wh.s", "")
+        .file(".wh..wh.plnk/1.2", "");
+    let stats = apply(upper, &tree.root()).unwrap();
+    assert_eq!(stats.whiteouts, 8);
+    let expected = [
+        ("d", "dir"),
+        ("d/keep", "lower"),
+        ("e", "dir"),
+        ("e/x", "dir"),
+        ("e/x/new", "upper"),
+        ("e/z", "upper"),
+        ("f", "dir"),
+        ("f/new", "upper"),
+        ("g", "dir"),
+        ("g/new", "upper"),
+    ];
+    assert_eq!(tree.listing(), listing(&expected));
+}
+
+#[test]
+fn whiteouts_are_kept_for_overlays() {
+    let tree = Tree::new();
+    let layer = Layer::new()
+        .file("d/.wh.gone", "")
+        .file("own", "upper")
+        .file(".wh.own", "")
+        .file(".wh.late", "")
+        .file("late", "upper");
+    let bytes = Cursor::new(layer.finish());
+    let stats = unpack(bytes, PLAIN, &tree.root(), &options(Whiteouts::Overlay)).unwrap();
+    assert_eq!(stats.whiteouts, 3);
+    let expected = [
+        ("d", "dir"),
+        ("d/gone", "char 0"),
+        ("late", "upper"),
+        ("own", "upper"),
+    ];
+    assert_eq!(tree.listing(), listing(&expected));
+}
+
+#[test]
+fn things_of_one_kind_replace_those_of_another() {
+    let tree = Tree::new();
+    let root = tree.root();
+    fs::create_dir_all(root.join("dir/full/of")).unwrap();
+    fs::write(root.join("dir/full/of/things"), "x").unwrap();
+    fs::write(root.join("file"), "x").unwrap();
+    symlink("../outside", root.join("link")).unwrap();
+    symlink("/outside/secret", root.join("link2")).unwrap();
+    let layer = Layer::new()
+        .file("dir", "now a file")
+        .dir("file/")
+        .file("file/inside", "x")
+        .dir("link")
+        .file("link/inside", "x")
+        .file("link2", "now a file")
+        .file("twice", "first")
+        .file("twice", "second");
+    apply(layer, &root).unwrap();
+    let expected = [
+        ("dir", "now a file"),
+        ("file", "dir"),
+        ("file/inside", "x"),
+        ("link", "dir"),
+        ("link/inside", "x"),
+        ("link2", "now a file"),
+        ("twice", "second"),
+    ];
+    assert_eq!(tree.listing(), listing(&expected));
+    tree.check_outside();
+}
+
+#[test]
+fn a_shared_file_is_replaced_never_written_to() {
+    let tree = Tree::new();
+    let (root, shared) = (tree.root(), tree.dir.path().join("outside/secret"));
+    fs::hard_link(&shared, root.join("file")).unwrap();
+    let before = fs::metadata(&shared).unwrap();
+    let layer = Layer::new()
+        .file("file", "changed")
+        .hard_link("other", "file");
+    apply(layer, &root).unwrap();
+    assert_eq!(
+        tree.listing(),
+        listing(&[("file", "changed"), ("other", "changed")])
+    );
+    tree.check_outside();
+    let after = fs::metadata(&shared).unwrap();
+    assert_eq!(
+        (before.mode(), before.mtime()),
+        (after.mode(), after.mtime())
+    );
+}
+
+#[test]
+fn links_lead_where_they_would_on_the_running_system() {
+    let tree = Tree::new();
+    let layer = Layer::new()
+        .dir("usr/lib/")
+        .symlink("lib", "/usr/lib")
+        .file("lib/a", "through an absolute link")
+        .symlink("usr/up", "../../../../usr/lib")
+        .file("usr/up/b", "through a link that climbs")
+        .hard_link("c", "lib/a");
+    apply(layer, &tree.root()).unwrap();
+    let expected = [
+        ("c", "through an absolute link"),
+        ("lib", "-> /usr/lib"),
+        ("usr", "dir"),
+        ("usr/lib", "dir"),
+        ("usr/lib/a", "through an absolute link"),
+        ("usr/lib/b", "through a link that climbs"),
+        ("usr/up", "-> ../../../../usr/lib"),
+    ];
+    assert_eq!(tree.listing(), listing(&expected));
+    tree.check_outside();
+}
+
+#[test]
+fn nothing_gets_out() {
+    let layers: Vec<(&str, Layer)> = vec![
+        ("climbing path", Layer::new().file("../outside/secret", "x")),
+        (
+            "climbing path within",
+            Layer::new().dir("a").file("a/../../outside/secret", "x"),
+        ),
+        (
+            "climbing whiteout",
+            Layer::new().file("../outside/.wh.secret", ""),
+        ),
+        (
+            "whiteout of the parent",
+            Layer::new().dir("a").file("a/.wh...", ""),
+        ),
+        (
+            "whiteout of itself",
+            Layer::new().dir("a").file("a/.wh..", ""),
+        ),
+        (
+            "climbing link then file",
+            Layer::new()
+                .symlink("l", "../outside")
+                .file("l/secret", "x"),
+        ),
+        (
+            "climbing link then new file",
+            Layer::new().symlink("l", "../outside").file("l/new", "x"),
+        ),
+        (
+            "climbing link then whiteout",
+            Layer::new()
+                .symlink("l", "../outside")
+                .file("l/.wh.secret", ""),
+        ),
+        (
+            "climbing link then opaque",
+            Layer::new()
+                .symlink("l", "../outside")
+                .file("l/.wh..wh..opq", ""),
+        ),
+        (
+            "climbing link then hard link",
+            Layer::new()
+                .symlink("l", "../outside")
+                .hard_link("h", "l/secret"),
+        ),
+        ("hard link to a climbing link, then a write", {
+            Layer::new()
+                .symlink("l", "../outside/secret")
+                .hard_link("h", "l")
+                .file("h", "x")
+        }),
+        (
+            "climbing hard link",
+            Layer::new().hard_link("h", "../outside/secret"),
+        ),
+        (
+            "file through a link to a file",
+            Layer::new()
+                .symlink("l", "../outside/secret")
+                .file("l", "x"),
+        ),
+        (
+            "directory over a link",
+            Layer::new()
+                .symlink("l", "../outside")
+                .dir("l")
+                .file("l/secret", "x"),
+        ),
+        (
+            "link in the middle",
+            Layer::new()
+                .dir("a")
+                .symlink("a/b", "../../outside")
+                .file("a/b/c/d", "x"),
+        ),
+        (
+            "links to links",
+            Layer::new()
+                .symlink("a", "b")
+                .symlink("b", "..")
+                .file("a/outside/secret", "x"),
+        ),
+        (
+            "link to the process",
+            Layer::new().symlink("p", "/proc/self/cwd").file("p/x", "x"),
+        ),
+        (
+            "link to itself",
+            Layer::new().symlink("l", "l").file("l/x", "x"),
+        ),
+        ("root as a file", Layer::new().file("./", "x")),
+        (
+            "root as a link",
+            Layer::new().symlink(".", "../outside").file("secret", "x"),
+        ),
+    ];
+    for (name, layer) in layers {
+        let bytes = layer.finish();
+        for whiteouts in [Whiteouts::Apply, Whiteouts::Overlay] {
+            let tree = Tree::new();
+            // Refused or turned inwards: either is right.
+            let _ = unpack(
+                Cursor::new(&bytes),
+                PLAIN,
+                &tree.root(),
+                &options(whiteouts),
+            );
+            tree.check_outside();
+            assert!(tree.root().is_dir(), "{name}");
+        }
+    }
+    // By absolute path, of the real place outside.
+    let tree = Tree::new();
+    let outside = tree.dir.path().join("outside");
+    let target = outside.to_str().unwrap();
+    let absolute = Layer::new()
+        .file(&format!("{target}/secret"), "x")
+        .symlink("l", target)
+        .file("l/secret", "x")
+        .file("l/new", "x");
+    apply(absolute, &tree.root()).unwrap();
+    tree.check_outside();
+}
+
+#[test]
+fn refusals_name_the_entry() {
+    let tree = Tree::new();
+    let error = apply(Layer::new().file("a/../../b", "x"), &tree.root()).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "layer entry `a/../../b` has `..` in its path"
+    );
+    let error = apply(Layer::new().hard_link("h", "not/there"), &tree.root()).unwrap_err();
+    assert_eq!(error.to_string(), "cannot link `h`");
+    let error = apply(Layer::new().hard_link("h", "./h"), &tree.root()).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "layer entry `h` is a hard link to itself"
+    );
+    let error = apply(
+        Layer::new().pax(&[("path", b"a\0b")]).file("x", ""),
+        &tree.root(),
+    )
+    .unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "layer entry `a\\x00b` has a NUL character in its path"
+    );
+    let sparse = Layer::header("s", EntryType::GNUSparse, 0o644);
+    let error = apply(Layer::new().add(sparse, b""), &tree.root()).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "layer entry `s` is a sparse file, which is not supported"
+    );
+    let owner = Layer::new().pax(&[("uid", b"4294967295")]).file("x", "");
+    let error = apply(owner, &tree.root()).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "layer entry `x` has an owner that is out of range"
+    );
+}
+
+#[test]
+fn nothing_grows_past_its_bounds() {
+    let tree = Tree::new();
+    let limited = |limits: Limits| Options {
+        limits,
+        ..options(Whiteouts::Apply)
+    };
+    let check = |layer: &[u8], limits: Limits, media_type: &str| {
+        let result = unpack(layer, media_type, &tree.root(), &limited(limits));
+        assert!(
+            matches!(result, Err(LayerError::TooLarge { .. })),
+            "{result:?}"
+        );
+    };
+    let files = (0..20)
+        .fold(Layer::new(), |layer, n| {
+            layer.file(&format!("file-{n}"), "x")
+        })
+        .finish();
+    check(
+        &files,
+        Limits {
+            entries: 19,
+            ..Limits::default()
+        },
+        PLAIN,
+    );
+    check(
+        &files,
+        Limits {
+            names: 100,
+            ..Limits::default()
+        },
+        PLAIN,
+    );
+    check(
+        &files,
+        Limits {
+            bytes: 5000,
+            ..Limits::default()
+        },
+        PLAIN,
+    );
+    check(
+        &files,
+        Limits {
+            bytes: files.len() as u64 - 1,
+            ..Limits::default()
+        },
+        PLAIN,
+    );
+    unpack(
+        &files[..],
+        PLAIN,
+        &tree.root(),
+        &limited(Limits {
+            bytes: files.len() as u64,
+            ..Limits::default()
+        }),
+    )
+    .unwrap();
+
+    // Zeros after the end of the archive, a hundred megabytes in a hundred kilobytes.
+    let mut bomb = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    std::io::copy(&mut std::io::repeat(0).take(100 << 20), &mut bomb).unwrap();
+    let bomb = bomb.finish().unwrap();
+    check(
+        &bomb,
+        Limits {
+            bytes: 50 << 20,
+            ..Limits::default()
+        },
+        "application/vnd.oci.image.layer.v1.tar+gzip",
+    );
+
+    // Extended headers that claim to be long, with and without anything behind them.
+    for kind in [
+        EntryType::GNULongName,
+        EntryType::GNULongLink,
+        EntryType::XHeader,
+        EntryType::XGlobalHeader,
+    ] {
+        let mut header = Layer::header("x", kind, 0o644);
+        header.set_size(8 << 30);
+        header.set_cksum();
+        check(header.as_bytes(), Limits::default(), PLAIN);
+    }
+    // A path longer than the kernel takes.
+    let path = "a/".repeat(3000);
+    let error = apply(
+        Layer::new().pax(&[("path", path.as_bytes())]).file("x", ""),
+        &tree.root(),
+    );
+    assert!(matches!(error, Err(LayerError::Entry { .. })), "{error:?}");
+    // A directory deeper than is removed.
+    let deep = "a/".repeat(600);
+    let layer = Layer::new()
+        .pax(&[("path", deep.as_bytes())])
+        .dir("x")
+        .file("a", "x");
+    assert!(matches!(
+        apply(layer, &tree.root()),
+        Err(LayerError::Write { .. })
+    ));
+}
+
+#[test]
+fn a_size_in_an_extended_header_counts() {
+    let tree = Tree::new();
+    // The header says nothing, the extension says one block: what follows is content, not an entry.
+    let hidden = Layer::new().file("hidden", "").finish();
+    let mut layer = Layer::new().pax(&[("size", b"512")]).file("f", "").finish();
+    layer.truncate(1536);
+    layer.extend_from_slice(&hidden);
+    unpack(&layer[..], PLAIN, &tree.root(), &options(Whiteouts::Apply)).unwrap();
+    let names: Vec<_> = fs::read_dir(tree.root())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
+    assert_eq!(names, ["f"]);
+    assert_eq!(fs::metadata(tree.root().join("f")).unwrap().len(), 512);
+}
+
+#[test]
+fn names_need_not_be_utf8() {
+    let tree = Tree::new();
+    apply(
+        Layer::new().pax(&[("path", b"\xff\xfe")]).file("x", "odd"),
+        &tree.root(),
+    )
+    .unwrap();
+    let path = tree.root().join(std::ffi::OsStr::from_bytes(b"\xff\xfe"));
+    assert_eq!(fs::read_to_string(path).unwrap(), "odd");
+}
+
+#[test]
+fn a_closed_directory_can_be_filled() {
+    let tree = Tree::new();
+    let layer = Layer::new()
+        .add(Layer::header("closed/", EntryType::Directory, 0o555), b"")
+        .file("closed/in/side", "x")
+        .add(Layer::header("gone/", EntryType::Directory, 0o000), b"")
+        .symlink("gone", "closed");
+    apply(layer, &tree.root()).unwrap();
+    let mode = fs::metadata(tree.root().join("closed"))
+        .unwrap()
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o7777, 0o555);
+    // So that the directory can be removed again by those who are not the superuser.
+    fs::set_permissions(
+        tree.root().join("closed"),
+        fs::Permissions::from_mode(0o755),
+    )
+    .unwrap();
+}
+
+/// Needs root: owners, devices and the attributes of overlayfs.
+#[test]
+fn privileged_owners_devices_and_attributes() {
+    if std::env::var_os("CAPROCK_TEST_PRIVILEGED").is_none() {
+        eprintln!("skipped: set CAPROCK_TEST_PRIVILEGED=1 and be root");
+        return;
+    }
+    // What layers carry, on a file system of the host's kind.
+    let tree = Tree::new();
+    let capability: &[u8] = &[
+        1, 0, 0, 2, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    ];
+    let mut owned = Layer::header("owned", EntryType::Regular, 0o6755);
+    owned.set_uid(1234);
+    owned.set_gid(5678);
+    let mut device = Layer::header("dev/null", EntryType::Char, 0o666);
+    device.set_device_major(1).unwrap();
+    device.set_device_minor(3).unwrap();
+    let layer = Layer::new()
+        .pax(&[
+            ("SCHILY.xattr.security.capability", capability),
+            ("SCHILY.xattr.trusted.overlay.redirect", b"/x"),
+        ])
+        .add(owned, b"")
+        .add(device, b"")
+        .file("d/.wh..wh..opq", "")
+        .file(".wh.e", "")
+        .dir("e/");
+    let options = Options {
+        privilege: Privilege::Full,
+        ..options(Whiteouts::Overlay)
+    };
+    unpack(Cursor::new(layer.finish()), PLAIN, &tree.root(), &options).unwrap();
+    let metadata = fs::metadata(tree.root().join("owned")).unwrap();
+    assert_eq!(
+        (metadata.uid(), metadata.gid(), metadata.mode() & 0o7777),
+        (1234, 5678, 0o6755)
+    );
+    let null = fs::metadata(tree.root().join("dev/null")).unwrap();
+    assert_eq!(
+        (null.rdev(), null.mode() & 0o7777),
+        (rustix::fs::makedev(1, 3), 0o666)
+    );
+    let attribute = |path: &str, name: &str| {
+        let mut value = vec![0; 100];
+        let length = rustix::fs::getxattr(tree.root().join(path), name, &mut value[..]).ok()?;
+        value.truncate(length);
+        Some(value)
+    };
+    assert_eq!(
+        attribute("owned", "security.capability").as_deref(),
+        Some(capability)
+    );
+    assert_eq!(attribute("owned", "trusted.overlay.redirect"), None);
+    assert_eq!(
+        attribute("d", "trusted.overlay.opaque").as_deref(),
+        Some(&b"y"[..])
+    );
+    assert_eq!(
+        attribute("e", "trusted.overlay.opaque").as_deref(),
+        Some(&b"y"[..])
+    );
+}
