@@ -250,3 +250,6 @@ fn spawn(
         name
     });
 }
+
+#[cfg(test)]
+mod tests;

@@ -117,16 +117,17 @@ async fn report(ctx: &Context, pool: &MachineConfigPool, seen: &Seen, plan: &Pla
     let mut object = pool.clone();
     object.status = Some(next);
     ctx.write_status(&object).await?;
-    tell_changes(ctx, pool, &before, &after).await;
+    tell_changes(ctx, pool, &before, &after, seen.nodes.is_empty()).await;
     Ok(())
 }
 
-/// An event for what became worse, and for what is done.
+/// An event for what became worse, and for what is done. In an empty pool nothing was done.
 async fn tell_changes(
     ctx: &Context,
     pool: &MachineConfigPool,
     before: &[PoolCondition],
     after: &[PoolCondition],
+    empty: bool,
 ) {
     for kind in [
         PoolConditionType::NodeDegraded,
@@ -138,7 +139,8 @@ async fn tell_changes(
         };
         let told =
             then.is_some_and(|then| then.status == now.status && then.message == now.message);
-        if now.status != "True" || told {
+        let nothing_done = empty && kind == PoolConditionType::Updated;
+        if now.status != "True" || told || nothing_done {
             continue;
         }
         let (tone, reason) = match kind {

@@ -1,0 +1,9 @@
+//! The loops on the real API server, in process: what users write goes in, what they read comes out.
+
+#![allow(clippy::unwrap_used)]
+
+mod build;
+mod fake;
+mod pool;
+mod render;
+mod world;

@@ -1,0 +1,278 @@
+//! A builder, registries and an agent that do what a test tells them.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::{Arc, Mutex};
+
+use k8s_openapi::api::core::v1::Node;
+use kube::api::{Api, Patch, PatchParams};
+use kube::{Client, ResourceExt};
+use model::condition::BuildReason;
+use model::image_check::{Entry, ImageRoot};
+use model::keys;
+use model::node::annotation;
+use model::pull_spec::PullSpec;
+use oci::ClientConfig;
+use serde_json::{Value, json};
+use tokio::sync::Notify;
+
+use crate::registry::{Failure, Resolve};
+use crate::worker::builder::{Build, Progress, Request, Tell};
+
+pub(super) fn failure(reason: BuildReason, message: &str, may_pass: bool) -> Failure {
+    Failure {
+        reason,
+        message: message.to_owned(),
+        may_pass,
+    }
+}
+
+/// A builder whose images hold `files`, or which fails.
+#[derive(Debug, Clone, Default)]
+pub(super) struct FakeBuilder {
+    state: Arc<Mutex<BuilderState>>,
+    go_on: Arc<Notify>,
+}
+
+#[derive(Debug, Default)]
+struct BuilderState {
+    files: Vec<String>,
+    failure: Option<Failure>,
+    hold: bool,
+    started: Vec<String>,
+    pushed: Vec<String>,
+}
+
+impl FakeBuilder {
+    pub(super) fn install(&self, unit: &str) {
+        let path = format!("/usr/lib/systemd/system/{unit}");
+        self.state.lock().unwrap().files.push(path);
+    }
+
+    pub(super) fn fail(&self, failure: Option<Failure>) {
+        self.state.lock().unwrap().failure = failure;
+    }
+
+    /// Builds stay under way until they are let go.
+    pub(super) fn hold(&self) {
+        self.state.lock().unwrap().hold = true;
+    }
+
+    pub(super) fn let_go(&self) {
+        self.state.lock().unwrap().hold = false;
+        self.go_on.notify_waiters();
+    }
+
+    /// The Containerfiles of all builds that were started.
+    pub(super) fn started(&self) -> Vec<String> {
+        self.state.lock().unwrap().started.clone()
+    }
+
+    pub(super) fn pushed(&self) -> Vec<String> {
+        self.state.lock().unwrap().pushed.clone()
+    }
+}
+
+/// Files by path; a bootable image.
+#[derive(Debug)]
+pub(super) struct FakeImage {
+    files: BTreeMap<String, Entry>,
+    digest: String,
+}
+
+impl ImageRoot for FakeImage {
+    fn entry(&self, path: &str) -> io::Result<Option<Entry>> {
+        Ok(self.files.get(path).cloned())
+    }
+
+    fn read(&self, path: &str, _: usize) -> io::Result<Option<Vec<u8>>> {
+        let found = self.files.contains_key(path);
+        Ok(found.then(|| b"[Install]\nWantedBy=multi-user.target\n".to_vec()))
+    }
+
+    fn list(&self, path: &str) -> io::Result<Vec<String>> {
+        Ok(match path {
+            "/usr/lib/modules" => vec!["6.1".to_owned()],
+            _ => Vec::new(),
+        })
+    }
+}
+
+impl Build for FakeBuilder {
+    type Image = FakeImage;
+
+    async fn build(&self, request: Request, tell: Tell) -> Result<FakeImage, Failure> {
+        self.state
+            .lock()
+            .unwrap()
+            .started
+            .push(request.containerfile.clone());
+        tell(Progress::Step {
+            step: 1,
+            steps: 2,
+            text: "RUN true".to_owned(),
+        });
+        loop {
+            let released = self.go_on.notified();
+            if !self.state.lock().unwrap().hold {
+                break;
+            }
+            released.await;
+        }
+        let state = self.state.lock().unwrap();
+        if let Some(failure) = &state.failure {
+            return Err(failure.clone());
+        }
+        let mut files: BTreeMap<String, Entry> = state
+            .files
+            .iter()
+            .map(|path| (path.clone(), Entry::File))
+            .collect();
+        files.insert("/usr/lib/modules/6.1/vmlinuz".to_owned(), Entry::File);
+        files.insert("/usr/lib/systemd/systemd".to_owned(), Entry::File);
+        files.insert("/sysroot".to_owned(), Entry::Directory);
+        files.insert(
+            "/ostree".to_owned(),
+            Entry::Link("sysroot/ostree".to_owned()),
+        );
+        Ok(FakeImage {
+            files,
+            digest: digest_of(&request.containerfile),
+        })
+    }
+
+    async fn push(
+        &self,
+        image: Arc<FakeImage>,
+        to: &PullSpec,
+        _: ClientConfig,
+        _: Tell,
+    ) -> Result<String, Failure> {
+        self.state.lock().unwrap().pushed.push(to.to_string());
+        Ok(image.digest.clone())
+    }
+}
+
+/// A digest that is the same for the same text.
+pub(super) fn digest_of(text: &str) -> String {
+    use std::hash::{DefaultHasher, Hash, Hasher};
+    let mut hasher = DefaultHasher::new();
+    text.hash(&mut hasher);
+    format!("sha256:{:064x}", hasher.finish())
+}
+
+/// Registries in which every tag has a digest, or which fail.
+#[derive(Debug, Clone, Default)]
+pub(super) struct FakeRegistries {
+    failure: Arc<Mutex<Option<Failure>>>,
+}
+
+impl FakeRegistries {
+    pub(super) fn fail(&self, failure: Option<Failure>) {
+        *self.failure.lock().unwrap() = failure;
+    }
+}
+
+impl Resolve for FakeRegistries {
+    async fn digest(&self, reference: &str, _: ClientConfig) -> Result<String, Failure> {
+        match &*self.failure.lock().unwrap() {
+            Some(failure) => Err(failure.clone()),
+            None => Ok(digest_of(reference)),
+        }
+    }
+}
+
+/// Plays a node's agent: follows the annotations, one step at each look.
+pub(super) struct FakeAgent {
+    client: Client,
+    node: String,
+    /// Every target it was taken to, in order.
+    pub(super) reached: Vec<(String, Option<String>)>,
+}
+
+impl std::fmt::Debug for FakeAgent {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} reached {:?}", self.node, self.reached)
+    }
+}
+
+impl FakeAgent {
+    pub(super) fn new(client: &Client, node: &str) -> Self {
+        FakeAgent {
+            client: client.clone(),
+            node: node.to_owned(),
+            reached: Vec::new(),
+        }
+    }
+
+    async fn annotate(&self, annotations: Value) {
+        Api::<Node>::all(self.client.clone())
+            .patch(
+                &self.node,
+                &PatchParams::default(),
+                &Patch::Merge(json!({"metadata": {"annotations": annotations}})),
+            )
+            .await
+            .unwrap();
+    }
+
+    /// Does what the protocol asks for next. Returns whether the node is where it should be.
+    pub(super) async fn act(&mut self) -> bool {
+        let node = Api::<Node>::all(self.client.clone())
+            .get(&self.node)
+            .await
+            .unwrap();
+        let get = |key: &str| annotation(&node, key).map(str::to_owned);
+        let Some(config) = get(keys::DESIRED_CONFIG) else {
+            return false;
+        };
+        let image = get(keys::DESIRED_IMAGE);
+        let (asked, answered) = (get(keys::DESIRED_DRAIN), get(keys::LAST_APPLIED_DRAIN));
+        let (drain, uncordon) = (format!("drain-{config}"), format!("uncordon-{config}"));
+        let arrived = get(keys::CURRENT_CONFIG).as_ref() == Some(&config)
+            && get(keys::CURRENT_IMAGE) == image;
+        if !arrived {
+            if asked.as_ref() != Some(&drain) {
+                let ask = json!({keys::STATE: "Working", keys::DESIRED_DRAIN: drain});
+                self.annotate(ask).await;
+            } else if answered == asked {
+                assert!(node.spec.as_ref().unwrap().unschedulable == Some(true));
+                self.reached.push((config.clone(), image.clone()));
+                let there = json!({
+                    keys::CURRENT_CONFIG: config,
+                    keys::CURRENT_IMAGE: image,
+                    keys::DESIRED_DRAIN: uncordon,
+                });
+                self.annotate(there).await;
+            }
+            return false;
+        }
+        if get(keys::STATE).as_deref() == Some("Done") {
+            return true;
+        }
+        if answered.as_ref() == Some(&uncordon) {
+            self.annotate(json!({keys::STATE: "Done"})).await;
+        }
+        false
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.node
+    }
+}
+
+/// A Node that its agent has just registered.
+pub(super) fn node(name: &str, roles: &[&str]) -> Node {
+    let labels: BTreeMap<String, String> = roles
+        .iter()
+        .map(|role| (format!("{}{role}", keys::NODE_ROLE_PREFIX), String::new()))
+        .collect();
+    let mut node: Node = serde_json::from_value(json!({
+        "metadata": {"name": name, "labels": labels},
+        "status": {"conditions": [{"type": "Ready", "status": "True"}]},
+    }))
+    .unwrap();
+    assert_eq!(node.name_any(), name);
+    node.spec = Some(Default::default());
+    node
+}

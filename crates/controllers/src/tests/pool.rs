@@ -1,0 +1,291 @@
+//! The pool and node loops, with agents that follow the protocol.
+
+use std::time::Duration;
+
+use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use kube::ResourceExt;
+use kube::api::{Api, ObjectMeta, PostParams};
+use model::api::{MachineConfigNode, MachineConfigPool};
+use model::condition::PoolConditionType::{Degraded, NodeDegraded, Updated, Updating};
+use model::keys;
+use model::node::REGISTERED_BY;
+use serde_json::json;
+
+use super::fake::FakeAgent;
+use super::world::{World, eventually, ignition};
+
+async fn worker_pool(world: &World, paused: bool) {
+    world
+        .config("50-motd", "worker", ignition(&[("/etc/motd", "one")], &[]))
+        .await;
+    world.pool("worker", paused).await;
+}
+
+#[tokio::test]
+async fn nodes_are_taken_to_the_config_and_the_pool_says_so() {
+    let world = World::new().await;
+    worker_pool(&world, false).await;
+    let mut agents = [
+        world.register("worker-1", &["worker"]).await,
+        world.register("worker-2", &["worker"]).await,
+    ];
+    world.play(&mut agents).await;
+    world.until_updated("worker").await;
+    let pool: MachineConfigPool = world.get("worker").await;
+    let status = pool.status.unwrap();
+    let counted = [
+        status.machine_count,
+        status.updated_machine_count,
+        status.ready_machine_count,
+        status.unavailable_machine_count,
+        status.degraded_machine_count,
+    ];
+    assert_eq!(counted, [2, 2, 2, 0, 0]);
+    assert_eq!(status.configuration, pool.spec.configuration);
+    for agent in &agents {
+        assert_eq!(agent.reached.len(), 1);
+        let node: MachineConfigNode = world.get(agent.name()).await;
+        assert_eq!(
+            node.spec.config_version.desired,
+            pool.spec.configuration.name
+        );
+        assert_eq!(node.spec.pool.name, "worker");
+        assert_eq!(node.owner_references()[0].kind, "Node");
+        let node: Node = world.get(agent.name()).await;
+        assert_ne!(node.spec.unwrap().unschedulable, Some(true));
+    }
+    let expected = [
+        ("RenderedConfigGenerated", 1),
+        ("SetDesiredConfig", 2),
+        ("RolloutCompleted", 1),
+    ];
+    eventually("events", || async {
+        let events = world.events("worker").await;
+        let count = |reason: &str| {
+            events
+                .iter()
+                .filter(|event| event.starts_with(reason))
+                .count()
+        };
+        let told = expected
+            .iter()
+            .all(|(reason, times)| count(reason) == *times);
+        if told { Ok(()) } else { Err(events) }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn one_node_at_a_time() {
+    let world = World::new().await;
+    worker_pool(&world, false).await;
+    let mut agents = Vec::new();
+    for n in 1..=4 {
+        agents.push(world.register(&format!("worker-{n}"), &["worker"]).await);
+    }
+    let mut arrived = 0;
+    while arrived < agents.len() {
+        arrived = 0;
+        for agent in &mut agents {
+            arrived += usize::from(agent.act().await);
+        }
+        let nodes: Vec<Node> = world.list().await;
+        let under_way = nodes.iter().filter(|node| {
+            let get = |key: &str| node.annotations().get(key);
+            get(keys::DESIRED_CONFIG).is_some()
+                && (get(keys::DESIRED_CONFIG) != get(keys::CURRENT_CONFIG)
+                    || get(keys::STATE).map(String::as_str) != Some("Done"))
+        });
+        assert!(under_way.count() <= 1);
+    }
+    world.until_updated("worker").await;
+}
+
+#[tokio::test]
+async fn a_paused_pool_writes_nothing_and_goes_on_when_unpaused() {
+    let world = World::new().await;
+    worker_pool(&world, true).await;
+    let agent = world.register("worker-1", &["worker"]).await;
+    world
+        .until_condition("worker", Updating, "False Paused")
+        .await;
+    world.until_condition("worker", Updated, "False").await;
+    let node: Node = world.get("worker-1").await;
+    assert!(!node.annotations().contains_key(keys::DESIRED_CONFIG));
+    let change = json!({"spec": {"paused": false}});
+    world.merge::<MachineConfigPool>("worker", change).await;
+    world.play(&mut [agent]).await;
+    world.until_updated("worker").await;
+}
+
+#[tokio::test]
+async fn a_node_moves_between_pools_by_label() {
+    let world = World::new().await;
+    worker_pool(&world, false).await;
+    let mut agents = [world.register("worker-1", &["worker"]).await];
+    world.play(&mut agents).await;
+    world
+        .config(
+            "60-issue",
+            "automount",
+            ignition(&[("/etc/issue", "x")], &[]),
+        )
+        .await;
+    world.pool("automount", false).await;
+    let labels = json!({"metadata": {"labels": {
+        "node-role.kubernetes.io/worker": null,
+        "node-role.kubernetes.io/automount": "",
+    }}});
+    world.merge::<Node>("worker-1", labels).await;
+    eventually("told", || async {
+        let node: Node = world.get("worker-1").await;
+        let told = node.annotations()[keys::DESIRED_CONFIG].clone();
+        if told.starts_with("rendered-automount-") {
+            Ok(())
+        } else {
+            Err(told)
+        }
+    })
+    .await;
+    world.play(&mut agents).await;
+    world.until_updated("automount").await;
+    world.until_updated("worker").await;
+    eventually("followed", || async {
+        let node: MachineConfigNode = world.get("worker-1").await;
+        if node.spec.pool.name == "automount" {
+            Ok(())
+        } else {
+            Err(node.spec)
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_node_in_two_custom_pools_is_left_alone_and_both_say_why() {
+    let world = World::new().await;
+    worker_pool(&world, false).await;
+    world.pool("infra", false).await;
+    world.pool("automount", false).await;
+    world.register("worker-1", &["infra", "automount"]).await;
+    for pool in ["infra", "automount"] {
+        let text = world
+            .until_condition(pool, NodeDegraded, "True ContestedNodes")
+            .await;
+        assert!(text.contains("`automount` and `infra`"), "{text}");
+    }
+    let node: Node = world.get("worker-1").await;
+    assert!(!node.annotations().contains_key(keys::DESIRED_CONFIG));
+}
+
+#[tokio::test]
+async fn a_bad_max_unavailable_is_named_and_starts_no_node() {
+    let world = World::new().await;
+    worker_pool(&world, true).await;
+    let agent = world.register("worker-1", &["worker"]).await;
+    let bad = json!({"spec": {"maxUnavailable": "half", "paused": false}});
+    world.merge::<MachineConfigPool>("worker", bad).await;
+    let text = world
+        .until_condition("worker", Degraded, "`spec.maxUnavailable`")
+        .await;
+    assert!(text.contains("`half`"), "{text}");
+    let node: Node = world.get("worker-1").await;
+    assert!(!node.annotations().contains_key(keys::DESIRED_CONFIG));
+    let good = json!({"spec": {"maxUnavailable": "50%"}});
+    world.merge::<MachineConfigPool>("worker", good).await;
+    world.play(&mut [agent]).await;
+    world.until_updated("worker").await;
+    world.until_condition("worker", Degraded, "False").await;
+}
+
+#[tokio::test]
+async fn a_foreign_cordon_stays_after_the_update() {
+    let world = World::new().await;
+    worker_pool(&world, true).await;
+    let mut agent = world.register("worker-1", &["worker"]).await;
+    // Told while it served, cordoned by somebody before its agent asked for the drain.
+    let told = json!({"spec": {"paused": false}});
+    world.merge::<MachineConfigPool>("worker", told).await;
+    eventually("told", || async {
+        let node: Node = world.get("worker-1").await;
+        node.annotations()
+            .get(keys::DESIRED_CONFIG)
+            .cloned()
+            .ok_or("not yet")
+    })
+    .await;
+    let cordon = json!({"spec": {"unschedulable": true}});
+    world.merge::<Node>("worker-1", cordon).await;
+    while !agent.act().await {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let node: Node = world.get("worker-1").await;
+    assert_eq!(node.spec.unwrap().unschedulable, Some(true));
+}
+
+#[tokio::test]
+async fn a_failed_node_is_counted_and_told_about() {
+    let world = World::new().await;
+    worker_pool(&world, false).await;
+    let mut agents: Vec<FakeAgent> = vec![world.register("worker-1", &["worker"]).await];
+    world.play(&mut agents).await;
+    let failed = json!({"metadata": {"annotations": {
+        keys::STATE: "Degraded", keys::REASON: "`/etc/motd` differs",
+    }}});
+    world.merge::<Node>("worker-1", failed).await;
+    let text = world.until_condition("worker", Degraded, "True").await;
+    assert!(
+        text.contains("node `worker-1` reports: `/etc/motd` differs"),
+        "{text}"
+    );
+    let pool: MachineConfigPool = world.get("worker").await;
+    assert_eq!(pool.status.unwrap().degraded_machine_count, 1);
+}
+
+#[tokio::test]
+async fn a_silent_agent_makes_its_node_not_ready() {
+    let world = World::new().await;
+    worker_pool(&world, false).await;
+    world.register("worker-1", &["worker"]).await;
+    let mark = json!({"metadata": {"annotations": {REGISTERED_BY: "caprock"}}});
+    let lease = Lease {
+        metadata: ObjectMeta {
+            name: Some("worker-1".to_owned()),
+            ..ObjectMeta::default()
+        },
+        spec: Some(LeaseSpec {
+            lease_duration_seconds: Some(1),
+            renew_time: Some(MicroTime(jiff::Timestamp::now())),
+            ..LeaseSpec::default()
+        }),
+    };
+    Api::<Lease>::namespaced(world.client.clone(), keys::NODE_LEASE_NAMESPACE)
+        .create(&PostParams::default(), &lease)
+        .await
+        .unwrap();
+    world.merge::<Node>("worker-1", mark).await;
+    let message = eventually("not ready", || async {
+        let node: Node = world.get("worker-1").await;
+        let conditions = node.status.unwrap().conditions.unwrap();
+        let ready = conditions.into_iter().find(|c| c.type_ == "Ready").unwrap();
+        if ready.status == "Unknown" {
+            Ok(ready.message.unwrap())
+        } else {
+            Err(ready)
+        }
+    })
+    .await;
+    assert!(message.contains("silent"), "{message}");
+    eventually("counted", || async {
+        let pool: MachineConfigPool = world.get("worker").await;
+        let status = pool.status.unwrap();
+        if status.unavailable_machine_count == 1 {
+            Ok(())
+        } else {
+            Err(status)
+        }
+    })
+    .await;
+}
