@@ -92,11 +92,6 @@ impl Cache {
         }
     }
 
-    /// Where container runtimes of this engine keep their state.
-    pub(crate) fn runtime_state(&self) -> PathBuf {
-        self.session.dir.join("crun")
-    }
-
     /// Where the top layer of a chain is, or would be.
     pub(crate) fn layer(&self, chain: &Digest) -> PathBuf {
         self.dir.join("layers").join(chain.hex())

@@ -54,3 +54,295 @@ async fn privileged_a_failure_has_status_line_and_tail() {
     );
     assert!(!error.is_transient());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_signals_and_missing_programs_are_told_apart() {
+    if !privileged() {
+        return;
+    }
+    let lab = Lab::new();
+    for (step, expected) in [
+        ("RUN sh -c 'kill -9 $$'; exit $?", StepStatus::Exit(137)),
+        (
+            "RUN [\"/bin/nope\"]",
+            StepStatus::Refused(
+                "executable file `/bin/nope` not found in $PATH: No such file or directory".into(),
+            ),
+        ),
+        (
+            "USER nobody\nRUN true",
+            StepStatus::Refused("there is no user `nobody` in the image's `/etc/passwd`".into()),
+        ),
+        (
+            "RUN --mount=type=bind,source=none,target=/x true",
+            StepStatus::Refused("there is no `none` to copy".into()),
+        ),
+    ] {
+        match lab.build(step).await.unwrap_err() {
+            BuildError::Step { status, .. } => assert_eq!(status, expected, "{step}"),
+            other => panic!("{step}: {other:?}"),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_a_command_that_changes_nothing_leaves_nothing() {
+    if !privileged() {
+        return;
+    }
+    let lab = Lab::new();
+    // The root has no /proc, /sys, /dev, /etc/resolv.conf and /etc/hosts, which the command nevertheless has.
+    let before = lab.build("").await.unwrap();
+    let image = lab.build("RUN test -d /proc/self && test -e /dev/null && wc -l /etc/hosts && touch /tmp/x && rm /tmp/x").await.unwrap();
+    assert_eq!(lab.output(), ["2 /etc/hosts"]);
+    assert_eq!(lab.last_layer(&image), lab.last_layer(&before));
+    let history = &image.config().history;
+    assert!(history.last().unwrap().empty_layer);
+    assert_eq!(
+        history.iter().filter(|one| !one.empty_layer).count(),
+        image.config().rootfs.diff_ids.len()
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_layers_hold_what_changed() {
+    if !privileged() {
+        return;
+    }
+    let lab = Lab::new();
+    let steps = "RUN mkdir -p /d/sub /gone && touch /d/sub/f /d/keep /gone/x\n\
+                 RUN rm -r /gone /d/sub && mkdir /d/sub && touch /d/sub/new && rm /d/keep && ln /d/sub/new /d/twin \
+                 && mknod /pipe p && ln -s /d /link && chmod 700 /tmp";
+    let image = lab.build(steps).await.unwrap();
+    assert_eq!(
+        lab.last_layer(&image),
+        [
+            "dir d/",
+            "file d/.wh.keep",
+            "dir d/sub/",
+            "file d/sub/.wh..wh..opq",
+            "file d/sub/new",
+            "hardlink d/twin -> d/sub/new",
+            "file .wh.gone",
+            "symlink link -> /d",
+            "fifo pipe",
+            "dir tmp/",
+        ]
+    );
+    let root = image.root(&|_| {}).await.unwrap();
+    assert!(!root.exists("/gone").unwrap());
+    assert!(!root.exists("/d/sub/f").unwrap());
+    assert!(root.exists("/link/twin").unwrap());
+    assert_eq!(
+        root.read_link("/link").unwrap().unwrap().to_str(),
+        Some("/d")
+    );
+    let names: Vec<_> = root
+        .list("/link")
+        .unwrap()
+        .into_iter()
+        .map(|(name, kind)| (name.into_string().unwrap(), kind))
+        .collect();
+    assert_eq!(
+        names,
+        [
+            ("sub".to_string(), builder::Kind::Directory),
+            ("twin".to_string(), builder::Kind::File)
+        ]
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_commands_run_as_the_user_of_the_image() {
+    if !privileged() {
+        return;
+    }
+    let lab = Lab::new();
+    let image = lab
+        .build("RUN chmod 777 /tmp\nUSER web\nWORKDIR /srv\nRUN id; echo $HOME; touch /tmp/mine; touch in-workdir\nUSER 7:8\nRUN id")
+        .await
+        .unwrap();
+    assert_eq!(
+        lab.output(),
+        [
+            "uid=33(web) gid=34(www) groups=50(extra)",
+            "/srv",
+            "uid=7 gid=8"
+        ]
+    );
+    assert_eq!(image.config().config.user, "7:8");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_a_second_build_is_cached_and_any_build_is_the_same() {
+    if !privileged() {
+        return;
+    }
+    let lab = Lab::new();
+    let steps = "ARG X=1\nRUN echo $X > /x; mkdir /dir; touch /dir/a\nWORKDIR /w\nCOPY rootfs/etc/passwd .\nRUN cat passwd > /y";
+    let first = lab.build(steps).await.unwrap();
+    assert_eq!(lab.cached(), Vec::<usize>::new());
+    let second = lab.build(steps).await.unwrap();
+    assert_eq!(lab.cached(), [2, 4, 5, 6, 7]);
+    assert_eq!(second.digest(), first.digest());
+    let mut request = lab.request(steps);
+    request.no_cache = true;
+    let third = lab
+        .build_request(request.clone(), Default::default())
+        .await
+        .unwrap();
+    assert_eq!(lab.cached(), Vec::<usize>::new());
+    assert_eq!(
+        third.digest(),
+        first.digest(),
+        "the time of the build is not in the image"
+    );
+    let other = Lab::new();
+    assert_eq!(
+        other.build(steps).await.unwrap().digest(),
+        first.digest(),
+        "nor is the machine"
+    );
+
+    request.no_cache = false;
+    request.build_args.insert("X".into(), "2".into());
+    let changed = lab
+        .build_request(request.clone(), Default::default())
+        .await
+        .unwrap();
+    assert_ne!(changed.digest(), first.digest());
+    // What follows the changed step stands on another chain.
+    assert_eq!(lab.cached(), [2]);
+    request.created = Some("2020-01-01T00:00:00Z".parse().unwrap());
+    let dated = lab
+        .build_request(request, Default::default())
+        .await
+        .unwrap();
+    assert_eq!(
+        dated.config().created.as_deref(),
+        Some("2020-01-01T00:00:00Z")
+    );
+    let times = lab.layer_entries(&dated, |archive| {
+        archive
+            .entries()
+            .unwrap()
+            .map(|entry| entry.unwrap().header().mtime().unwrap())
+            .collect::<Vec<_>>()
+    });
+    assert_eq!(times, [1_577_836_800]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_a_step_that_gives_the_same_again_keeps_what_follows_cached() {
+    if !privileged() {
+        return;
+    }
+    let lab = Lab::new();
+    lab.build("RUN echo same > /x\nRUN echo after > /y")
+        .await
+        .unwrap();
+    lab.build("RUN echo same > /x; true\nRUN echo after > /y")
+        .await
+        .unwrap();
+    assert_eq!(lab.cached(), [2, 4]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_mounts_of_all_kinds() {
+    if !privileged() {
+        return;
+    }
+    let lab = Lab::new();
+    lab.write("data/f", "from context\n");
+    let mut request = lab.request(
+        "FROM base AS other\nRUN echo other > /o\nFROM base\n\
+         RUN --mount=type=cache,target=/cache echo x >> /cache/log; cat /cache/log | wc -l\n\
+         RUN --mount=type=bind,source=data,target=/ctx --mount=type=bind,from=other,source=/o,target=/o cat /ctx/f /o; ! touch /ctx/no\n\
+         RUN --mount=type=bind,source=data,target=/ctx,rw touch /ctx/yes && ls /ctx\n\
+         RUN --mount=type=tmpfs,target=/scratch touch /scratch/x && mount | wc -l > /dev/null\n\
+         RUN --mount=type=secret,id=token cat /run/secrets/token; stat -c %a /run/secrets/token\n\
+         RUN --mount=type=secret,id=token,env=TOKEN echo $TOKEN\n\
+         RUN --mount=type=secret,id=absent test ! -e /run/secrets/absent",
+    );
+    request.secrets.insert("token", "s3cret");
+    request.no_cache = true;
+    let image = lab
+        .build_request(request.clone(), Default::default())
+        .await
+        .unwrap();
+    let output = lab.output();
+    assert_eq!(output[0], "1");
+    assert_eq!(output[1..3], ["from context", "other"]);
+    assert!(output[3].contains("Read-only file system"), "{output:?}");
+    assert_eq!(output[4..], ["f", "yes", "s3cret400", "s3cret"]);
+    // Nothing of any mount is in the image.
+    let base = lab.build("").await.unwrap();
+    assert_eq!(
+        image.config().rootfs.diff_ids,
+        base.config().rootfs.diff_ids
+    );
+    assert!(
+        !String::from_utf8_lossy(&serde_json::to_vec(image.config()).unwrap()).contains("s3cret")
+    );
+    assert!(!lab.context().join("data/yes").exists());
+    lab.build_request(request, Default::default())
+        .await
+        .unwrap();
+    assert_eq!(lab.output()[0], "2", "a cache mount is kept");
+
+    let error = lab
+        .build("RUN --mount=type=secret,id=none,required=true true")
+        .await
+        .unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .ends_with("`--mount`: the build was given no secret `none`"),
+        "{error}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_a_changed_bind_source_runs_the_step_again() {
+    if !privileged() {
+        return;
+    }
+    let lab = Lab::new();
+    let step = "RUN --mount=type=bind,source=data,target=/ctx cat /ctx/f > /copy";
+    lab.write("data/f", "1");
+    lab.build(step).await.unwrap();
+    lab.write("data/f", "2");
+    let image = lab.build(step).await.unwrap();
+    let root = image.root(&|_| {}).await.unwrap();
+    assert_eq!(root.read("/copy", 9).unwrap().unwrap(), b"2");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_heredocs_run_in_the_shell_or_by_themselves() {
+    if !privileged() {
+        return;
+    }
+    let lab = Lab::new();
+    let steps = "ARG who=you\nRUN <<A\necho one $who\necho two\nA\nRUN <<B\n#!/bin/sh\necho $0\nB\nRUN cat <<C && cat <<D\nc $who\nC\nd\nD\n\
+                 COPY <<E <<'F' /f/\ne $who\nE\nf $who\nF";
+    let image = lab.build(steps).await.unwrap();
+    assert_eq!(
+        lab.output(),
+        ["one you", "two", "/dev/containerfile-script", "c you", "d"]
+    );
+    let root = image.root(&|_| {}).await.unwrap();
+    assert_eq!(root.read("/f/E", 99).unwrap().unwrap(), b"e you\n");
+    assert_eq!(root.read("/f/F", 99).unwrap().unwrap(), b"f $who\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_a_step_without_network_has_only_loopback() {
+    if !privileged() {
+        return;
+    }
+    let lab = Lab::new();
+    lab.build("RUN --network=none ls /sys/class/net")
+        .await
+        .unwrap();
+    assert_eq!(lab.output(), ["lo"]);
+}

@@ -1,1 +1,243 @@
+#![allow(clippy::unwrap_used)]
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 
+use rustix::fs::XattrFlags;
+
+use super::*;
+
+struct Lab {
+    dir: tempfile::TempDir,
+    cache: Cache,
+}
+
+const NOW: Times = Times {
+    since: 0,
+    epoch: 1_700_000_000,
+};
+
+impl Lab {
+    fn new() -> Lab {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::open(&dir.path().join("cache")).unwrap();
+        for name in ["upper", "lower"] {
+            fs::create_dir(dir.path().join(name)).unwrap();
+        }
+        Lab { dir, cache }
+    }
+
+    fn upper(&self, path: &str) -> PathBuf {
+        self.dir.path().join("upper").join(path)
+    }
+
+    fn commit(&self, times: Times) -> Option<StoredLayer> {
+        let lower = self.dir.path().join("lower");
+        commit(&self.cache, &self.upper(""), times, &mut || {
+            Root::open(&lower)
+        })
+        .unwrap()
+    }
+
+    /// The entries of a layer, one a line.
+    fn entries(&self, layer: &StoredLayer) -> Vec<String> {
+        let blob = self.cache.blobs().open_blob(&layer.digest).unwrap();
+        let mut archive = tar::Archive::new(flate2::read::MultiGzDecoder::new(blob));
+        let mut lines = Vec::new();
+        for entry in archive.entries().unwrap() {
+            let mut entry = entry.unwrap();
+            let header = entry.header().clone();
+            let mut line = format!(
+                "{:?} {} {:o} {}",
+                header.entry_type(),
+                entry.path().unwrap().display(),
+                header.mode().unwrap(),
+                header.mtime().unwrap()
+            );
+            if let Some(link) = entry.link_name().unwrap() {
+                line += &format!(" -> {}", link.display());
+            }
+            for extension in entry.pax_extensions().unwrap().into_iter().flatten() {
+                let extension = extension.unwrap();
+                if extension.key().unwrap().starts_with("SCHILY") {
+                    line += &format!(
+                        " {}={:?}",
+                        extension.key().unwrap(),
+                        extension.value_bytes()
+                    );
+                }
+            }
+            lines.push(line);
+        }
+        lines
+    }
+}
+
+fn root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+#[test]
+fn entries_are_sorted_and_have_the_time_of_the_epoch() {
+    let lab = Lab::new();
+    fs::create_dir_all(lab.upper("b/c")).unwrap();
+    fs::write(lab.upper("b/z"), "content").unwrap();
+    fs::set_permissions(lab.upper("b/z"), fs::Permissions::from_mode(0o4755)).unwrap();
+    fs::hard_link(lab.upper("b/z"), lab.upper("b/c/first")).unwrap();
+    symlink("../x", lab.upper("a")).unwrap();
+    fs::set_permissions(lab.upper("b"), fs::Permissions::from_mode(0o750)).unwrap();
+    fs::set_permissions(lab.upper("b/c"), fs::Permissions::from_mode(0o700)).unwrap();
+    let layer = lab.commit(NOW).unwrap();
+    assert_eq!(
+        lab.entries(&layer),
+        [
+            "Symlink a 777 1700000000 -> ../x",
+            "Directory b/ 750 1700000000",
+            "Directory b/c/ 700 1700000000",
+            "Regular b/c/first 4755 1700000000",
+            "Link b/z 4755 1700000000 -> b/c/first",
+        ]
+    );
+    let on_disk = fs::metadata(lab.upper("b/z")).unwrap().modified().unwrap();
+    assert_eq!(
+        on_disk,
+        std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_700_000_000)
+    );
+    assert_eq!(
+        lab.commit(NOW),
+        Some(layer),
+        "the same tree is the same layer"
+    );
+}
+
+#[test]
+fn times_set_on_purpose_stay() {
+    let lab = Lab::new();
+    fs::write(lab.upper("old"), "").unwrap();
+    fs::write(lab.upper("new"), "").unwrap();
+    let old = std::time::UNIX_EPOCH + std::time::Duration::new(1_000_000_000, 5);
+    File::options()
+        .write(true)
+        .open(lab.upper("old"))
+        .unwrap()
+        .set_modified(old)
+        .unwrap();
+    let layer = lab
+        .commit(Times {
+            since: 1_500_000_000,
+            epoch: 7,
+        })
+        .unwrap();
+    let entries = lab.entries(&layer);
+    assert!(entries[0].ends_with("new 644 7"), "{entries:?}");
+    assert!(entries[1].ends_with("old 644 1000000000"), "{entries:?}");
+}
+
+#[test]
+fn nothing_changed_is_no_layer() {
+    let lab = Lab::new();
+    assert_eq!(lab.commit(NOW), None);
+    // A directory that was only passed through.
+    for name in ["upper", "lower"] {
+        fs::create_dir_all(lab.dir.path().join(name).join("var/tmp")).unwrap();
+    }
+    assert_eq!(lab.commit(NOW), None);
+    assert!(!lab.upper("var").exists());
+    fs::create_dir_all(lab.upper("var/tmp")).unwrap();
+    fs::set_permissions(lab.upper("var/tmp"), fs::Permissions::from_mode(0o700)).unwrap();
+    assert_eq!(lab.entries(&lab.commit(NOW).unwrap()).len(), 2);
+}
+
+#[test]
+fn long_names_and_attributes_take_pax_headers() {
+    let lab = Lab::new();
+    let long = "x".repeat(200);
+    fs::write(lab.upper(&long), "").unwrap();
+    symlink("y".repeat(150), lab.upper("link")).unwrap();
+    let attribute = rustix::fs::lsetxattr(
+        lab.upper(&long),
+        "user.note",
+        b"\x00\xffvalue",
+        XattrFlags::empty(),
+    );
+    let layer = lab.commit(NOW).unwrap();
+    let entries = lab.entries(&layer);
+    assert!(
+        entries[0].ends_with(&format!(" -> {}", "y".repeat(150))),
+        "{entries:?}"
+    );
+    assert!(entries[1].contains(&long), "{entries:?}");
+    if attribute.is_ok() {
+        assert!(
+            entries[1].contains("SCHILY.xattr.user.note=[0, 255, 118"),
+            "{entries:?}"
+        );
+    }
+}
+
+#[test]
+fn privileged_whiteouts_devices_and_capabilities() {
+    // A whiteout is a device, which takes the superuser.
+    if !root() {
+        return;
+    }
+    let lab = Lab::new();
+    fs::create_dir(lab.upper("opaque")).unwrap();
+    rustix::fs::lsetxattr(lab.upper("opaque"), OPAQUE, b"y", XattrFlags::empty()).unwrap();
+    fs::write(lab.upper("opaque/kept"), "").unwrap();
+    let device = |name: &str, kind, number| {
+        let mode = rustix::fs::Mode::from_raw_mode(0o600);
+        rustix::fs::mknodat(CWD, lab.upper(name), kind, mode, number).unwrap();
+    };
+    device("gone", FileType::CharacterDevice, 0);
+    device("null", FileType::CharacterDevice, rustix::fs::makedev(1, 3));
+    device("pipe", FileType::Fifo, 0);
+    device("socket", FileType::Socket, 0);
+    let capability = [1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    fs::write(lab.upper("ping"), "").unwrap();
+    rustix::fs::lsetxattr(
+        lab.upper("ping"),
+        "security.capability",
+        &capability,
+        XattrFlags::empty(),
+    )
+    .unwrap();
+    let layer = lab.commit(NOW).unwrap();
+    let entries = lab.entries(&layer);
+    assert_eq!(
+        entries[..5],
+        [
+            "Regular .wh.gone 0 0",
+            "Char null 600 1700000000",
+            "Directory opaque/ 755 1700000000",
+            "Regular opaque/.wh..wh..opq 0 0",
+            "Regular opaque/kept 644 1700000000",
+        ]
+    );
+    assert!(
+        entries[5]
+            .starts_with("Regular ping 644 1700000000 SCHILY.xattr.security.capability=[1, 0"),
+        "{entries:?}"
+    );
+    assert_eq!(entries[6..], ["Fifo pipe 600 1700000000"]);
+    // What is unpacked again is what was committed.
+    let again = lab.dir.path().join("again");
+    fs::create_dir(&again).unwrap();
+    let options = oci::layer::Options {
+        whiteouts: oci::layer::Whiteouts::Overlay,
+        privilege: oci::layer::Privilege::Full,
+        limits: oci::layer::Limits::default(),
+    };
+    let blob = lab.cache.blobs().open_blob(&layer.digest).unwrap();
+    let stats = oci::layer::unpack(
+        blob,
+        "application/vnd.oci.image.layer.v1.tar+gzip",
+        &again,
+        &options,
+    )
+    .unwrap();
+    assert_eq!(stats.diff_id, layer.diff_id);
+    let mut lower = || Root::open(&lab.dir.path().join("lower"));
+    assert_eq!(
+        commit(&lab.cache, &again, NOW, &mut lower).unwrap(),
+        Some(layer)
+    );
+}

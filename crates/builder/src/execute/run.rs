@@ -100,13 +100,7 @@ pub(crate) fn run(
             tmpfs: &ready.tmpfs,
         });
         fs::write(bundle.join("config.json"), spec.to_string()).map_err(failed())?;
-        execute(
-            runtime,
-            &sources.cache.runtime_state(),
-            &bundle,
-            sources.cancel,
-            output,
-        )
+        execute(runtime, &bundle, sources.cancel, output)
     });
     stubs
         .remove(&root)
@@ -170,7 +164,6 @@ fn place(stubs: &mut Stubs, root: &Root, binds: &[Bind], tmpfs: &[spec::Tmpfs]) 
 /// Starts the runtime and waits for it, killing everything when the build is cancelled.
 fn execute(
     runtime: &Runtime,
-    state: &Path,
     bundle: &Path,
     cancel: &CancellationToken,
     output: &mut dyn FnMut(String),
@@ -178,7 +171,7 @@ fn execute(
     let log = bundle.join("log");
     let failed = || BuildError::host::<io::Error>("cannot start a step");
     let (reader, writer) = io::pipe().map_err(failed())?;
-    let mut command = runtime.command(state, bundle, &log);
+    let mut command = runtime.command(bundle, &log);
     command
         .stdin(Stdio::null())
         .stdout(writer.try_clone().map_err(failed())?)

@@ -45,7 +45,7 @@ impl Runtime {
     /// `--kill-child`), so nothing of a step outlives a builder that is killed. The thread that spawns the command
     /// must wait for it: the kernel takes the death of that thread for ours. Mounts made elsewhere must not be
     /// held by a long step, so their removal is followed (`slave`).
-    pub(crate) fn command(&self, state: &Path, bundle: &Path, log: &Path) -> Command {
+    pub(crate) fn command(&self, bundle: &Path, log: &Path) -> Command {
         let mut command = Command::new(&self.setpriv);
         command
             .args(["--pdeathsig", "KILL", "--"])
@@ -67,7 +67,11 @@ impl Runtime {
                 .args(&self.hidden)
                 .arg("--");
         }
-        command.arg(&self.crun).arg("--root").arg(state);
+        // Its state lies in the bundle, where a runtime that was killed leaves it to be removed with the step.
+        command
+            .arg(&self.crun)
+            .arg("--root")
+            .arg(bundle.join("state"));
         // A step has no limits of its own, and stopping it does not need a cgroup.
         command
             .arg("--cgroup-manager=disabled")

@@ -1,0 +1,280 @@
+//! Base images from a registry and pushes to it. Executing steps takes root, crun and busybox.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::collections::BTreeSet;
+
+use builder::{BuildError, Engine, EngineConfig, Event, Request, Transfer};
+use common::{Lab, privileged};
+use oci::{Access, Client, ClientConfig, Reference, Registry, Retry};
+use tokio_util::sync::CancellationToken;
+
+struct Server {
+    host: String,
+    _dir: tempfile::TempDir,
+}
+
+async fn serve() -> Server {
+    let dir = tempfile::tempdir().unwrap();
+    let registry = Registry::open(dir.path(), Access::anyone()).unwrap();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let host = listener.local_addr().unwrap().to_string();
+    tokio::spawn(async move { axum::serve(listener, registry.router()).await });
+    Server { host, _dir: dir }
+}
+
+impl Server {
+    fn reference(&self, rest: &str) -> Reference {
+        format!("{}/{rest}", self.host).parse().unwrap()
+    }
+}
+
+fn client(servers: &[&Server]) -> Client {
+    let insecure_hosts: BTreeSet<String> =
+        servers.iter().map(|server| server.host.clone()).collect();
+    let retry = Retry {
+        deadline: std::time::Duration::ZERO,
+        ..Retry::default()
+    };
+    Client::new(ClientConfig {
+        insecure_hosts,
+        retry,
+        ..ClientConfig::default()
+    })
+    .unwrap()
+}
+
+fn engine(lab: &Lab, name: &str, client: Client) -> Engine {
+    let cache_dir = lab.dir.path().join(name);
+    Engine::open(EngineConfig {
+        cache_dir,
+        runtime: None,
+        client,
+    })
+    .unwrap()
+}
+
+fn request(containerfile: String) -> Request {
+    Request {
+        containerfile,
+        file_name: "Containerfile".into(),
+        ..Request::default()
+    }
+}
+
+fn quiet(_: Event) {}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_a_pushed_image_is_a_base_elsewhere() {
+    if !privileged() {
+        return;
+    }
+    let lab = Lab::new();
+    let (one, two) = (serve().await, serve().await);
+    let client = client(&[&one, &two]);
+    let base = lab.build("RUN mkdir /d && echo 1 > /d/f && rm /tmp -r\nLABEL from=base\nONBUILD RUN echo trigger > /t").await.unwrap();
+    let place = one.reference("os/base:1");
+    let pushed = lab
+        .engine
+        .with_client(client.clone())
+        .push(&base, &place, &quiet)
+        .await
+        .unwrap();
+    assert_eq!(pushed, base.digest());
+
+    let other = engine(&lab, "other", client.clone());
+    let steps = format!(
+        "FROM {place}\nRUN test ! -e /tmp && cat /d/f /t && rm -r /d && mkdir /d && echo 2 > /d/g"
+    );
+    let image = other
+        .build(request(steps.clone()), CancellationToken::new(), &quiet)
+        .await
+        .unwrap();
+    assert_eq!(image.config().config.labels["from"], "base");
+    assert!(image.config().config.on_build.is_empty());
+    let root = image.root(&quiet).await.unwrap();
+    assert!(root.exists("/d/g").unwrap() && !root.exists("/d/f").unwrap());
+    let digest = image.digest();
+    let manifest: serde_json::Value = serde_json::from_slice(image.manifest()).unwrap();
+    assert_eq!(
+        manifest["annotations"]["org.opencontainers.image.base.digest"],
+        pushed.to_string()
+    );
+
+    // To the registry of the base, to another one, and again.
+    for to in [one.reference("os/derived:1"), two.reference("derived:1")] {
+        assert_eq!(other.push(&image, &to, &quiet).await.unwrap(), digest);
+        assert_eq!(client.resolve(&to).await.unwrap().0, digest);
+    }
+    // Another machine gives the same image, and needs no base layer as long as it executes nothing.
+    let fresh = engine(&lab, "fresh", client.clone());
+    let only = fresh
+        .build(
+            request(format!("FROM {place}\nLABEL x=y")),
+            CancellationToken::new(),
+            &quiet,
+        )
+        .await;
+    // The trigger has to run, so the base is fetched.
+    assert!(only.is_ok(), "{only:?}");
+    assert_eq!(
+        fresh
+            .build(request(steps), CancellationToken::new(), &quiet)
+            .await
+            .unwrap()
+            .digest(),
+        digest
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_base_layers_are_mounted_or_copied_without_unpacking() {
+    if !privileged() {
+        return;
+    }
+    let lab = Lab::new();
+    let (one, two) = (serve().await, serve().await);
+    let client = client(&[&one, &two]);
+    let base = lab.build("").await.unwrap();
+    let place = one.reference("base:1");
+    lab.engine
+        .with_client(client.clone())
+        .push(&base, &place, &quiet)
+        .await
+        .unwrap();
+    let fresh = engine(&lab, "fresh", client.clone());
+    let fetched = std::sync::Mutex::new(0u64);
+    let count = |event: Event| {
+        if let Event::Bytes {
+            transfer: Transfer::Fetch,
+            done,
+            ..
+        } = event
+        {
+            let mut most = fetched.lock().unwrap();
+            *most = (*most).max(done);
+        }
+    };
+    let image = fresh
+        .build(
+            request(format!("FROM {place}\nLABEL x=y")),
+            CancellationToken::new(),
+            &count,
+        )
+        .await
+        .unwrap();
+    fresh
+        .push(&image, &one.reference("labelled:1"), &count)
+        .await
+        .unwrap();
+    assert_eq!(
+        *fetched.lock().unwrap(),
+        0,
+        "the registry took the layer from the base"
+    );
+    fresh
+        .push(&image, &two.reference("labelled:1"), &count)
+        .await
+        .unwrap();
+    assert!(*fetched.lock().unwrap() > 0);
+    assert_eq!(
+        std::fs::read_dir(lab.dir.path().join("fresh/layers"))
+            .unwrap()
+            .count(),
+        0
+    );
+    client
+        .image(
+            &two.reference("labelled:1"),
+            &oci::manifest::this_platform(),
+        )
+        .await
+        .unwrap();
+
+    let layout = lab.dir.path().join("layout");
+    for tag in ["a", "b", "a"] {
+        fresh
+            .write_layout(&image, &layout, Some(tag), &quiet)
+            .await
+            .unwrap();
+    }
+    let index: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(layout.join("index.json")).unwrap()).unwrap();
+    assert_eq!(index["manifests"].as_array().unwrap().len(), 2);
+    assert_eq!(
+        std::fs::read_dir(layout.join("blobs/sha256"))
+            .unwrap()
+            .count(),
+        3
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_base_that_cannot_be_had_is_its_own_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = serve().await;
+    let client = client(&[&server]);
+    let cache_dir = dir.path().join("cache");
+    let engine = Engine::open(EngineConfig {
+        cache_dir,
+        runtime: None,
+        client,
+    })
+    .unwrap();
+    let build = |from: String| {
+        engine.build(
+            request(format!("FROM {from}\nLABEL a=b")),
+            CancellationToken::new(),
+            &quiet,
+        )
+    };
+    let missing = build(server.reference("none:1").to_string())
+        .await
+        .unwrap_err();
+    assert!(matches!(missing, BuildError::Base { .. }), "{missing:?}");
+    assert!(!missing.is_transient());
+    let unreachable = build("127.0.0.1:1/x:1".into()).await.unwrap_err();
+    assert!(
+        matches!(unreachable, BuildError::Base { .. }),
+        "{unreachable:?}"
+    );
+    assert!(unreachable.is_transient());
+    let wrong = build("UPPER/Case".into()).await.unwrap_err();
+    assert!(
+        wrong
+            .to_string()
+            .starts_with("Containerfile:1:6: `UPPER/Case` is neither a stage nor an image"),
+        "{wrong}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_of_labels_takes_neither_root_nor_registry() {
+    let dir = tempfile::tempdir().unwrap();
+    let client = client(&[]);
+    let engine = Engine::open(EngineConfig {
+        cache_dir: dir.path().join("cache"),
+        runtime: None,
+        client,
+    })
+    .unwrap();
+    let mut request =
+        request("ARG V=1\nFROM scratch\nARG V\nLABEL version=$V\nCMD [\"/x\"]".into());
+    request.labels.insert("extra".into(), "yes".into());
+    let image = engine
+        .build(request.clone(), CancellationToken::new(), &quiet)
+        .await
+        .unwrap();
+    assert_eq!(image.config().config.labels["version"], "1");
+    assert_eq!(image.config().config.labels["extra"], "yes");
+    assert_eq!(
+        image.config().created.as_deref(),
+        Some("1970-01-01T00:00:00Z")
+    );
+    let again = engine
+        .build(request, CancellationToken::new(), &quiet)
+        .await
+        .unwrap();
+    assert_eq!(image.digest(), again.digest());
+}

@@ -1,0 +1,170 @@
+//! Builds that are stopped: by cancelling, by losing interest, by killing the builder. Takes root, crun and busybox.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use builder::{BuildError, Event, Request};
+use common::{Lab, privileged};
+use tokio_util::sync::CancellationToken;
+
+/// Waits until something holds, or fails the test.
+fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !holds() {
+        assert!(Instant::now() < deadline, "{what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// The processes whose command line has this word.
+fn processes(word: &str) -> Vec<u32> {
+    let pids = fs::read_dir("/proc")
+        .unwrap()
+        .filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok());
+    pids.filter(|pid: &u32| {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        line.split(|byte| *byte == 0)
+            .any(|argument| argument == word.as_bytes())
+    })
+    .collect()
+}
+
+fn mounts(dir: &Path) -> usize {
+    let dir = dir.to_str().unwrap();
+    fs::read_to_string("/proc/self/mountinfo")
+        .unwrap()
+        .lines()
+        .filter(|line| line.contains(dir))
+        .count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_cancelling_kills_every_process_of_the_step() {
+    if !privileged() {
+        return;
+    }
+    let lab = Lab::new();
+    let cancel = CancellationToken::new();
+    let request = lab.request("RUN sleep 31415 & (sleep 31415 &) ; echo started; sleep 31415");
+    let started = |event: &Event| matches!(event, Event::Output { line, .. } if line == "started");
+    let progress = |event: Event| {
+        if started(&event) {
+            cancel.cancel();
+        }
+    };
+    let result = lab.engine.build(request, cancel.clone(), &progress).await;
+    assert!(matches!(result, Err(BuildError::Cancelled)), "{result:?}");
+    assert_eq!(processes("31415"), Vec::<u32>::new());
+    assert_eq!(mounts(lab.dir.path()), 0);
+    lab.build("RUN true").await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_dropping_the_build_stops_it() {
+    if !privileged() {
+        return;
+    }
+    let lab = Lab::new();
+    let started = CancellationToken::new();
+    let progress = |event: Event| {
+        if matches!(event, Event::Output { .. }) {
+            started.cancel();
+        }
+    };
+    let build = lab.engine.build(
+        lab.request("RUN echo started; sleep 27182"),
+        CancellationToken::new(),
+        &progress,
+    );
+    tokio::select! {
+        result = build => panic!("{result:?}"),
+        () = started.cancelled() => {}
+    }
+    eventually("the command stops", || processes("27182").is_empty());
+    eventually("its mounts are gone", || mounts(lab.dir.path()) == 0);
+}
+
+/// Not a test of its own: the builder that [`privileged_a_killed_builder_leaves_nothing`] kills.
+#[tokio::test(flavor = "multi_thread")]
+async fn helper_build_until_killed() {
+    let Some(dir) = std::env::var_os("CAPROCK_TEST_BUILD_IN") else {
+        return;
+    };
+    let dir = Path::new(&dir);
+    let engine = common::open(&dir.join("cache"));
+    let request = Request {
+        containerfile: "FROM scratch\nCOPY rootfs /\nRUN echo kept > /kept\nRUN (sleep 16180 &); touch /half; sleep 16180".into(),
+        context: Some(dir.join("context")),
+        ..Request::default()
+    };
+    engine
+        .build(request, CancellationToken::new(), &|_| {})
+        .await
+        .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_a_killed_builder_leaves_nothing() {
+    if !privileged() {
+        return;
+    }
+    let lab = Lab::new();
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "helper_build_until_killed"])
+        .env("CAPROCK_TEST_BUILD_IN", lab.dir.path())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    eventually("the step runs", || processes("16180").len() >= 2);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    eventually("the step dies with its builder", || {
+        processes("16180").is_empty()
+    });
+    assert!(
+        mounts(lab.dir.path()) > 0,
+        "a killed builder cannot unmount"
+    );
+    let cache = lab.dir.path().join("cache");
+    let engine = common::open(&cache);
+    assert_eq!(mounts(lab.dir.path()), 0);
+    // One directory for each living engine, and the lock.
+    assert_eq!(fs::read_dir(cache.join("work")).unwrap().count(), 3);
+    drop(engine);
+    let image = lab.build("RUN echo kept > /kept").await.unwrap();
+    assert_eq!(
+        lab.cached(),
+        [2, 3],
+        "finished steps of the killed builder count"
+    );
+    assert!(image.root(&|_| {}).await.unwrap().exists("/kept").unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_builds_at_the_same_time_do_not_meet() {
+    if !privileged() {
+        return;
+    }
+    let lab = Lab::new();
+    let second = common::open(&lab.dir.path().join("cache"));
+    let steps = "RUN echo a > /a\nRUN echo b > /b";
+    let build = |engine: &builder::Engine| {
+        let (engine, request) = (engine.clone(), lab.request(steps));
+        async move {
+            engine
+                .build(request, CancellationToken::new(), &|_| {})
+                .await
+                .unwrap()
+                .digest()
+        }
+    };
+    let (a, b, c) = tokio::join!(build(&lab.engine), build(&lab.engine), build(&second));
+    assert_eq!((a, b), (b, c));
+    assert_eq!(mounts(lab.dir.path()), 0);
+}
