@@ -243,3 +243,135 @@ fn matches_glob(pattern: &str, host: &str) -> bool {
             .zip(host_name.split('.'))
             .all(|(pattern, label)| pattern == "*" || pattern == label)
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn user(config: &DockerConfig, host: &str, repository: &str) -> Option<String> {
+        config
+            .credentials_for(host, repository)
+            .map(|credentials| match credentials {
+                Credentials::Basic { username, password } => format!("{username}:{password}"),
+                Credentials::IdentityToken(token) => format!("token {token}"),
+            })
+    }
+
+    fn auth(text: &str) -> String {
+        STANDARD.encode(text)
+    }
+
+    #[test]
+    fn reads_every_form_that_is_about() {
+        let both = format!(
+            "{{\"quay.io\": {{\"auth\": \"{}\", \"email\": \"a@b\"}}}}",
+            auth("u:p:q")
+        );
+        for text in [
+            both.clone(),
+            format!("{{\"auths\": {both}, \"HttpHeaders\": {{}}}}"),
+        ] {
+            let config = DockerConfig::parse(text.as_bytes()).unwrap();
+            assert_eq!(user(&config, "quay.io", "a/b").as_deref(), Some("u:p:q"));
+            assert_eq!(user(&config, "quay.io:443", "a/b"), None);
+        }
+        let config = DockerConfig::parse(
+            br#"{"auths": {"a.example": {"username": "u", "password": "p"}, "b.example": {"identitytoken": "t", "auth": "dTpw"},
+                "c.example": {}, "d.example": {"auth": ""}, "e.example": {"username": "u"}}}"#,
+        )
+        .unwrap();
+        assert_eq!(user(&config, "a.example", "x").as_deref(), Some("u:p"));
+        assert_eq!(user(&config, "b.example", "x").as_deref(), Some("token t"));
+        for host in ["c.example", "d.example", "e.example"] {
+            assert_eq!(user(&config, host, "x"), None);
+        }
+        assert!(
+            DockerConfig::parse(b"{\"credsStore\": \"desktop\"}")
+                .unwrap()
+                .is_empty()
+        );
+        assert!(DockerConfig::parse(b"{}").unwrap().is_empty());
+    }
+
+    #[test]
+    fn the_longest_entry_that_covers_the_repository_wins() {
+        let entry = |key: &str, user: &str| {
+            format!(
+                "\"{key}\": {{\"auth\": \"{}\"}}",
+                auth(&format!("{user}:p"))
+            )
+        };
+        let entries = [
+            entry("https://index.docker.io/v1/", "hub"),
+            entry("quay.io", "quay"),
+            entry("quay.io/team", "team"),
+            entry("quay.io/team/app", "app"),
+            entry("http://LOCALHOST:5000/", "local"),
+            entry("*.example.com", "glob"),
+            entry("exact.example.com", "exact"),
+            entry("[::1]:5000", "six"),
+        ];
+        let config =
+            DockerConfig::parse(format!("{{\"auths\": {{{}}}}}", entries.join(",")).as_bytes())
+                .unwrap();
+        let cases = [
+            ("docker.io", "library/debian", Some("hub")),
+            ("quay.io", "other/app", Some("quay")),
+            ("quay.io", "team", Some("team")),
+            ("quay.io", "team/app", Some("app")),
+            ("quay.io", "team/app/sub", Some("app")),
+            ("quay.io", "team/apple", Some("team")),
+            ("quay.io", "teams", Some("quay")),
+            ("localhost:5000", "x", Some("local")),
+            ("localhost", "x", None),
+            ("a.example.com", "x", Some("glob")),
+            ("exact.example.com", "x", Some("exact")),
+            ("a.b.example.com", "x", None),
+            ("example.com", "x", None),
+            ("a.example.com:443", "x", None),
+            ("[::1]:5000", "x", Some("six")),
+            ("evilquay.io", "x", None),
+        ];
+        for (host, repository, expected) in cases {
+            let found = user(&config, host, repository);
+            assert_eq!(
+                found,
+                expected.map(|user| format!("{user}:p")),
+                "{host}/{repository}"
+            );
+        }
+        let merged = config.merge(DockerConfig::basic("quay.io", "new", "p"));
+        assert_eq!(user(&merged, "quay.io", "x").as_deref(), Some("new:p"));
+    }
+
+    #[test]
+    fn secrets_are_shown_nowhere() {
+        let config = DockerConfig::parse(
+            format!("{{\"auths\": {{\"a\": {{\"auth\": \"{}\"}}, \"b\": {{\"identitytoken\": \"s3cret\"}}}}}}", auth("u:s3cret"))
+                .as_bytes(),
+        )
+        .unwrap();
+        let text = format!("{config:?}");
+        assert!(
+            text.contains("\"u\"") && !text.contains("s3cret") && !text.contains(&auth("u:s3cret")),
+            "{text}"
+        );
+        for broken in [
+            r#"{"auths": {"a": {"auth": "s3cret"}}}"#,
+            r#"{"auths": {"a": {"auth": ["s3cret"]}}}"#,
+            r#"{"auths": "s3cret"}"#,
+            r#"{"auths": {"a": "s3cret"}}"#,
+            r#""s3cret""#,
+            "s3cret",
+            r#"{"auths": {"": {"auth": "dTpw"}}}"#,
+        ] {
+            let error = DockerConfig::parse(broken.as_bytes()).unwrap_err();
+            assert!(!error.to_string().contains("s3cret"), "{error}");
+        }
+        assert_eq!(
+            DockerConfig::parse(&vec![b' '; MAX_CONFIG + 1]),
+            Err(AuthError::TooLong)
+        );
+    }
+}

@@ -309,3 +309,164 @@ pub fn descriptor(media_type: &str, size: u64, digest: Digest) -> Descriptor {
 pub fn digest_of(descriptor: &Descriptor) -> Result<Digest, DigestError> {
     Digest::try_from(descriptor.digest())
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn image() -> Value {
+        json!({
+            "schemaVersion": 2,
+            "mediaType": OCI_MANIFEST,
+            "config": { "mediaType": "application/vnd.oci.image.config.v1+json", "digest": Digest::of(b"c"), "size": 1 },
+            "layers": [],
+            "unknown": { "kept": true },
+        })
+    }
+
+    fn index(platforms: &[Value]) -> Value {
+        let entry = |platform: &Value| {
+            let mut entry = json!({ "mediaType": OCI_MANIFEST, "digest": Digest::of(platform.to_string().as_bytes()), "size": 1 });
+            if !platform.is_null() {
+                entry["platform"] = platform.clone();
+            }
+            entry
+        };
+        json!({ "schemaVersion": 2, "manifests": platforms.iter().map(entry).collect::<Vec<_>>() })
+    }
+
+    fn parse(document: &Value, media_type: Option<&str>) -> Result<Document, ManifestError> {
+        Document::parse(document.to_string(), media_type)
+    }
+
+    #[test]
+    fn bytes_and_digest_are_kept() {
+        let text = format!(" {}\n", image());
+        let document = Document::parse(
+            text.clone(),
+            Some("application/vnd.oci.image.manifest.v1+json; charset=utf-8"),
+        )
+        .unwrap();
+        assert_eq!(
+            (document.bytes().as_ref(), document.digest()),
+            (text.as_bytes(), Digest::of(text.as_bytes()))
+        );
+        assert_eq!(document.media_type(), OCI_MANIFEST);
+    }
+
+    #[test]
+    fn kinds_are_told_apart_or_refused() {
+        let without = |key: &str| {
+            let mut document = image();
+            document.as_object_mut().unwrap().remove(key);
+            document
+        };
+        let with = |key: &str, value: Value| {
+            let mut document = image();
+            document[key] = value;
+            document
+        };
+        assert!(matches!(
+            parse(&without("mediaType"), None),
+            Ok(Document::Manifest(_))
+        ));
+        assert!(matches!(
+            parse(&image(), Some("application/json")),
+            Ok(Document::Manifest(_))
+        ));
+        assert!(matches!(parse(&index(&[]), None), Ok(Document::Index(_))));
+        assert!(matches!(
+            parse(&without("mediaType"), Some(DOCKER_MANIFEST)),
+            Ok(Document::Manifest(_))
+        ));
+
+        assert!(matches!(
+            parse(&image(), Some(OCI_INDEX)),
+            Err(ManifestError::Ambiguous { .. })
+        ));
+        assert!(matches!(
+            parse(&with("manifests", json!([])), None),
+            Err(ManifestError::TwoKinds(..))
+        ));
+        assert!(matches!(
+            parse(&without("mediaType"), Some(OCI_INDEX)),
+            Err(ManifestError::TwoKinds(..))
+        ));
+        assert!(matches!(
+            parse(&with("schemaVersion", json!(1)), None),
+            Err(ManifestError::SchemaVersion(1))
+        ));
+        let schema_1 = with(
+            "mediaType",
+            json!("application/vnd.docker.distribution.manifest.v1+prettyjws"),
+        );
+        assert!(matches!(
+            parse(&schema_1, None),
+            Err(ManifestError::MediaType(_))
+        ));
+        assert!(matches!(
+            parse(&json!({ "schemaVersion": 2 }), None),
+            Err(ManifestError::Unlabelled)
+        ));
+        for broken in [
+            with("config", json!(null)),
+            without("layers"),
+            with("layers", json!([{ "size": -1 }])),
+            json!([]),
+        ] {
+            assert!(parse(&broken, Some(OCI_MANIFEST)).is_err(), "{broken}");
+        }
+        let mut sha512 = image();
+        sha512["config"]["digest"] = format!("sha512:{}", "0".repeat(128)).into();
+        assert!(matches!(
+            parse(&sha512, None),
+            Err(ManifestError::Digest(_))
+        ));
+        assert!(matches!(
+            Document::parse(vec![b' '; MAX_MANIFEST as usize + 1], None),
+            Err(ManifestError::TooLong(_))
+        ));
+        let nested = "[".repeat(100_000);
+        assert!(matches!(
+            Document::parse(nested, Some(OCI_MANIFEST)),
+            Err(ManifestError::Json(_))
+        ));
+    }
+
+    #[test]
+    fn the_image_for_a_platform_is_chosen() {
+        let platform = |architecture: &str, variant: Option<&str>| {
+            let mut platform = Platform::default();
+            platform.set_os("linux".into());
+            platform.set_architecture(architecture.into());
+            platform.set_variant(variant.map(str::to_owned));
+            platform
+        };
+        let offers = [
+            json!({ "os": "unknown", "architecture": "unknown" }),
+            json!({ "os": "windows", "architecture": "amd64" }),
+            json!({ "os": "linux", "architecture": "arm", "variant": "v6" }),
+            json!({ "os": "linux", "architecture": "arm", "variant": "v7" }),
+            json!({ "os": "linux", "architecture": "amd64" }),
+        ];
+        let choose = |offers: &[Value], wanted: Platform| {
+            let Document::Index(index) = parse(&index(offers), None).unwrap() else {
+                panic!("not an index")
+            };
+            index.select(&wanted).map(|found| digest_of(found).unwrap())
+        };
+        let digest = |n: usize| Some(Digest::of(offers[n].to_string().as_bytes()));
+        assert_eq!(choose(&offers, platform("amd64", None)), digest(4));
+        assert_eq!(choose(&offers, platform("amd64", Some("v2"))), digest(4));
+        assert_eq!(choose(&offers, platform("arm", Some("v7"))), digest(3));
+        assert_eq!(choose(&offers, platform("arm", None)), digest(2));
+        assert_eq!(choose(&offers, platform("s390x", None)), None);
+        assert!(choose(&[Value::Null], platform("s390x", None)).is_some());
+        assert_eq!(
+            choose(&[Value::Null, Value::Null], platform("s390x", None)),
+            None
+        );
+    }
+}
