@@ -16,6 +16,7 @@ use crate::api::{
     VERSION, crds,
 };
 use crate::problem::{Problem, did_you_mean, summary};
+use crate::pull_spec::PullSpec;
 
 /// The schemas; making them anew for every object would be most of the work.
 static CRDS: LazyLock<Vec<CustomResourceDefinition>> = LazyLock::new(crds);
@@ -160,7 +161,42 @@ fn object(value: Value, number: usize) -> Result<Object, Vec<ObjectProblem>> {
     } else {
         Ok(Object::Other(value))
     };
-    typed.map_err(|problem| vec![at_object(problem)])
+    let object = typed.map_err(|problem| vec![at_object(problem)])?;
+    let problems = rules(&object);
+    if problems.is_empty() {
+        Ok(object)
+    } else {
+        Err(problems.into_iter().map(at_object).collect())
+    }
+}
+
+/// What the CRDs say in CEL. There are few such rules for what people write, so they are said again here.
+fn rules(object: &Object) -> Vec<Problem> {
+    let Object::MachineOSConfig(config) = object else {
+        return Vec::new();
+    };
+    let mut problems = Vec::new();
+    match config.spec.rendered_image_push_spec.parse::<PullSpec>() {
+        Ok(push) if push.tag().is_some() && push.digest().is_none() => {}
+        Ok(push) => problems.push(Problem::new(
+            "spec.renderedImagePushSpec",
+            format!("expected `{}:<tag>`, found `{push}`", push.repository()),
+        )),
+        Err(error) => problems.push(Problem::new(
+            "spec.renderedImagePushSpec",
+            error.to_string(),
+        )),
+    }
+    let pool = &config.spec.machine_config_pool.name;
+    if config.metadata.name.as_ref() != Some(pool) {
+        problems.push(Problem::new(
+            "metadata.name",
+            format!(
+                "expected `{pool}`, the name of the pool, which has one MachineOSConfig at most"
+            ),
+        ));
+    }
+    problems
 }
 
 fn read<T: DeserializeOwned>(value: Value) -> Result<Box<T>, Problem> {

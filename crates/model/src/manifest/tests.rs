@@ -86,6 +86,7 @@ fn unknown_and_wrong_fields() {
         ours("kind: MachineConfig\nmetadata: {name: a, labels: {x: true}}\nspec: {kernelArguments: [y, on], fips: 1}"),
         ours("kind: MachineConfigPool\nmetadata: {name: a}\nspec: {nodeSelector: {matchLabel: {}}, Paused: true, maxUnavailable: 1.5}"),
         ours("kind: MachineOSConfig\nmetadata: {name: a}\nspec: {imageBuilder: {imageBuilderType: job}, machineConfigPool: {name: ''}}"),
+        ours("kind: MachineOSConfig\nmetadata: {name: a}\nspec: {imageBuilder: {imageBuilderType: Job}, machineConfigPool: {name: b}, renderedImagePushSpec: quay.io/os/image}"),
         ours("kind: MachineOsConfig\nmetadata: {name: a}"),
         ours("kind: MachineConfig\nmetadata: {name: a}\nspec: []\nextra: 1"),
         "apiVersion: machineconfiguration.openshift.io/v1alpha1\nkind: MachineOSConfig\nmetadata: {name: a}".into(),
@@ -107,6 +108,8 @@ fn unknown_and_wrong_fields() {
     MachineOSConfig `a`: `spec.imageBuilder.imageBuilderType`: expected one of `Job`, found `"job"`; did you mean `Job`?
     MachineOSConfig `a`: `spec.machineConfigPool.name`: expected at least 1 characters, found 0
     MachineOSConfig `a`: `spec.renderedImagePushSpec`: required, found nothing
+    MachineOSConfig `a`: `spec.renderedImagePushSpec`: expected `quay.io/os/image:<tag>`, found `quay.io/os/image`
+    MachineOSConfig `a`: `metadata.name`: expected `b`, the name of the pool, which has one MachineOSConfig at most
     MachineOsConfig `a`: `kind`: unknown kind `MachineOsConfig` of `machineconfiguration.openshift.io`; did you mean `MachineOSConfig`?
     MachineConfig `a`: `extra`: unknown field
     MachineConfig `a`: `spec`: expected object, found `[]`
