@@ -97,6 +97,23 @@ impl Auth {
         })
     }
 
+    /// The rules that help `user` in a namespace, with the one object name that a rule is bound to.
+    pub(crate) fn rules_of<'a>(
+        &'a self,
+        user: &'a User,
+        namespace: &'a str,
+    ) -> impl Iterator<Item = (&'a Rule, Option<&'a str>)> {
+        let own = user.name.strip_prefix(NODE_PREFIX);
+        self.rules.iter().filter_map(move |rule| {
+            let here = rule.namespace.as_deref().is_none_or(|n| n == namespace);
+            let bound = match rule.names {
+                Names::Any => None,
+                Names::OwnName => Some(own?),
+            };
+            (here && user.groups.contains(&rule.group)).then_some((rule, bound))
+        })
+    }
+
     /// Whether `user` may do `action`.
     pub(crate) fn authorize(&self, user: &User, action: Action<'_>) -> Decision {
         if user.is_master() {

@@ -1,8 +1,11 @@
 //! What the server offers: versions, groups, resources.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 
 use crate::config;
+use crate::http::review::REVIEWS;
 use crate::kinds::{Registry, Resource, Version};
 
 /// `/version`.
@@ -42,7 +45,7 @@ pub(crate) fn core_versions(registry: &Registry) -> Value {
 
 /// `/apis`.
 pub(crate) fn groups(registry: &Registry) -> Value {
-    let groups = registry.groups();
+    let groups = all_groups(registry);
     let groups: Vec<Value> = groups
         .iter()
         .filter(|(group, _)| !group.is_empty())
@@ -53,12 +56,31 @@ pub(crate) fn groups(registry: &Registry) -> Value {
 
 /// `/apis/{group}`.
 pub(crate) fn group(registry: &Registry, group: &str) -> Option<Value> {
-    let groups = registry.groups();
+    let groups = all_groups(registry);
     let versions = groups.get(group).filter(|_| !group.is_empty())?;
     let mut entry = group_entry(group, versions);
     entry["kind"] = json!("APIGroup");
     entry["apiVersion"] = json!("v1");
     Some(entry)
+}
+
+/// The groups of stored kinds, and those of reviews.
+fn all_groups(registry: &Registry) -> BTreeMap<&str, Vec<&str>> {
+    let mut groups = registry.groups();
+    for (group, version, ..) in REVIEWS {
+        let versions = groups.entry(group).or_default();
+        if !versions.contains(version) {
+            versions.push(version);
+        }
+    }
+    groups
+}
+
+fn reviews(group: &str, version: &str) -> impl Iterator<Item = (&'static str, &'static str)> {
+    REVIEWS
+        .iter()
+        .filter(move |(g, v, ..)| *g == group && *v == version)
+        .map(|(_, _, plural, kind)| (*plural, *kind))
 }
 
 fn group_entry(group: &str, versions: &[&str]) -> Value {
@@ -105,6 +127,12 @@ pub(crate) fn resources(registry: &Registry, group: &str, version: &str) -> Opti
             entries.push(entry);
         }
     }
+    for (plural, kind) in reviews(group, version) {
+        entries.push(json!({
+            "name": plural, "singularName": kind.to_lowercase(), "namespaced": false,
+            "kind": kind, "verbs": ["create"],
+        }));
+    }
     if entries.is_empty() {
         return None;
     }
@@ -124,15 +152,24 @@ pub(crate) fn resources(registry: &Registry, group: &str, version: &str) -> Opti
 /// `/api` (with `core`) and `/apis` in the aggregated form of `apidiscovery.k8s.io`.
 pub(crate) fn aggregated(registry: &Registry, core: bool, api_version: &str) -> Value {
     let mut items = Vec::new();
-    for (group, versions) in registry.groups() {
+    for (group, versions) in all_groups(registry) {
         if group.is_empty() != core {
             continue;
         }
         let versions: Vec<Value> = versions
             .into_iter()
             .map(|version| {
+                let reviews = reviews(group, version).map(|(plural, kind)| {
+                    json!({
+                        "resource": plural,
+                        "responseKind": {"group": group, "version": version, "kind": kind},
+                        "scope": "Cluster", "singularResource": kind.to_lowercase(),
+                        "verbs": ["create"],
+                    })
+                });
                 let resources: Vec<Value> = served(registry, group, version)
                     .map(|(resource, version)| aggregated_resource(resource, version))
+                    .chain(reviews)
                     .collect();
                 json!({"version": version, "resources": resources, "freshness": "Current"})
             })

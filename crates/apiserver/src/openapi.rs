@@ -301,11 +301,12 @@ fn add_paths(
         "post": operation("post", item, WRITE, Some(JSON)),
         "delete": operation("deletecollection", list, LIST, None),
     });
+    let patches = crate::patch::media_types(resource.behaviour.custom);
     let one = |delete: bool| {
         let mut one = json!({
             "get": operation("get", item, &[], None),
             "put": operation("put", item, WRITE, Some(JSON)),
-            "patch": operation("patch", item, PATCH, Some(crate::patch::MEDIA_TYPES)),
+            "patch": operation("patch", item, PATCH, Some(&patches)),
         });
         if delete {
             one["delete"] = operation("delete", item, &["dryRun", "propagationPolicy"], None);

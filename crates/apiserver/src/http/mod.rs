@@ -7,6 +7,7 @@ pub(crate) mod path;
 mod protobuf;
 pub(crate) mod query;
 mod resource;
+pub(crate) mod review;
 mod watch;
 
 use std::sync::Arc;
@@ -45,6 +46,9 @@ async fn route(cluster: &Arc<Cluster>, request: Request<Body>) -> Result<Respons
         .authenticate(authorization.and_then(|value| value.to_str().ok()))
         .ok_or_else(ApiError::unauthorized)?;
     let path = match path {
+        Path::Resource(path) if let Some(kind) = review::kind_of(&path) => {
+            return review::serve(cluster, &user, kind, request).await;
+        }
         Path::Resource(path) => return resource::serve(cluster, &user, path, request).await,
         other => other,
     };

@@ -15,7 +15,7 @@ use super::query::Query;
 use super::{success, watch};
 use crate::auth::{Action, Decision, User};
 use crate::cluster::Cluster;
-use crate::patch::{MEDIA_TYPES, Patch};
+use crate::patch::{self, Patch};
 use crate::resources::create::create;
 use crate::resources::delete::{DeleteOptions, Deleted, delete};
 use crate::resources::update::{Proposal, replace, update};
@@ -253,22 +253,19 @@ impl Call<'_> {
         let media_type = body::media_type(&self.headers);
         let bytes = body::read(body).await?;
         let Document { value, duplicates } = body::parse(&bytes)?;
-        let patch = match media_type.as_str() {
-            "application/json-patch+json" => Patch::json(value)?,
-            "application/merge-patch+json" => Patch::merge(value)?,
-            "application/apply-patch+yaml" => {
-                let exists = self.cluster.store.get(&self.target.key()).is_some();
-                if !exists && self.part == Part::Main {
-                    let (cluster, target) = (self.cluster, &self.target);
-                    let outcome = create(cluster, target, value, &duplicates, &options).await?;
-                    return Ok(self.encoder()?.outcome(&outcome));
-                }
-                Patch::merge(value)?
+        let custom = self.target.resource.behaviour.custom;
+        if media_type == patch::APPLY {
+            let exists = self.cluster.store.get(&self.target.key()).is_some();
+            if !exists && self.part == Part::Main {
+                let (cluster, target) = (self.cluster, &self.target);
+                let outcome = create(cluster, target, value, &duplicates, &options).await?;
+                return Ok(self.encoder()?.outcome(&outcome));
             }
-            "application/strategic-merge-patch+json" if !self.target.resource.behaviour.custom => {
-                Patch::strategic(value)?
-            }
-            _ => return Err(ApiError::unsupported_media_type(MEDIA_TYPES)),
+        }
+        let patch = if media_type == patch::APPLY {
+            Patch::Merge(value)
+        } else {
+            Patch::parse(&media_type, value, custom)?
         };
         let version = self.target.version();
         let outcome = update(self.cluster, &self.target, self.part, &options, |old| {

@@ -21,33 +21,31 @@ pub(crate) enum Patch {
     Strategic(Value),
 }
 
-/// Media types a PATCH may have.
-pub(crate) const MEDIA_TYPES: &[&str] = &[
-    "application/json-patch+json",
-    "application/merge-patch+json",
-    "application/strategic-merge-patch+json",
-    "application/apply-patch+yaml",
-];
+const JSON: &str = "application/json-patch+json";
+const MERGE: &str = "application/merge-patch+json";
+const STRATEGIC: &str = "application/strategic-merge-patch+json";
+/// Server-side apply, which is not a patch of this module's kind.
+pub(crate) const APPLY: &str = "application/apply-patch+yaml";
+
+/// Media types that a PATCH may have; custom kinds have no strategic merge.
+pub(crate) fn media_types(custom: bool) -> Vec<&'static str> {
+    let strategic = (!custom).then_some(STRATEGIC);
+    [JSON, MERGE]
+        .into_iter()
+        .chain(strategic)
+        .chain([APPLY])
+        .collect()
+}
 
 impl Patch {
-    pub(crate) fn json(document: Value) -> Result<Self, ApiError> {
-        let patch: json_patch::Patch = serde_json::from_value(document)
-            .map_err(|error| ApiError::bad_request(format!("malformed JSON patch: {error}")))?;
-        if patch.0.len() > MAX_OPERATIONS {
-            return Err(ApiError::bad_request(format!(
-                "the JSON patch has {} operations, at most {MAX_OPERATIONS} are allowed",
-                patch.0.len()
-            )));
+    /// Reads a patch of one of [`media_types`], except [`APPLY`].
+    pub(crate) fn parse(media_type: &str, document: Value, custom: bool) -> Result<Self, ApiError> {
+        match media_type {
+            JSON => json(document),
+            MERGE => Ok(Self::Merge(object(document)?)),
+            STRATEGIC if !custom => Ok(Self::Strategic(object(document)?)),
+            _ => Err(ApiError::unsupported_media_type(&media_types(custom))),
         }
-        Ok(Self::Json(patch))
-    }
-
-    pub(crate) fn merge(document: Value) -> Result<Self, ApiError> {
-        Ok(Self::Merge(object(document)?))
-    }
-
-    pub(crate) fn strategic(document: Value) -> Result<Self, ApiError> {
-        Ok(Self::Strategic(object(document)?))
     }
 
     /// The changed object. `schema` covers the whole object, metadata included.
@@ -64,6 +62,18 @@ impl Patch {
         }
         Ok(new)
     }
+}
+
+fn json(document: Value) -> Result<Patch, ApiError> {
+    let patch: json_patch::Patch = serde_json::from_value(document)
+        .map_err(|error| ApiError::bad_request(format!("malformed JSON patch: {error}")))?;
+    if patch.0.len() > MAX_OPERATIONS {
+        return Err(ApiError::bad_request(format!(
+            "the JSON patch has {} operations, at most {MAX_OPERATIONS} are allowed",
+            patch.0.len()
+        )));
+    }
+    Ok(Patch::Json(patch))
 }
 
 fn object(document: Value) -> Result<Value, ApiError> {

@@ -76,8 +76,8 @@ pub(crate) fn parsed_schema() -> Schema {
     Schema::parse(&schema(), "metadata").expect("the schema of metadata is well formed")
 }
 
-/// Brings `metadata` into shape before anything looks at it: an object, known fields only, no nulls.
-/// Returns the unknown fields that were dropped.
+/// Brings `metadata` into shape before anything looks at it: an object, known fields only, nothing
+/// empty./// Returns the unknown fields that were dropped.
 pub(crate) fn normalise(object: &mut Value, schema: &Schema) -> Result<Vec<String>, ApiError> {
     let metadata = object["metadata"].take();
     let mut metadata = match metadata {
@@ -85,7 +85,13 @@ pub(crate) fn normalise(object: &mut Value, schema: &Schema) -> Result<Vec<Strin
         Value::Object(metadata) => metadata,
         _ => return Err(ApiError::bad_request("metadata: expected an object")),
     };
-    metadata.retain(|_, value| !value.is_null());
+    metadata.retain(|_, value| match value {
+        Value::Null => false,
+        Value::String(text) => !text.is_empty(),
+        Value::Object(map) => !map.is_empty(),
+        Value::Array(items) => !items.is_empty(),
+        _ => true,
+    });
     let wrapped = Value::Object(metadata);
     let unknown = schema
         .unknown_fields(&wrapped)
