@@ -3,7 +3,7 @@
 # `systemctl reboot` inside a node boots the deployment that its boot loader entries name first,
 # so booted, staged and rollback deployments are as on a machine of its own.
 #
-#   node.sh create NAME --image oci:DIR[:TAG] [--caprock BINARY --kubeconfig FILE [--labels LABELS]]
+#   node.sh create NAME --caprock BINARY --image oci:DIR[:TAG] --kubeconfig FILE --labels K=V,...
 #   node.sh start NAME | stop NAME | delete NAME | status NAME | list
 #   node.sh exec NAME COMMAND...
 #
@@ -50,38 +50,15 @@ cgroups() {
 
 # --- create ------------------------------------------------------------------------------------
 
-image_digest() { # DIR TAG
-    jq -er --arg tag "$2" '[.manifests[] | select($tag == "" or
-        .annotations["org.opencontainers.image.ref.name"] == $tag)] | first | .digest' "$1/index.json" ||
-        die "the image layout $1 has no image tagged \`$2\`"
-}
-
-blob() { printf '%s/blobs/%s/%s\n' "$1" "${2%%:*}" "${2#*:}"; }
-
-# make_template DIR TAG: a sysroot with the image deployed, made once and copied for each node.
+# make_template CAPROCK IMAGE: a sysroot with the image deployed, made once and copied for each node.
 make_template() {
-    local layout=$1 digest partial root layer began=$SECONDS
-    digest=$(image_digest "$layout" "$2")
-    TEMPLATE=$STATE/templates/${digest#*:}
+    local partial began=$SECONDS
+    TEMPLATE=$STATE/templates/$(printf %s "$2" | sha256sum | cut -c1-16)
     [ ! -d "$TEMPLATE" ] || return 0
     partial=$TEMPLATE.partial
-    remove_sysroots "$partial"
-    mkdir -p "$partial/root"
-    root=$partial/root
     note "deploying the base image into a template"
-    while read -r layer; do
-        tar -C "$root" -xpzf "$(blob "$layout" "$layer")" --numeric-owner
-    done < <(jq -r '.layers[].digest' "$(blob "$layout" "$digest")")
-    # As in any import: /etc becomes the deployment's default, /var and run-time folders stay behind.
-    mv "$root/etc" "$root/usr/etc"
-    find "$root/var" "$root/boot" "$root/run" "$root/tmp" -xdev -mindepth 1 -delete
-    ostree admin init-fs "$partial" >/dev/null
-    ostree admin os-init --sysroot="$partial" "$STATEROOT" >/dev/null
-    ostree config --repo="$partial/ostree/repo" set sysroot.bootloader none
-    ostree commit --repo="$partial/ostree/repo" --branch="caprock/image/${digest#*:}" \
-        --tree=dir="$root" --consume --subject="$digest" >/dev/null
-    ostree admin deploy --sysroot="$partial" --os="$STATEROOT" --karg=rw "caprock/image/${digest#*:}" >/dev/null
-    rm -rf "$root"
+    remove_sysroots "$partial"
+    "$1" node import --sysroot "$partial" --stateroot "$STATEROOT" "$2"
     mv "$partial" "$TEMPLATE"
     note "template ready in $((SECONDS - began)) s"
 }
@@ -94,7 +71,7 @@ default_deployment() {
 }
 
 create() {
-    local image='' caprock='' kubeconfig='' labels='' layout tag etc
+    local image='' caprock='' kubeconfig='' labels='' etc unit
     use_node "${1:?}"
     shift
     while [ $# -gt 1 ]; do
@@ -107,30 +84,25 @@ create() {
         esac
         shift 2
     done
-    if [ $# -ne 0 ] || [[ $image != oci:* ]]; then usage; fi
+    if [ $# -ne 0 ] || [ -z "$image" ] || [ -z "$caprock" ] || [ -z "$kubeconfig" ]; then usage; fi
     [ ! -e "$NODE" ] || die "node \`$NAME\` exists; \`demo/node.sh delete $NAME\` removes it"
-    layout=${image#oci:}
-    tag=''
-    if [[ $layout == *:* ]]; then
-        tag=${layout##*:}
-        layout=${layout%:*}
-    fi
     mkdir -p "$STATE/nodes" "$STATE/templates"
     exec 8>"$STATE/templates/lock"
     flock 8
-    make_template "$layout" "$tag"
+    make_template "$caprock" "$image"
     flock -u 8
     mkdir "$NODE"
     cp -a --reflink=auto "$TEMPLATE" "$SYSROOT"
     echo 0 >"$NODE/reboots"
-    if [ -n "$caprock" ]; then
-        etc=$(default_deployment)/etc
-        install -D -m 0755 "$caprock" "$SYSROOT/ostree/deploy/$STATEROOT/var/usrlocal/bin/caprock"
-        install -D -m 0600 "$kubeconfig" "$etc/caprock/kubeconfig"
-        printf 'NODE_LABELS=%s\n' "$labels" >"$etc/caprock/agent.env"
-        install -m 0644 "$ROOT/demo/caprock-agent.service" "$etc/systemd/system/"
-        systemctl --root="${etc%/etc}" --quiet enable caprock-agent.service
-    fi
+    # What differs between machines: the agent, its credential and what it registers the node with.
+    etc=$(default_deployment)/etc
+    install -D -m 0755 "$caprock" "$SYSROOT/ostree/deploy/$STATEROOT/var/usrlocal/bin/caprock"
+    install -D -m 0600 "$kubeconfig" "$etc/caprock/kubeconfig"
+    printf 'CAPROCK_AGENT_ARGS=--register-node --node-labels %s\n' "$labels" >"$etc/caprock/agent.env"
+    "$caprock" node units "$etc/systemd/system"
+    for unit in "$etc"/systemd/system/caprock-*.service; do
+        systemctl --root="${etc%/etc}" --quiet enable "$(basename "$unit")"
+    done
     note "node $NAME created"
 }
 
