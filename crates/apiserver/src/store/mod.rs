@@ -6,6 +6,8 @@
 
 mod disk;
 mod state;
+#[cfg(test)]
+mod tests;
 mod watch;
 mod writer;
 

@@ -1,0 +1,134 @@
+//! A server killed in the middle of writes keeps every write that it acknowledged, and no half of another.
+
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use apiserver::{ApiServer, Config, OpenError, StoreError, Token};
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::api::{Api, ListParams, ObjectMeta, PostParams};
+
+const DIRECTORY: &str = "APISERVER_KILL_TEST_DIRECTORY";
+const ROUND: &str = "APISERVER_KILL_TEST_ROUND";
+const WRITERS: usize = 8;
+const ROUNDS: usize = 3;
+const ACKNOWLEDGED: usize = 60;
+
+/// Opens the directory once its last user is gone: clients let go of a server a moment after they are dropped.
+async fn open(directory: &std::path::Path) -> kube::Client {
+    let limit = Instant::now() + Duration::from_secs(20);
+    let server = loop {
+        let config = Config {
+            tokens: vec![Token::new("admin", &["system:masters"], common::ADMIN)],
+            ..Config::new(directory)
+        };
+        match ApiServer::open(config) {
+            Ok(server) => break server,
+            Err(OpenError::Store(StoreError::InUse { .. })) if Instant::now() < limit => {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            Err(other) => panic!("{other}"),
+        }
+    };
+    kube::Client::new(server.router_as(common::ADMIN), "default")
+}
+
+/// Big enough to span pages, and checkable.
+fn content(name: &str) -> String {
+    format!("{name};").repeat(400)
+}
+
+/// Not a test by itself: the process that is killed.
+#[tokio::test]
+async fn child_writes_until_killed() {
+    let Some(directory) = std::env::var_os(DIRECTORY) else {
+        return;
+    };
+    let round = std::env::var(ROUND).unwrap();
+    let client = open(directory.as_ref()).await;
+    let mut writers = tokio::task::JoinSet::new();
+    for writer in 0..WRITERS {
+        let api: Api<ConfigMap> = Api::default_namespaced(client.clone());
+        let round = round.clone();
+        writers.spawn(async move {
+            for index in 0.. {
+                let name = format!("r{round}-w{writer}-{index}");
+                let map = ConfigMap {
+                    metadata: ObjectMeta {
+                        name: Some(name.clone()),
+                        ..ObjectMeta::default()
+                    },
+                    data: Some([("key".to_owned(), content(&name))].into()),
+                    ..ConfigMap::default()
+                };
+                let created = api.create(&PostParams::default(), &map).await.unwrap();
+                let version = created.metadata.resource_version.unwrap();
+                let mut out = std::io::stdout().lock();
+                writeln!(out, "ack {name} {version}").unwrap();
+                out.flush().unwrap();
+            }
+        });
+    }
+    writers.join_next().await;
+}
+
+#[tokio::test]
+async fn acknowledged_writes_survive_sigkill() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut acknowledged: BTreeMap<String, String> = BTreeMap::new();
+    let mut newest = 0;
+    for round in 0..ROUNDS {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "child_writes_until_killed", "--nocapture"])
+            .env(DIRECTORY, directory.path())
+            .env(ROUND, round.to_string())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut record = |line: String| {
+            // The test harness may print before the first line.
+            let Some((_, line)) = line.split_once("ack ") else {
+                return false;
+            };
+            let (name, version) = line.split_once(' ').unwrap();
+            let number: u64 = version.parse().unwrap();
+            assert!(number > newest, "a version was given out twice");
+            acknowledged.insert(name.into(), version.into());
+            true
+        };
+        let mut count = 0;
+        while count < ACKNOWLEDGED {
+            count += usize::from(record(lines.next().unwrap().unwrap()));
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        // What was said before the kill still counts.
+        for line in lines {
+            record(line.unwrap());
+        }
+        let versions = acknowledged.values().map(|v| v.parse().unwrap());
+        newest = versions.max().unwrap_or(newest);
+
+        let api: Api<ConfigMap> = Api::default_namespaced(open(directory.path()).await);
+        let found = api.list(&ListParams::default()).await.unwrap();
+        let found: BTreeMap<String, ConfigMap> = found
+            .into_iter()
+            .map(|map| (map.metadata.name.clone().unwrap(), map))
+            .collect();
+        for (name, map) in &found {
+            let data = map.data.as_ref().unwrap();
+            assert_eq!(data["key"], content(name), "{name} is half written");
+        }
+        for (name, version) in &acknowledged {
+            let map = found.get(name).unwrap_or_else(|| panic!("{name} is lost"));
+            assert_eq!(map.metadata.resource_version.as_ref(), Some(version));
+        }
+    }
+}
