@@ -7,9 +7,8 @@ mod common;
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 
-use apiserver::{ApiServer, Config, OpenError, StoreError, Token};
+use apiserver::{ApiServer, Config, Token};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{Api, ListParams, ObjectMeta, PostParams};
 
@@ -19,23 +18,26 @@ const WRITERS: usize = 8;
 const ROUNDS: usize = 3;
 const ACKNOWLEDGED: usize = 60;
 
-/// Opens the directory once its last user is gone: clients let go of a server a moment after they are dropped.
-async fn open(directory: &std::path::Path) -> kube::Client {
-    let limit = Instant::now() + Duration::from_secs(20);
-    let server = loop {
-        let config = Config {
-            tokens: vec![Token::new("admin", &["system:masters"], common::ADMIN)],
-            ..Config::new(directory)
-        };
-        match ApiServer::open(config) {
-            Ok(server) => break server,
-            Err(OpenError::Store(StoreError::InUse { .. })) if Instant::now() < limit => {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-            Err(other) => panic!("{other}"),
-        }
+fn open(directory: &std::path::Path) -> kube::Client {
+    let config = Config {
+        tokens: vec![Token::new("admin", &["system:masters"], common::ADMIN)],
+        ..Config::new(directory)
     };
+    let server = ApiServer::open(config).unwrap();
     kube::Client::new(server.router_as(common::ADMIN), "default")
+}
+
+/// What a restarted server has. Its runtime goes with it, so that the directory is free again.
+fn stored(directory: &std::path::Path) -> BTreeMap<String, ConfigMap> {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let api: Api<ConfigMap> = Api::default_namespaced(open(directory));
+        let found = api.list(&ListParams::default()).await.unwrap();
+        let named = found
+            .into_iter()
+            .map(|map| (map.metadata.name.clone().unwrap(), map));
+        named.collect()
+    })
 }
 
 /// Big enough to span pages, and checkable.
@@ -50,7 +52,7 @@ async fn child_writes_until_killed() {
         return;
     };
     let round = std::env::var(ROUND).unwrap();
-    let client = open(directory.as_ref()).await;
+    let client = open(directory.as_ref());
     let mut writers = tokio::task::JoinSet::new();
     for writer in 0..WRITERS {
         let api: Api<ConfigMap> = Api::default_namespaced(client.clone());
@@ -77,8 +79,8 @@ async fn child_writes_until_killed() {
     writers.join_next().await;
 }
 
-#[tokio::test]
-async fn acknowledged_writes_survive_sigkill() {
+#[test]
+fn acknowledged_writes_survive_sigkill() {
     let directory = tempfile::tempdir().unwrap();
     let mut acknowledged: BTreeMap<String, String> = BTreeMap::new();
     let mut newest = 0;
@@ -116,12 +118,7 @@ async fn acknowledged_writes_survive_sigkill() {
         let versions = acknowledged.values().map(|v| v.parse().unwrap());
         newest = versions.max().unwrap_or(newest);
 
-        let api: Api<ConfigMap> = Api::default_namespaced(open(directory.path()).await);
-        let found = api.list(&ListParams::default()).await.unwrap();
-        let found: BTreeMap<String, ConfigMap> = found
-            .into_iter()
-            .map(|map| (map.metadata.name.clone().unwrap(), map))
-            .collect();
+        let found = stored(directory.path());
         for (name, map) in &found {
             let data = map.data.as_ref().unwrap();
             assert_eq!(data["key"], content(name), "{name} is half written");
