@@ -1,11 +1,15 @@
 //! Whether a built image and a rendered config fit together, asked before any node is touched.
 
+mod facts;
+
 use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
 
 use crate::ignition::{Config, Node, NodeKind, Owner, Unit, has_install_section};
 use crate::render::Provenance;
+
+pub use facts::Facts;
 
 /// Most bytes of a unit or of `/etc/passwd` that are read.
 const READ_LIMIT: usize = 4 * 1024 * 1024;

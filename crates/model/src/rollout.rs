@@ -185,21 +185,29 @@ pub fn plan(seen: &Seen) -> Plan {
     ready.sort_by(|a, b| order(a).cmp(&order(b)));
 
     // A degraded node that still serves holds a slot against others, yet updating it is a disruption
-    // like any other: three of them must not go at once.
+    // like any other: three of them must not go at once. A new node that does not serve yet disrupts
+    // nobody, but it is as little known as any other whether it survives its update.
     let disrupted = |node: &NodeView| node.phase().in_progress() || node.obstacle.is_some();
     let mut held = holders.len();
     let mut down = seen.nodes.iter().filter(|node| disrupted(node)).count();
     let mut chosen = superseded;
+    let mut under_way = seen
+        .nodes
+        .iter()
+        .filter(|node| node.phase().in_progress())
+        .count();
     let mut out_of_slots = false;
     for node in ready {
         let takes_slot = !holders.contains_key(&node.name);
         let goes_down = !disrupted(node);
-        if (takes_slot && held >= max) || (goes_down && down >= max) {
+        let fits = under_way < max && !(takes_slot && held >= max) && !(goes_down && down >= max);
+        if !fits {
             out_of_slots = true;
             continue;
         }
         held += usize::from(takes_slot);
         down += usize::from(goes_down);
+        under_way += 1;
         chosen.push(node);
     }
     let hold = if out_of_slots {
