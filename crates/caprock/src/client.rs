@@ -1,6 +1,8 @@
 //! Clients for the Kubernetes API that the flags, the environment or a kubeconfig's text name.
 
 use anyhow::Context;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use kube::Client;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 
@@ -27,6 +29,21 @@ pub(crate) async fn client(cluster: &cli::Cluster) -> Result<Client, Failure> {
 /// A client for a kubeconfig's text.
 pub(crate) async fn client_from_text(text: &str) -> anyhow::Result<Client> {
     Ok(Client::try_from(config_from_text(text).await?)?)
+}
+
+/// The certificate authority, as PEM, that the flags' kubeconfig trusts; none without `--kubeconfig`.
+pub(crate) fn authority(cluster: &cli::Cluster) -> Result<Option<Vec<u8>>, Failure> {
+    let Some(path) = &cluster.kubeconfig else {
+        return Ok(None);
+    };
+    let config = Kubeconfig::read_from(path)
+        .with_context(|| format!("`{path}` is not a usable kubeconfig"))?;
+    let cluster = config.clusters.into_iter().find_map(|named| named.cluster);
+    let data = cluster.and_then(|cluster| cluster.certificate_authority_data);
+    Ok(data
+        .map(|data| STANDARD.decode(data))
+        .transpose()
+        .with_context(|| format!("`certificate-authority-data` in `{path}` is not base64"))?)
 }
 
 /// The client configuration in a kubeconfig's text.

@@ -1,12 +1,86 @@
 //! `caprock agent`: one node's agent, its boot step, and the import of a machine's first image.
 
-use crate::cli;
-use crate::exit::Failure;
+use std::collections::BTreeMap;
 
-pub(crate) async fn run(_args: cli::Agent) -> Result<(), Failure> {
+use agent::os::ostree::Source;
+use agent::{AgentConfig, Paths};
+use anyhow::anyhow;
+use tokio_util::sync::CancellationToken;
+
+use super::registry::{self, Place};
+use crate::cli;
+use crate::client;
+use crate::exit::{Failure, refused};
+use crate::host::{host_name, stop_signal};
+
+pub(crate) async fn run(args: cli::Agent) -> Result<(), Failure> {
+    if args.complete_boot {
+        return Ok(agent::complete_boot(Paths::default()).await?);
+    }
+    let config = AgentConfig {
+        node_name: match args.node_name {
+            Some(name) => name,
+            None => host_name()?,
+        },
+        register: args
+            .register_node
+            .then(|| labels(&args.node_labels))
+            .transpose()?,
+        registry_ca: client::authority(&args.cluster)?,
+        paths: Paths::default(),
+    };
+    let client = client::client(&args.cluster).await?;
+    let stop = CancellationToken::new();
+    let running = agent::run(client, config, stop.clone());
+    tokio::pin!(running);
+    tokio::select! {
+        ended = &mut running => return Ok(ended?),
+        signal = stop_signal() => tracing::info!("stopping on {}", signal?),
+    }
+    stop.cancel();
+    Ok(running.await?)
+}
+
+/// `caprock node import`.
+pub(crate) async fn import(args: &cli::NodeImport) -> Result<(), Failure> {
+    let source = match Place::parse(&args.image)? {
+        Place::Layout { dir, tag } => Source::Layout { dir, tag },
+        Place::Registry(reference) => Source::Registry {
+            client: registry::client(&args.registry, &[&reference])?,
+            reference,
+        },
+    };
+    agent::install(
+        args.sysroot.clone(),
+        args.stateroot.clone(),
+        source,
+        args.karg.clone(),
+    )
+    .await?;
     Ok(())
 }
 
-pub(crate) fn import(_args: &cli::NodeImport) -> Result<(), Failure> {
-    Ok(())
+fn labels(given: &[String]) -> Result<BTreeMap<String, String>, Failure> {
+    given
+        .iter()
+        .map(|label| match label.split_once('=') {
+            Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+            _ => Err(refused(anyhow!(
+                "`--node-labels {label}`: expected `KEY=VALUE`, where VALUE may be empty"
+            ))),
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_label_may_have_an_empty_value() {
+        let labels = labels(&["node-role.kubernetes.io/worker=".to_owned()]).unwrap();
+        assert_eq!(labels["node-role.kubernetes.io/worker"], "");
+        assert!(super::labels(&["worker".to_owned()]).is_err());
+    }
 }

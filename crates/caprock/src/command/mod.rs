@@ -29,7 +29,7 @@ pub(crate) fn run(command: Command) -> Result<ExitCode, Failure> {
             clap_complete::generate(args.shell, &mut Cli::command(), "caprock", &mut text);
             crate::output::result(&String::from_utf8(text)?)?;
         }
-        Command::Node(args) => node::run(args)?,
+        Command::Node(args) => block_on(node::run(args))?,
         Command::Serve(args) => block_on(crate::serve::run(args))?,
         Command::Build(args) => block_on(build::run(*args))?,
         Command::Copy(args) => block_on(copy::run(args))?,

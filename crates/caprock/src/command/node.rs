@@ -9,11 +9,11 @@ use crate::exit::{Failure, refused};
 use crate::output;
 use crate::serve::{credentials, files, pki};
 
-pub(crate) fn run(command: cli::Node) -> Result<(), Failure> {
+pub(crate) async fn run(command: cli::Node) -> Result<(), Failure> {
     match command {
         cli::Node::Kubeconfig(args) => kubeconfig(&args),
         cli::Node::Units(args) => units(&args.dir),
-        cli::Node::Import(args) => super::agent::import(&args),
+        cli::Node::Import(args) => super::agent::import(&args).await,
     }
 }
 
@@ -63,7 +63,7 @@ fn server_of(kubeconfig: &Utf8Path) -> anyhow::Result<(String, String)> {
 }
 
 fn units(dir: &Utf8Path) -> Result<(), Failure> {
-    for (name, text) in [("", "")] {
+    for (name, text) in agent::units() {
         files::write_public(&dir.join(name), text)?;
         output::words(&format!("wrote {}\n", dir.join(name)));
     }

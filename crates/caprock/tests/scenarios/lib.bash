@@ -46,7 +46,7 @@ say() { printf '%s\n' "$*"; }
 # Hides what differs from run to run: digests, generated names, ports.
 stable() {
     sed -E -e "s/127\.0\.0\.1:$REGISTRY_PORT/REGISTRY/g" -e 's/sha256:[0-9a-f]{64}/sha256:DIGEST/g' \
-        -e 's/-[0-9a-f]{32}/-HASH/g' -e 's/[0-9.]+(ms| s\b)/TIME/g'
+        -e 's/-[0-9a-f]{32}/-HASH/g' -e 's/[0-9]{2}:[0-9]{2}:[0-9]{2} UTC/TIME/g' -e 's/attempt [0-9]+ /attempt N /g'
 }
 
 # eventually SECONDS COMMAND...: runs COMMAND until it succeeds.
@@ -84,8 +84,9 @@ fail() {
     exit 1
 }
 
-# pool NAME: a worker pool of its own, and the plain one it builds upon.
+# pool NAME: a pool of its own, and a MachineConfig that every worker has.
 pool() {
+    config 00-worker worker <<<'ignition: {version: 3.5.0}'
     kubectl create -f - >&3 <<YAML
 apiVersion: machineconfiguration.openshift.io/v1
 kind: MachineConfigPool
