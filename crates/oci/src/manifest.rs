@@ -43,7 +43,7 @@ pub struct Manifest {
     bytes: Bytes,
     digest: Digest,
     media_type: String,
-    content: ImageManifest,
+    content: Box<ImageManifest>,
 }
 
 /// An index (Docker: manifest list).
@@ -52,7 +52,7 @@ pub struct Index {
     bytes: Bytes,
     digest: Digest,
     media_type: String,
-    content: ImageIndex,
+    content: Box<ImageIndex>,
 }
 
 /// Why bytes are not a manifest that can be used.
@@ -133,7 +133,7 @@ impl Document {
                 if kind.manifests.is_some() {
                     return Err(ManifestError::TwoKinds("config", "manifests"));
                 }
-                let content: ImageManifest = serde_json::from_slice(&bytes)?;
+                let content: Box<ImageManifest> = serde_json::from_slice(&bytes)?;
                 check_version(content.schema_version())?;
                 for descriptor in std::iter::once(content.config()).chain(content.layers()) {
                     digest_of(descriptor)?;
@@ -149,7 +149,7 @@ impl Document {
                 if kind.layers.is_some() || kind.config.is_some() {
                     return Err(ManifestError::TwoKinds("manifests", "layers"));
                 }
-                let content: ImageIndex = serde_json::from_slice(&bytes)?;
+                let content: Box<ImageIndex> = serde_json::from_slice(&bytes)?;
                 check_version(content.schema_version())?;
                 for descriptor in content.manifests() {
                     digest_of(descriptor)?;

@@ -421,9 +421,7 @@ async fn errors_say_who_must_do_what() {
         "{error}"
     );
 
-    for error in [error] {
-        assert!(!error.is_transient());
-    }
+    assert!(!error.is_transient());
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! Layers, honest and hostile, unpacked into trees.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::print_stderr)]
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -306,7 +306,7 @@ fn every_compression_gives_the_same_tree() {
         let error = unpack(
             &b""[..],
             media_type,
-            Path::new("/nonexistent"),
+            &Tree::new().root(),
             &options(Whiteouts::Apply),
         );
         assert!(
@@ -718,16 +718,18 @@ fn nothing_grows_past_its_bounds() {
         &tree.root(),
     );
     assert!(matches!(error, Err(LayerError::Entry { .. })), "{error:?}");
-    // A directory deeper than is removed.
-    let deep = "a/".repeat(600);
-    let layer = Layer::new()
-        .pax(&[("path", deep.as_bytes())])
-        .dir("x")
-        .file("a", "x");
-    assert!(matches!(
-        apply(layer, &tree.root()),
-        Err(LayerError::Write { .. })
-    ));
+    let deep = "a/".repeat(300);
+    let error = apply(
+        Layer::new().pax(&[("path", deep.as_bytes())]).dir("x"),
+        &tree.root(),
+    );
+    assert!(matches!(error, Err(LayerError::Entry { .. })), "{error:?}");
+    // Many extended headers before one entry.
+    let value = vec![b'x'; 100_000];
+    let many = (0..20).fold(Layer::new(), |layer, _| {
+        layer.pax(&[("SCHILY.xattr.user.x", &value)])
+    });
+    check(&many.file("f", "").finish(), Limits::default(), PLAIN);
 }
 
 #[test]

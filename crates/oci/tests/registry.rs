@@ -1,9 +1,10 @@
 //! The registry by its protocol: what the distribution specification says, request by request.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::print_stderr)]
 
 mod common;
 
+use std::io::Write as _;
 use std::process::Command;
 
 use axum::body::Body;
@@ -12,7 +13,7 @@ use bytes::Bytes;
 use common::{Server, blob};
 use http::{HeaderMap, Method, Request, StatusCode, header};
 use http_body_util::BodyExt as _;
-use oci::{Access, Digest, Permission, Registry};
+use oci::{Access, Digest, Permission, Registry, RegistryError};
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
@@ -357,6 +358,9 @@ async fn an_upload_can_fail_or_be_given_up() {
         dir: f.dir,
     };
     assert_eq!(f.get(&place).await.code(), "BLOB_UPLOAD_UNKNOWN");
+    // Nor may two have it open at once.
+    let second = Registry::open(f.dir.path(), Access::anyone());
+    assert!(matches!(second, Err(RegistryError::InUse(_))));
 }
 
 #[tokio::test]
@@ -670,6 +674,12 @@ async fn content_types_must_agree() {
     assert_eq!(put(&[]).await.status, StatusCode::CREATED);
 }
 
+fn gzip(content: &[u8]) -> Bytes {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(content).unwrap();
+    encoder.finish().unwrap().into()
+}
+
 /// Needs skopeo: a client by somebody else.
 #[tokio::test]
 async fn privileged_skopeo_copies_to_and_from() {
@@ -692,13 +702,16 @@ async fn privileged_skopeo_copies_to_and_from() {
     // An image of one layer, as an OCI layout.
     let layout = dir.path().join("layout");
     let blobs = oci::BlobStore::open(&layout).unwrap();
-    let layer = blob(9, 3_000_000);
+    let content = blob(9, 3_000_000);
+    let layer = gzip(&content);
     let config = json!({
         "os": "linux", "architecture": "amd64",
-        "rootfs": { "type": "layers", "diff_ids": [Digest::of(&layer)] },
+        "rootfs": { "type": "layers", "diff_ids": [Digest::of(&content)] },
     });
     let config = Bytes::from(config.to_string());
-    let image = manifest(&config, &[&layer]).to_string();
+    let mut image = manifest(&config, &[&layer]);
+    image["layers"][0]["mediaType"] = "application/vnd.oci.image.layer.v1.tar+gzip".into();
+    let image = image.to_string();
     for content in [&layer[..], &config[..], image.as_bytes()] {
         blobs.put(content).unwrap();
     }
@@ -750,7 +763,7 @@ async fn privileged_skopeo_copies_to_and_from() {
     ])
     .await;
     let raw = skopeo(vec!["inspect".into(), "--raw".into(), copy]).await;
-    assert_eq!(raw, image.as_bytes());
+    assert_eq!(String::from_utf8(raw).unwrap(), image);
     let digest = Digest::of(&layer);
     assert_eq!(
         std::fs::read(back.join("blobs/sha256").join(digest.hex())).unwrap(),

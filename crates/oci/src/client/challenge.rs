@@ -142,4 +142,11 @@ mod tests {
             bearer("y", None, None)
         );
     }
+
+    proptest::proptest! {
+        #[test]
+        fn anything_can_be_read(header in "[ ,=\"\\\\a-cé]{0,40}|\\PC{0,40}") {
+            let _ = choose([header.as_str()]);
+        }
+    }
 }

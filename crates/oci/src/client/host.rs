@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use reqwest::{Url, redirect};
+use reqwest::{StatusCode, Url, redirect};
 use tokio::sync::OnceCell;
 
 use super::challenge::Challenge;
@@ -128,7 +128,7 @@ impl Host {
                             ClientError::Unreachable { .. } => true,
                             _ => false,
                         };
-                        match plain && self.http.get(http.clone()).send().await.is_ok() {
+                        match plain && self.speaks_http(&http).await {
                             true => Ok(http),
                             false => Err(error),
                         }
@@ -136,6 +136,14 @@ impl Host {
                 }
             })
             .await
+    }
+
+    /// Whether a registry answers there. Servers for TLS may answer plain requests too, to complain.
+    async fn speaks_http(&self, base: &Url) -> bool {
+        let answer = self.http.get(base.clone()).send().await;
+        answer.is_ok_and(|answer| {
+            matches!(answer.status(), StatusCode::OK | StatusCode::UNAUTHORIZED)
+        })
     }
 
     pub(super) fn challenge(&self) -> Option<Challenge> {

@@ -6,7 +6,7 @@ use std::io::{self, Read};
 use super::LayerError;
 
 const BLOCK: usize = 512;
-/// Largest long name or extended header that is read: room for a path, a link and a few attributes of 64 KiB.
+/// Most bytes of long names and extended headers before one entry: room for a path, a link and a few attributes of 64 KiB.
 const MAX_EXTENSION: u64 = 1 << 20;
 /// Longest path or link target, the kernel's bound.
 const MAX_PATH: usize = 4096;
@@ -72,6 +72,7 @@ impl<R: Read> Archive<R> {
     /// The next entry; none at the end of the archive.
     pub(super) fn next_entry(&mut self) -> Result<Option<Entry>, LayerError> {
         let mut extensions = Extensions::default();
+        let mut allowed = MAX_EXTENSION;
         loop {
             self.skip(self.content + self.padding)?;
             (self.content, self.padding) = (0, 0);
@@ -81,15 +82,15 @@ impl<R: Read> Archive<R> {
             let size =
                 number(&header[124..136]).ok_or_else(|| broken("header has an invalid size"))?;
             match header[156] {
-                b'L' => extensions.path = Some(self.read_name(size)?),
-                b'K' => extensions.link = Some(self.read_name(size)?),
+                b'L' => extensions.path = Some(self.read_name(size, &mut allowed)?),
+                b'K' => extensions.link = Some(self.read_name(size, &mut allowed)?),
                 b'x' => {
-                    let records = self.read_extension(size)?;
+                    let records = self.read_extension(size, &mut allowed)?;
                     read_records(&records, &mut extensions)?;
                 }
                 // Global headers hold comments; nothing that they could say of all entries is wanted here.
                 b'g' => {
-                    self.read_extension(size)?;
+                    self.read_extension(size, &mut allowed)?;
                 }
                 kind => return self.entry(&header, kind, size, extensions).map(Some),
             }
@@ -219,17 +220,18 @@ impl<R: Read> Archive<R> {
         }
     }
 
-    fn read_name(&mut self, size: u64) -> Result<Vec<u8>, LayerError> {
-        Ok(until_nul(&self.read_extension(size)?).to_vec())
+    fn read_name(&mut self, size: u64, allowed: &mut u64) -> Result<Vec<u8>, LayerError> {
+        Ok(until_nul(&self.read_extension(size, allowed)?).to_vec())
     }
 
-    fn read_extension(&mut self, size: u64) -> Result<Vec<u8>, LayerError> {
-        if size > MAX_EXTENSION {
-            return Err(LayerError::TooLarge {
+    fn read_extension(&mut self, size: u64, allowed: &mut u64) -> Result<Vec<u8>, LayerError> {
+        // Empty ones count too, or they could go on for ever.
+        *allowed = allowed
+            .checked_sub(size.max(BLOCK as u64))
+            .ok_or(LayerError::TooLarge {
                 limit: MAX_EXTENSION,
-                unit: "bytes in one extended header",
-            });
-        }
+                unit: "bytes of extended headers before one entry",
+            })?;
         let mut extension = vec![0; size as usize];
         self.reader
             .read_exact(&mut extension)
@@ -421,5 +423,43 @@ mod tests {
         assert!(read_records(b"6 a=b\n21 SCHILY.xattr.a=b\n", &mut extensions).is_err());
         assert!(read_records(b"6 a=b\n19 SCHILY.xattr.a=\n", &mut extensions).is_ok());
         assert_eq!(extensions.xattrs, [(b"a".to_vec(), Vec::new())]);
+    }
+
+    /// Reads everything there is, as unpacking would.
+    fn read_all(bytes: &[u8]) {
+        let mut archive = Archive::new(bytes);
+        let mut buffer = [0; 100];
+        while let Ok(Some(_)) = archive.next_entry() {
+            while let Ok(1..) = archive.read_content(&mut buffer) {}
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn anything_can_be_read(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..4096)) {
+            read_all(&bytes);
+        }
+
+        /// Headers that pass the checksum, so that what is behind it is reached.
+        #[test]
+        fn anything_with_a_checksum_can_be_read(
+            mut bytes in proptest::collection::vec(proptest::num::u8::ANY, 512 * 4),
+            kind in proptest::sample::select(b"0123456xgLKS".to_vec()),
+            size in 0u32..2000,
+        ) {
+            for header in bytes.chunks_mut(BLOCK * 2) {
+                header[124..136].copy_from_slice(format!("{size:011o}\0").as_bytes());
+                header[156] = kind;
+                header[148..156].fill(b' ');
+                let sum: u32 = header[..BLOCK].iter().map(|byte| u32::from(*byte)).sum();
+                header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+            }
+            read_all(&bytes);
+        }
+
+        #[test]
+        fn any_records_can_be_read(records in "([0-9]{1,2} [a-z.SCHILYxatr]{0,12}=[0-9.-]{0,9}\n){0,4}") {
+            let _ = read_records(records.as_bytes(), &mut Extensions::default());
+        }
     }
 }

@@ -136,9 +136,9 @@ fn shown(path: &[u8]) -> String {
 /// the targets of hard links are resolved with `root` as `/`. Blocks; nothing is synced to disk.
 ///
 /// Parents that the layer does not list are made with mode 0755. The caller compares [`Stats::diff_id`] with the
-/// image's configuration.
+/// image's configuration. A reader that blocks is waited for, also after a failure.
 pub fn unpack(
-    reader: impl Read,
+    reader: impl Read + Send,
     media_type: &str,
     root: &Path,
     options: &Options,

@@ -12,6 +12,9 @@ pub(super) enum Name<'a> {
     Foreign,
 }
 
+/// Deepest path: far more than any system has, and few enough for whoever removes the tree again.
+const MAX_PARTS: usize = 256;
+
 /// The path from the tree's root, in the plainest form: no slash at either end, no empty parts, no `.`. A path with `..`
 /// or NUL is refused, as no honest writer makes one; the root itself is empty.
 pub(super) fn normalise(path: &[u8]) -> Result<Vec<u8>, &'static str> {
@@ -22,7 +25,10 @@ pub(super) fn normalise(path: &[u8]) -> Result<Vec<u8>, &'static str> {
         .split(|byte| *byte == b'/')
         .filter(|part| !part.is_empty() && *part != b".");
     let mut normal = Vec::with_capacity(path.len());
-    for part in parts {
+    for (depth, part) in parts.enumerate() {
+        if depth == MAX_PARTS {
+            return Err("lies too deep");
+        }
         if part == b".." {
             return Err("has `..` in its path");
         }
@@ -112,6 +118,8 @@ mod tests {
             assert_eq!(found.as_deref(), expected.as_deref(), "{path}");
         }
         assert!(normalise("a".repeat(256).as_bytes()).is_err());
+        assert!(normalise("a/".repeat(256).as_bytes()).is_ok());
+        assert!(normalise("a/".repeat(257).as_bytes()).is_err());
     }
 
     #[test]

@@ -13,7 +13,7 @@ use rustix::io::Errno;
 
 use super::archive::{Archive, Entry, Kind};
 use super::path::{self, Name};
-use super::stream::Stream;
+use super::stream::{Stream, with_stream};
 use super::tree::{Tree, kind_at, names, open_dir_at, split};
 use super::{LayerError, Options, Privilege, Stats, Whiteouts};
 
@@ -25,13 +25,11 @@ const OPAQUE: &str = "trusted.overlay.opaque";
 const WORKING_MODE: u32 = 0o700;
 
 pub(super) fn unpack(
-    reader: impl Read,
+    reader: impl Read + Send,
     media_type: &str,
     root: &Path,
     options: &Options,
 ) -> Result<Stats, LayerError> {
-    let stream = Stream::open(reader, media_type, options.limits.bytes)?;
-    let mut archive = Archive::new(stream);
     let tree = Tree::open(root).map_err(failed("open", root.as_os_str().as_encoded_bytes()))?;
     let mut unpacker = Unpacker {
         tree,
@@ -43,33 +41,27 @@ pub(super) fn unpack(
         counts: Counts::default(),
         buffer: vec![0; COPY],
     };
-    let unpacked = unpacker.entries(&mut archive);
-    let stream = archive.into_reader();
-    match unpacked {
-        // The archive cannot know why its reader stopped.
-        Err(LayerError::Read(_)) if stream.exceeded() => Err(LayerError::TooLarge {
-            limit: options.limits.bytes,
-            unit: "bytes",
-        }),
-        Err(error) => Err(error),
-        Ok(()) => {
-            unpacker.finish_directories()?;
-            let (bytes, diff_id) = stream.finish()?;
-            let Counts {
-                entries,
-                whiteouts,
-                left_out,
-                ..
-            } = unpacker.counts;
-            Ok(Stats {
-                diff_id,
-                bytes,
-                entries,
-                whiteouts,
-                left_out,
-            })
-        }
-    }
+    let work = |stream| {
+        let mut archive = Archive::new(stream);
+        let unpacked = unpacker
+            .entries(&mut archive)
+            .and_then(|()| unpacker.finish_directories());
+        (archive.into_reader(), unpacked)
+    };
+    let ((), bytes, diff_id) = with_stream(reader, media_type, options.limits.bytes, work)?;
+    let Counts {
+        entries,
+        whiteouts,
+        left_out,
+        ..
+    } = unpacker.counts;
+    Ok(Stats {
+        diff_id,
+        bytes,
+        entries,
+        whiteouts,
+        left_out,
+    })
 }
 
 #[derive(Debug, Default)]
@@ -101,7 +93,7 @@ struct Unpacker {
 }
 
 impl Unpacker {
-    fn entries(&mut self, archive: &mut Archive<Stream<'_>>) -> Result<(), LayerError> {
+    fn entries(&mut self, archive: &mut Archive<Stream>) -> Result<(), LayerError> {
         while let Some(entry) = archive.next_entry()? {
             let limits = &self.options.limits;
             self.counts.entries += 1;
@@ -159,7 +151,7 @@ impl Unpacker {
         &mut self,
         path: &[u8],
         entry: &Entry,
-        archive: &mut Archive<Stream<'_>>,
+        archive: &mut Archive<Stream>,
     ) -> Result<(), LayerError> {
         if let Kind::Directory = entry.kind {
             return self.directory(path, entry).map_err(failed("create", path));
@@ -253,7 +245,7 @@ impl Unpacker {
         parent: &[u8],
         name: &[u8],
         entry: &Entry,
-        archive: &mut Archive<Stream<'_>>,
+        archive: &mut Archive<Stream>,
     ) -> Result<(), LayerError> {
         let failed = || failed("write", &entry.path);
         let flags =

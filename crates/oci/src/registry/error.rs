@@ -2,7 +2,7 @@
 
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http::{HeaderName, HeaderValue, StatusCode, header};
 
 use super::RegistryError;
 use super::route::RouteError;
@@ -15,7 +15,7 @@ pub(super) struct ApiError {
     /// One of the specification's codes.
     code: &'static str,
     message: String,
-    headers: HeaderMap,
+    headers: Vec<(HeaderName, HeaderValue)>,
 }
 
 impl ApiError {
@@ -28,12 +28,12 @@ impl ApiError {
             status,
             code,
             message: message.into(),
-            headers: HeaderMap::new(),
+            headers: Vec::new(),
         }
     }
 
-    pub(super) fn with(mut self, name: header::HeaderName, value: HeaderValue) -> ApiError {
-        self.headers.insert(name, value);
+    pub(super) fn with(mut self, name: HeaderName, value: HeaderValue) -> ApiError {
+        self.headers.push((name, value));
         self
     }
 
@@ -60,7 +60,7 @@ impl IntoResponse for ApiError {
                 .to_string();
         let mut response = Response::new(Body::from(body));
         *response.status_mut() = self.status;
-        *response.headers_mut() = self.headers;
+        response.headers_mut().extend(self.headers);
         response.headers_mut().insert(
             header::CONTENT_TYPE,
             HeaderValue::from_static("application/json"),
@@ -113,9 +113,9 @@ impl From<RegistryError> for ApiError {
             RegistryError::Store(StoreError::Missing(_)) => {
                 ApiError::new(StatusCode::NOT_FOUND, "BLOB_UNKNOWN", message)
             }
-            RegistryError::Store(StoreError::Io { .. }) | RegistryError::Io { .. } => {
-                ApiError::internal(&error)
-            }
+            RegistryError::Store(StoreError::Io { .. })
+            | RegistryError::Io { .. }
+            | RegistryError::InUse(_) => ApiError::internal(&error),
         }
     }
 }

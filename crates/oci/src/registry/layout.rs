@@ -14,6 +14,8 @@ use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::FlockOperation;
+use rustix::io::Errno;
 use tempfile::NamedTempFile;
 
 use super::RegistryError;
@@ -196,6 +198,18 @@ impl Layout {
             sync_dir(dir)
         });
         written.map_err(failed("write", path))
+    }
+}
+
+/// Takes the directory, created when missing, for this registry alone until the file is closed.
+pub(super) fn lock(dir: &Path) -> Result<File, RegistryError> {
+    let path = dir.join("lock");
+    let opened = fs::create_dir_all(dir).and_then(|()| File::create(&path));
+    let file = opened.map_err(failed("create", &path))?;
+    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(Errno::WOULDBLOCK) => Err(RegistryError::InUse(dir.to_owned())),
+        Err(errno) => Err(failed("lock", &path)(errno.into())),
     }
 }
 

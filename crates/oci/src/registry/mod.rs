@@ -10,6 +10,7 @@ mod manifests;
 mod route;
 mod uploads;
 
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -38,6 +39,8 @@ struct Inner {
     layout: Layout,
     uploads: Uploads,
     access: Access,
+    /// Held as long as the registry is open.
+    _lock: File,
 }
 
 /// Why the registry could not be opened, or could not do what it was asked.
@@ -65,6 +68,9 @@ pub enum RegistryError {
     /// Not a repository name or a tag.
     #[error(transparent)]
     Name(#[from] ReferenceError),
+    /// Another process, or another part of this one, has the registry open.
+    #[error("registry `{}` is in use; stop the other one first", .0.display())]
+    InUse(PathBuf),
     /// The directory refused.
     #[error("cannot {action} `{}`", path.display())]
     Io {
@@ -89,7 +95,9 @@ impl Registry {
     /// are forgotten, and clients start them again.
     pub fn open(dir: impl AsRef<Path>, access: Access) -> Result<Registry, RegistryError> {
         let dir = dir.as_ref();
+        let lock = layout::lock(dir)?;
         let inner = Inner {
+            _lock: lock,
             blobs: BlobStore::open(dir)?,
             layout: Layout::open(dir)?,
             uploads: Uploads::default(),

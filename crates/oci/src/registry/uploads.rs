@@ -163,7 +163,10 @@ impl Registry {
             .map_err(RegistryError::Store)?;
         let id = self.inner.uploads.add(repository.clone(), writer)?;
         if query(asked.as_deref(), "digest").is_some() {
-            return self.finish_upload(repository, id, request).await;
+            let finished = self.finish_upload(repository, id.clone(), request).await;
+            // The client does not know the session, so nobody would ever continue it.
+            self.inner.uploads.remove(&id);
+            return finished;
         }
         Ok(progress(StatusCode::ACCEPTED, &repository, &id, 0))
     }

@@ -40,11 +40,16 @@ impl Drop for Server {
 
 impl Server {
     pub(crate) async fn tls(router: Router) -> Server {
+        Server::tls_with(|_| router).await
+    }
+
+    /// The router may depend on the server's `host:port`.
+    pub(crate) async fn tls_with(router: impl FnOnce(String) -> Router) -> Server {
         let (ca, acceptor) = certificate();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let faults = Faults::default();
-        let app = faults.wrap(router);
+        let app = faults.wrap(router(address.to_string()));
         let task = tokio::spawn(async move {
             axum::serve(TlsListener { listener, acceptor }, app)
                 .await
