@@ -235,6 +235,9 @@ pub(crate) struct NodeImport {
     /// Name of the operating system's state root.
     #[arg(long, value_name = "NAME", default_value = "default")]
     pub(crate) stateroot: String,
+    /// A kernel argument of the deployment; may be given several times.
+    #[arg(long, value_name = "ARG")]
+    pub(crate) karg: Vec<String>,
     /// `oci:DIR[:TAG]` or an image reference.
     #[arg(value_name = "IMAGE")]
     pub(crate) image: String,
