@@ -93,12 +93,7 @@ impl<'a> Import<'a> {
 
     /// Removes the scratch directory.
     pub(super) fn clear(&self) -> Result<(), OsError> {
-        match fs::remove_dir_all(&self.work) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(io_error("remove", &self.work)(error))
-            }
-            _ => Ok(()),
-        }
+        remove_tree(&self.work)
     }
 
     /// Commits a layer on top of `below`.
@@ -135,10 +130,10 @@ impl<'a> Import<'a> {
                 drop_machine_content(&whole)?;
                 shape(&whole)?;
                 self.repo.commit(&name, &Tree::Checkout(&whole), &[])?;
-                fs::remove_dir_all(&whole).map_err(io_error("remove", &whole))?;
+                remove_tree(&whole)?;
             }
         }
-        fs::remove_dir_all(&alone).map_err(io_error("remove", &alone))
+        remove_tree(&alone)
     }
 
     /// Gives the tree of the last layer the image's name.
@@ -327,6 +322,15 @@ fn take_opaque_mark(path: &Utf8Path) -> Result<bool, OsError> {
         Ok(()) => Ok(true),
         Err(Errno::NODATA | Errno::NOTSUP) => Ok(false),
         Err(errno) => Err(io_error("read the attributes of", path)(errno.into())),
+    }
+}
+
+fn remove_tree(path: &Utf8Path) -> Result<(), OsError> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(io_error("remove", path)(error))
+        }
+        _ => Ok(()),
     }
 }
 

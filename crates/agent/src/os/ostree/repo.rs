@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use camino::{Utf8Path, Utf8PathBuf};
 
+use super::import::io_error;
 use crate::command::{Command, CommandError};
+use crate::os::OsError;
 
 /// A repository in `bare` mode, whose files are the objects themselves.
 #[derive(Debug, Clone)]
@@ -65,21 +67,25 @@ impl Repo {
             .map(drop)
     }
 
-    /// Commits a tree under a ref, with string metadata.
+    /// Commits a tree under a ref, with string metadata. Directories are used up, but for a checkout.
+    ///
+    /// The whole file system is synced once, instead of each object, and before the ref says that the commit is there.
     pub(super) fn commit(
         &self,
         name: &str,
         tree: &Tree<'_>,
         metadata: &[(&str, &str)],
-    ) -> Result<(), CommandError> {
-        let mut command = self
-            .ostree("commit")
-            .arg(format!("--branch={name}"))
-            .arg("--parent=none")
-            .arg("--no-bindings");
-        command = match tree {
-            Tree::Directory(path) => command.arg(format!("--tree=dir={path}")),
+    ) -> Result<(), OsError> {
+        let command = self.ostree("commit").args([
+            "--orphan",
+            "--fsync=false",
+            "--parent=none",
+            "--no-bindings",
+        ]);
+        let command = match tree {
+            Tree::Directory(path) => command.arg("--consume").arg(format!("--tree=dir={path}")),
             Tree::Over(base, path) => command
+                .arg("--consume")
                 .arg(format!("--base={base}"))
                 .arg(format!("--tree=dir={path}")),
             Tree::Checkout(path) => command
@@ -87,14 +93,24 @@ impl Repo {
                 .arg(format!("--tree=dir={path}")),
             Tree::Ref(name) => command.arg(format!("--tree=ref={name}")),
         };
-        command
+        let printed = command
             .args(
                 metadata
                     .iter()
                     .map(|(key, value)| format!("--add-metadata-string={key}={value}")),
             )
+            .run()?;
+        std::fs::File::open(&self.path)
+            .and_then(|repo| Ok(rustix::fs::syncfs(repo)?))
+            .map_err(io_error("sync", &self.path))?;
+        let commit = printed.trim();
+        Ok(self
+            .ostree("refs")
+            .arg(format!("--create={name}"))
+            .arg("--force")
+            .arg(commit)
             .run()
-            .map(drop)
+            .map(drop)?)
     }
 
     /// Checks a ref out with hard links into a directory that does not exist yet.
