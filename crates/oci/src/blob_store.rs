@@ -10,6 +10,7 @@ use rustix::fs::FlockOperation;
 use tempfile::NamedTempFile;
 
 use crate::digest::{Digest, Digester};
+use crate::durable::{create_dirs, sync_dir};
 
 /// A directory of blobs named by their content. Clones and other processes may use the same directory.
 #[derive(Debug, Clone)]
@@ -64,7 +65,7 @@ impl BlobStore {
             incoming: dir.join("incoming"),
         };
         for dir in [&store.blobs, &store.incoming] {
-            fs::create_dir_all(dir).map_err(StoreError::io("create", dir))?;
+            create_dirs(dir).map_err(StoreError::io("create", dir))?;
         }
         store.sweep()?;
         Ok(store)
@@ -255,9 +256,7 @@ impl BlobWriter {
         self.file
             .persist(&path)
             .map_err(|error| StoreError::io("create", &path)(error.error))?;
-        File::open(&self.store.blobs)
-            .and_then(|directory| directory.sync_all())
-            .map_err(StoreError::io("sync", &self.store.blobs))?;
+        sync_dir(&self.store.blobs).map_err(StoreError::io("sync", &self.store.blobs))?;
         Ok(found)
     }
 }

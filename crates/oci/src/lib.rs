@@ -4,6 +4,7 @@ pub mod auth;
 pub mod blob_store;
 pub mod client;
 pub mod digest;
+mod durable;
 pub mod layer;
 pub mod manifest;
 mod pump;

@@ -4,11 +4,13 @@
 mod challenge;
 mod error;
 mod failure;
+mod fetch;
 mod host;
 mod pull;
 mod push;
 mod request;
 mod retry;
+mod tags;
 mod tls;
 
 use std::collections::{BTreeMap, BTreeSet};

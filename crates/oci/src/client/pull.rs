@@ -1,27 +1,21 @@
-//! Reading from registries.
+//! Reading manifests and images from registries.
 
 use bytes::Bytes;
-use reqwest::header::{ACCEPT, CONTENT_RANGE, CONTENT_TYPE, LINK, RANGE};
-use reqwest::{Method, Response, StatusCode, Url};
-use serde::Deserialize;
+use reqwest::header::{ACCEPT, CONTENT_TYPE};
+use reqwest::{Method, Response};
 
 use super::request::{Action, Call};
 use super::retry::Backoff;
 use super::{Client, ClientError, FetchedManifest, Image, failure};
-use crate::blob_store::{BlobStore, BlobWriter, StoreError};
 use crate::digest::Digest;
 use crate::manifest::{
     ACCEPTED, Descriptor, Document, ImageConfig, MAX_CONFIG, MAX_MANIFEST, Manifest, ManifestError,
     Platform, digest_of, platform_text,
 };
-use crate::pump::{PumpError, blocking, pump};
 use crate::reference::Reference;
 
 /// The header in which registries tell the digest of a manifest.
 pub(super) const CONTENT_DIGEST: &str = "docker-content-digest";
-/// Bounds of a list of tags, against registries that never end.
-const MAX_TAGS_PAGE: u64 = 4 << 20;
-const MAX_TAGS_PAGES: usize = 1000;
 
 impl Client {
     /// The digest and media type that the reference stands for now, without fetching the manifest where the
@@ -203,194 +197,9 @@ impl Client {
             }
         }
     }
-
-    /// Fetches a blob into `store`, unless it is there. Size and digest are verified; after a cut the rest is asked
-    /// for. `progress` is told how many bytes of it are there, never fewer than before unless the registry makes us
-    /// start again.
-    pub async fn fetch_blob(
-        &self,
-        reference: &Reference,
-        descriptor: &Descriptor,
-        store: &BlobStore,
-        progress: &(dyn Fn(u64) + Sync),
-    ) -> Result<(), ClientError> {
-        let digest = digest_of(descriptor).map_err(|error| unusable(reference, error.into()))?;
-        if store
-            .size(&digest)
-            .is_ok_and(|size| size == descriptor.size())
-        {
-            progress(descriptor.size());
-            return Ok(());
-        }
-        let host = self.host(reference.host())?;
-        let call = self.call(
-            &host,
-            reference,
-            Action::Pull,
-            blob_name(reference, &digest),
-        );
-        let mut writer = store.writer()?;
-        let mut backoff = Backoff::new(self.retry());
-        loop {
-            let before = writer.written();
-            let (returned, fetched) = self
-                .fetch_part(&call, &digest, descriptor.size(), writer, progress)
-                .await?;
-            writer = returned;
-            match fetched {
-                Ok(()) => break,
-                Err(error) => {
-                    if writer.written() > before {
-                        backoff.reset();
-                    }
-                    backoff.wait_after(error).await?;
-                }
-            }
-        }
-        match blocking(move || writer.commit(Some(&digest))).await {
-            Err(StoreError::Mismatch { expected, found }) => {
-                Err(ClientError::mismatch(call.what, expected, found))
-            }
-            committed => committed.map(|_| ()).map_err(ClientError::Store),
-        }
-    }
-
-    /// Fetches what the writer does not have yet. The writer comes back with as much as arrived.
-    async fn fetch_part(
-        &self,
-        call: &Call<'_>,
-        digest: &Digest,
-        size: u64,
-        mut writer: BlobWriter,
-        progress: &(dyn Fn(u64) + Sync),
-    ) -> Result<(BlobWriter, Result<(), ClientError>), ClientError> {
-        let start = writer.written();
-        if start == size && size > 0 {
-            return Ok((writer, Ok(())));
-        }
-        let sent = async {
-            let url = call.url(&format!("blobs/{digest}")).await?;
-            let range = |request: reqwest::RequestBuilder| match start {
-                0 => Ok(request),
-                start => Ok(request.header(RANGE, format!("bytes={start}-"))),
-            };
-            self.send_once(call, &call.host.http, Method::GET, url, range)
-                .await
-        };
-        let response = match sent.await {
-            Ok(response) => response,
-            Err(ClientError::Refused { status: 416, .. }) => {
-                writer.restart()?;
-                let reason = "it cannot continue a transfer".to_owned();
-                return Ok((
-                    writer,
-                    Err(ClientError::Unreachable {
-                        host: call.host.name().to_owned(),
-                        reason,
-                    }),
-                ));
-            }
-            Err(error) => return Ok((writer, Err(error))),
-        };
-        if start > 0 && !continues_at(&response, start) {
-            writer.restart()?;
-        }
-        let start = writer.written();
-        let observe = |moved| progress(start + moved);
-        let (writer, pumped) = pump(response.bytes_stream(), writer, size - start, observe).await;
-        let host = || call.host.name().to_owned();
-        let fetched = match pumped {
-            Ok(()) if writer.written() == size => Ok(()),
-            Ok(()) => Err(ClientError::Unreachable {
-                host: host(),
-                reason: format!(
-                    "the transfer ended after {} of {size} bytes",
-                    writer.written()
-                ),
-            }),
-            Err(PumpError::TooLong) => Err(ClientError::Corrupt {
-                what: call.what.clone(),
-                reason: format!("it is longer than its size, {size} bytes"),
-            }),
-            Err(PumpError::Source(error)) => Err(failure::transport(&host(), error)),
-            Err(PumpError::Sink(error)) => Err(writer.failed(error).into()),
-        };
-        Ok((writer, fetched))
-    }
-
-    /// The tags of the repository, sorted.
-    pub async fn tags(&self, reference: &Reference) -> Result<Vec<String>, ClientError> {
-        let host = self.host(reference.host())?;
-        let what = format!("{}/{}", reference.host(), reference.repository());
-        let call = self.call(&host, reference, Action::Pull, what);
-        let mut url = call.url("tags/list?n=1000").await?;
-        let mut tags = Vec::new();
-        for _ in 0..MAX_TAGS_PAGES {
-            let (page, next) = self.tags_page(&call, &url).await?;
-            tags.extend(page);
-            match next {
-                Some(next) => url = next,
-                None => break,
-            }
-        }
-        tags.sort();
-        tags.dedup();
-        Ok(tags)
-    }
-
-    async fn tags_page(
-        &self,
-        call: &Call<'_>,
-        url: &Url,
-    ) -> Result<(Vec<String>, Option<Url>), ClientError> {
-        let mut backoff = Backoff::new(self.retry());
-        loop {
-            let fetched = async {
-                let response = self
-                    .send_once(call, &call.host.http, Method::GET, url.clone(), Ok)
-                    .await?;
-                // A page of another host is not this registry's to give.
-                let link = response
-                    .headers()
-                    .get(LINK)
-                    .and_then(|link| link.to_str().ok())
-                    .and_then(next_page);
-                let next = link
-                    .and_then(|link| url.join(&link).ok())
-                    .filter(|next| next.origin() == url.origin());
-                let body = read_body(call, response, MAX_TAGS_PAGE).await?;
-                let list: TagList =
-                    serde_json::from_slice(&body).map_err(|error| ClientError::Corrupt {
-                        what: format!("list of tags of {}", call.what),
-                        reason: error.to_string(),
-                    })?;
-                Ok((list.tags.unwrap_or_default(), next))
-            };
-            match fetched.await {
-                Err(error) => backoff.wait_after(error).await?,
-                fetched => return fetched,
-            }
-        }
-    }
 }
 
-#[derive(Deserialize)]
-struct TagList {
-    tags: Option<Vec<String>>,
-}
-
-/// The target of `<…>; rel="next"`.
-fn next_page(link: &str) -> Option<String> {
-    let (target, parameters) = link.trim().strip_prefix('<')?.split_once('>')?;
-    let rel = parameters
-        .split(';')
-        .map(|parameter| parameter.trim().replace('"', ""));
-    rel.into_iter()
-        .any(|parameter| parameter == "rel=next")
-        .then(|| target.to_owned())
-}
-
-fn blob_name(reference: &Reference, digest: &Digest) -> String {
+pub(super) fn blob_name(reference: &Reference, digest: &Digest) -> String {
     format!("{}/{}@{digest}", reference.host(), reference.repository())
 }
 
@@ -416,23 +225,6 @@ fn media_type(response: &Response) -> Option<String> {
     )
 }
 
-/// Whether the answer is the part asked for, from `start`.
-fn continues_at(response: &Response, start: u64) -> bool {
-    let range = response
-        .headers()
-        .get(CONTENT_RANGE)
-        .and_then(|value| value.to_str().ok());
-    let first = range.and_then(|range| {
-        range
-            .strip_prefix("bytes ")?
-            .split('-')
-            .next()?
-            .parse::<u64>()
-            .ok()
-    });
-    response.status() == StatusCode::PARTIAL_CONTENT && first == Some(start)
-}
-
 pub(super) fn unusable(reference: &Reference, source: ManifestError) -> ClientError {
     ClientError::Manifest {
         reference: reference.to_string(),
@@ -440,7 +232,11 @@ pub(super) fn unusable(reference: &Reference, source: ManifestError) -> ClientEr
     }
 }
 
-async fn read_body(call: &Call<'_>, response: Response, limit: u64) -> Result<Bytes, ClientError> {
+pub(super) async fn read_body(
+    call: &Call<'_>,
+    response: Response,
+    limit: u64,
+) -> Result<Bytes, ClientError> {
     let body = failure::read_limited(response, limit).await;
     body.map_err(|error| failure::transport(call.host.name(), error))?
         .ok_or_else(|| ClientError::Corrupt {

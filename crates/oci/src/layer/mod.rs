@@ -2,10 +2,12 @@
 //! reach outside the tree, and its size, number of entries and length of names are bounded.
 
 mod archive;
+mod metadata;
 mod path;
 mod stream;
 mod tree;
 mod unpack;
+mod whiteout;
 
 use std::io::Read;
 use std::path::Path;

@@ -122,6 +122,15 @@ pub(super) fn split(path: &[u8]) -> (&[u8], &[u8]) {
     }
 }
 
+/// Whether an error says that there is no such thing, or none of the kind asked for.
+pub(super) fn is_missing(error: &io::Error) -> bool {
+    let link = Errno::from_io_error(error) == Some(Errno::LOOP);
+    link || matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+    )
+}
+
 /// What `name` is, without following it.
 pub(super) fn kind_at(dir: impl AsFd, name: &[u8]) -> io::Result<Option<FileType>> {
     match rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {

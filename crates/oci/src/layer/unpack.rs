@@ -1,26 +1,22 @@
 //! Puts the entries of a layer into a tree.
 
-use std::collections::HashSet;
-use std::collections::hash_map::RandomState;
 use std::fs::File;
-use std::hash::BuildHasher as _;
 use std::io::{self, Read, Write as _};
-use std::os::fd::AsFd;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 
 use super::archive::{Archive, Entry, Kind};
+use super::metadata::{clear_xattrs, timestamps};
 use super::path::{self, Name};
 use super::stream::{Stream, with_stream};
-use super::tree::{Tree, kind_at, names, open_dir_at, split};
+use super::tree::{Tree, is_missing, kind_at, open_dir_at, split};
+use super::whiteout::Own;
 use super::{LayerError, Options, Privilege, Stats, Whiteouts};
 
 /// Bytes of a file copied at once.
 const COPY: usize = 256 << 10;
-/// Set on a directory, hides what lower directories of an overlay have in it.
-const OPAQUE: &str = "trusted.overlay.opaque";
 /// Permissions that a directory has until it is complete.
 const WORKING_MODE: u32 = 0o700;
 
@@ -34,9 +30,7 @@ pub(super) fn unpack(
     let mut unpacker = Unpacker {
         tree,
         options: *options,
-        touched: HashSet::new(),
-        unmixed: HashSet::new(),
-        hasher: RandomState::new(),
+        own: Own::default(),
         unfinished: Vec::new(),
         counts: Counts::default(),
         buffer: vec![0; COPY],
@@ -65,11 +59,11 @@ pub(super) fn unpack(
 }
 
 #[derive(Debug, Default)]
-struct Counts {
+pub(super) struct Counts {
     entries: u64,
     names: u64,
-    whiteouts: u64,
-    left_out: u64,
+    pub(super) whiteouts: u64,
+    pub(super) left_out: u64,
 }
 
 /// Mode and time of a directory, set when nothing more is put into it.
@@ -79,16 +73,13 @@ struct Unfinished {
     mtime: (i64, u32),
 }
 
-struct Unpacker {
-    tree: Tree,
-    options: Options,
-    /// Hashes of the paths that this layer has, parents included: whiteouts are about lower layers only.
-    touched: HashSet<u64>,
-    /// Hashes of the paths of directories that have nothing of lower layers, so that none is searched twice.
-    unmixed: HashSet<u64>,
-    hasher: RandomState,
+pub(super) struct Unpacker {
+    pub(super) tree: Tree,
+    pub(super) options: Options,
+    /// What is this layer's own.
+    pub(super) own: Own,
     unfinished: Vec<Unfinished>,
-    counts: Counts,
+    pub(super) counts: Counts,
     buffer: Vec<u8>,
 }
 
@@ -128,23 +119,11 @@ impl Unpacker {
                 }
                 Name::Plain => {
                     self.entry(&path, &entry, archive)?;
-                    self.touch(&path);
+                    self.own.touch(&path);
                 }
             }
         }
         Ok(())
-    }
-
-    fn touch(&mut self, path: &[u8]) {
-        let mut path = path;
-        // Parents of a path that is known are known.
-        while !path.is_empty() && self.touched.insert(self.hasher.hash_one(path)) {
-            path = split(path).0;
-        }
-    }
-
-    fn is_touched(&self, path: &[u8]) -> bool {
-        self.touched.contains(&self.hasher.hash_one(path))
     }
 
     fn entry(
@@ -223,10 +202,10 @@ impl Unpacker {
             }
         };
         match fresh {
-            true => drop(self.unmixed.insert(self.hasher.hash_one(path))),
+            true => drop(self.own.unmix(path)),
             false => clear_xattrs(&dir)?,
         }
-        self.own(&dir, entry)?;
+        self.set_owner(&dir, entry)?;
         rustix::fs::fchmod(&dir, Mode::from_raw_mode(entry.mode | WORKING_MODE))?;
         self.set_xattrs(&dir, entry)?;
         if hides {
@@ -260,7 +239,7 @@ impl Unpacker {
                 read => file.write_all(&self.buffer[..read]).map_err(failed())?,
             }
         }
-        let finished = self.own(&file, entry).and_then(|()| {
+        let finished = self.set_owner(&file, entry).and_then(|()| {
             // After the owner, whose change takes set-user-id bits and capabilities away.
             rustix::fs::fchmod(&file, Mode::from_raw_mode(entry.mode))?;
             self.set_xattrs(&file, entry)?;
@@ -348,112 +327,6 @@ impl Unpacker {
         }
     }
 
-    /// Hides what lower layers have at a path.
-    fn whiteout(&mut self, parent: &[u8], hidden: &[u8]) -> io::Result<()> {
-        self.counts.whiteouts += 1;
-        match self.options.whiteouts {
-            Whiteouts::Apply => self.remove_lower(&path::join(parent, hidden)),
-            Whiteouts::Overlay => {
-                let dir = self.tree.make_dirs(parent)?;
-                match kind_at(dir, hidden)? {
-                    None => {
-                        let (kind, mode) = (FileType::CharacterDevice, Mode::empty());
-                        rustix::fs::mknodat(dir, hidden, kind, mode, rustix::fs::makedev(0, 0))?;
-                    }
-                    Some(FileType::Directory) => {
-                        let dir = open_dir_at(dir, hidden)?;
-                        self.mark_opaque(&dir)?;
-                    }
-                    // The layer's own file hides it.
-                    Some(_) => {}
-                }
-                self.touch(parent);
-                Ok(())
-            }
-        }
-    }
-
-    /// Hides what lower layers have in a directory.
-    fn opaque(&mut self, path: &[u8]) -> io::Result<()> {
-        self.counts.whiteouts += 1;
-        match self.options.whiteouts {
-            Whiteouts::Apply => self.remove_lower_in(path),
-            Whiteouts::Overlay => {
-                let dir = rustix::io::fcntl_dupfd_cloexec(self.tree.make_dirs(path)?, 0)?;
-                self.touch(path);
-                self.mark_opaque(&dir)
-            }
-        }
-    }
-
-    /// Removes what is at `path`, except for what this layer itself has there.
-    fn remove_lower(&mut self, path: &[u8]) -> io::Result<()> {
-        let (parent, name) = split(path);
-        if self.is_touched(path) {
-            return self.remove_lower_in(path);
-        }
-        match self.tree.remove(parent, name) {
-            Err(error) if is_missing(&error) => Ok(()),
-            removed => removed,
-        }
-    }
-
-    fn remove_lower_in(&mut self, path: &[u8]) -> io::Result<()> {
-        if !self.unmixed.insert(self.hasher.hash_one(path)) {
-            return Ok(());
-        }
-        let children = match self.tree.exact_dir(path).and_then(names) {
-            Ok(children) => children,
-            // Not there, or not a directory: then nothing of a lower layer is in it.
-            Err(error) if is_missing(&error) => return Ok(()),
-            Err(error) => return Err(error),
-        };
-        children
-            .iter()
-            .try_for_each(|child| self.remove_lower(&path::join(path, child)))
-    }
-
-    fn own(&mut self, file: impl AsFd, entry: &Entry) -> io::Result<()> {
-        match self.options.privilege {
-            Privilege::Full => {
-                let (uid, gid) = (Uid::from_raw(entry.uid), Gid::from_raw(entry.gid));
-                Ok(rustix::fs::fchown(file, Some(uid), Some(gid))?)
-            }
-            Privilege::None => {
-                self.counts.left_out += 1;
-                Ok(())
-            }
-        }
-    }
-
-    fn set_xattrs(&mut self, file: impl AsFd, entry: &Entry) -> io::Result<()> {
-        for (name, value) in &entry.xattrs {
-            if !path::is_layer_xattr(name) {
-                continue;
-            }
-            match rustix::fs::fsetxattr(&file, &name[..], value, XattrFlags::empty()) {
-                Ok(()) => {}
-                Err(Errno::PERM) if self.options.privilege == Privilege::None => {
-                    self.counts.left_out += 1
-                }
-                // Some file systems keep none for users; nothing that an image needs to work is there.
-                Err(Errno::NOTSUP) if name.starts_with(b"user.") => self.counts.left_out += 1,
-                Err(errno) => return Err(errno.into()),
-            }
-        }
-        Ok(())
-    }
-
-    fn mark_opaque(&mut self, dir: impl AsFd) -> io::Result<()> {
-        match rustix::fs::fsetxattr(dir, OPAQUE, b"y", XattrFlags::empty()) {
-            Err(Errno::PERM) if self.options.privilege == Privilege::None => {
-                self.counts.left_out += 1;
-                Ok(())
-            }
-            set => Ok(set?),
-        }
-    }
-
     /// Inner directories first, as they are searched through the outer ones.
     fn finish_directories(&mut self) -> Result<(), LayerError> {
         for Unfinished { path, mode, mtime } in
@@ -470,43 +343,6 @@ impl Unpacker {
             }
         }
         Ok(())
-    }
-}
-
-fn is_missing(error: &io::Error) -> bool {
-    let link = Errno::from_io_error(error) == Some(Errno::LOOP);
-    link || matches!(
-        error.kind(),
-        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
-    )
-}
-
-/// Takes attributes of a lower layer from a directory that this layer has as well. Labels of the host's security
-/// policy stay.
-fn clear_xattrs(dir: impl AsFd) -> io::Result<()> {
-    let length = match rustix::fs::flistxattr_query(&dir) {
-        Ok(0) | Err(Errno::NOTSUP) => return Ok(()),
-        length => length?,
-    };
-    let mut list = Vec::with_capacity(length);
-    rustix::fs::flistxattr(&dir, rustix::buffer::spare_capacity(&mut list))?;
-    for name in list
-        .split(|byte| *byte == 0)
-        .filter(|name| path::is_layer_xattr(name))
-    {
-        rustix::fs::fremovexattr(&dir, name)?;
-    }
-    Ok(())
-}
-
-fn timestamps((seconds, nanoseconds): (i64, u32)) -> Timestamps {
-    let time = Timespec {
-        tv_sec: seconds,
-        tv_nsec: nanoseconds.into(),
-    };
-    Timestamps {
-        last_access: time,
-        last_modification: time,
     }
 }
 

@@ -20,6 +20,7 @@ use tempfile::NamedTempFile;
 
 use super::RegistryError;
 use crate::digest::Digest;
+use crate::durable::{create_dirs, sync_dir};
 
 /// The files of all repositories. Names and tags given to it were checked.
 #[derive(Debug)]
@@ -211,23 +212,6 @@ pub(super) fn lock(dir: &Path) -> Result<File, RegistryError> {
         Err(Errno::WOULDBLOCK) => Err(RegistryError::InUse(dir.to_owned())),
         Err(errno) => Err(failed("lock", &path)(errno.into())),
     }
-}
-
-/// Creates missing directories and syncs the ones that got a new entry.
-fn create_dirs(dir: &Path) -> io::Result<()> {
-    if dir.is_dir() {
-        return Ok(());
-    }
-    let parent = dir.parent().ok_or(io::ErrorKind::NotFound)?;
-    create_dirs(parent)?;
-    match fs::create_dir(dir) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
-        _ => sync_dir(parent),
-    }
-}
-
-fn sync_dir(dir: &Path) -> io::Result<()> {
-    File::open(dir)?.sync_all()
 }
 
 fn read(path: &Path) -> Result<Option<String>, RegistryError> {
