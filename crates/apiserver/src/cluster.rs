@@ -3,7 +3,6 @@
 use std::path::Path;
 use std::sync::{Arc, Mutex, RwLock};
 
-use serde_json::Value;
 use tokio::sync::watch;
 
 use crate::auth::Auth;
@@ -42,7 +41,7 @@ impl Cluster {
             version: config.version.clone(),
             metadata_schema: metadata::parsed_schema(),
             stopping: watch::Sender::new(false),
-            registry: RwLock::new(Arc::new(Registry::new(std::iter::empty()))),
+            registry: RwLock::new(Arc::new(Registry::new(&[], None))),
             reloading: Mutex::new(()),
             protected: config.namespaces.clone(),
         };
@@ -62,8 +61,7 @@ impl Cluster {
             .store
             .list(&Scope::Resource(DEFINITIONS.into()), None, None, usize::MAX)
             .expect("the present is always in the history");
-        let definitions: Vec<Value> = page.items.iter().map(|object| object.value()).collect();
-        let registry = Arc::new(Registry::new(definitions.iter()));
+        let registry = Arc::new(Registry::new(&page.items, Some(&self.registry())));
         *self.registry.write().expect(LOCK) = registry;
     }
 

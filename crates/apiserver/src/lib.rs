@@ -17,6 +17,7 @@ mod kinds;
 mod openapi;
 mod patch;
 mod resources;
+mod rules;
 mod schema;
 mod selector;
 mod server;

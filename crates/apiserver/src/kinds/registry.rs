@@ -3,44 +3,49 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use serde_json::Value;
-
 use super::{Resource, Version, builtin, custom};
+use crate::store::{Object, Revision};
 
 /// An immutable set of kinds; a new one is made whenever a CRD changes.
 #[derive(Debug)]
 pub(crate) struct Registry {
     /// By group and plural.
     resources: BTreeMap<(String, String), Arc<Resource>>,
-    /// The definitions in the store that the custom kinds were made from, by name.
-    definitions: BTreeMap<String, Arc<Resource>>,
+    /// The definitions in the store that the custom kinds were made from, by name, with their revision.
+    definitions: BTreeMap<String, (Revision, Arc<Resource>)>,
 }
 
 impl Registry {
-    /// The built-in kinds and those of `definitions` that are valid and established.
-    pub(crate) fn new<'a>(definitions: impl Iterator<Item = &'a Value>) -> Self {
+    /// The built-in kinds and those of `definitions`. What `before` made of a definition that is still the same
+    /// is used again, because compiling rules is slow.
+    pub(crate) fn new(definitions: &[Arc<Object>], before: Option<&Self>) -> Self {
         let mut resources: BTreeMap<_, _> = builtin::resources()
             .into_iter()
             .map(|r| ((r.group.clone(), r.plural.clone()), Arc::new(r)))
             .collect();
         let mut known = BTreeMap::new();
         for definition in definitions {
-            let name = definition["metadata"]["name"].as_str().unwrap_or_default();
-            match custom::resource(definition) {
-                Ok(resource) => {
-                    let key = (resource.group.clone(), resource.plural.clone());
-                    let resource = Arc::new(resource);
-                    known.insert(name.to_owned(), resource.clone());
-                    resources.entry(key).or_insert(resource);
-                }
-                Err(causes) => {
-                    tracing::error!(
-                        name,
-                        ?causes,
-                        "a stored CustomResourceDefinition is invalid"
-                    );
-                }
-            }
+            let name = definition.key.name();
+            let same = before
+                .and_then(|before| before.definitions.get(name))
+                .filter(|(revision, _)| *revision == definition.revision);
+            let resource = match same {
+                Some((_, resource)) => resource.clone(),
+                None => match custom::resource(&definition.value()) {
+                    Ok(resource) => Arc::new(resource),
+                    Err(causes) => {
+                        tracing::error!(
+                            name,
+                            ?causes,
+                            "a stored CustomResourceDefinition is invalid"
+                        );
+                        continue;
+                    }
+                },
+            };
+            let key = (resource.group.clone(), resource.plural.clone());
+            known.insert(name.to_owned(), (definition.revision, resource.clone()));
+            resources.entry(key).or_insert(resource);
         }
         Self {
             resources,
@@ -57,7 +62,8 @@ impl Registry {
 
     /// The kind that a CRD of this name defines.
     pub(crate) fn defined_by(&self, definition: &str) -> Option<Arc<Resource>> {
-        self.definitions.get(definition).cloned()
+        let (_, resource) = self.definitions.get(definition)?;
+        Some(resource.clone())
     }
 
     /// The kind whose objects are stored there, in its own shape.

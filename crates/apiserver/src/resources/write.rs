@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::{Part, Target, metadata};
 use crate::cluster::Cluster;
+use crate::rules;
 use crate::status::{ApiError, Subject};
 use crate::store::{Change, Key, Object, Revision, Write, WriteError};
 
@@ -141,6 +142,9 @@ pub(crate) fn prepare(
 
     let mut causes = metadata::validate(&object, old, resource);
     causes.extend(version.schema.validate(&object));
+    if causes.is_empty() {
+        causes.extend(rules::check(&version.schema, &object, old));
+    }
     causes.extend((resource.behaviour.validate)(&object, old));
     if !causes.is_empty() {
         let name = object["metadata"]["name"].as_str().unwrap_or_default();

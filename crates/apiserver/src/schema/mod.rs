@@ -14,6 +14,8 @@ use std::collections::BTreeMap;
 use regex::Regex;
 use serde_json::Value;
 
+use crate::rules::CompiledRule;
+
 /// A node of a structural schema.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Schema {
@@ -36,7 +38,9 @@ pub(crate) struct Schema {
     /// For strategic merge patches: lists are merged, not replaced.
     pub(crate) patch_merge: bool,
     pub(crate) limits: Limits,
-    pub(crate) rules: Vec<Rule>,
+    pub(crate) rules: Vec<CompiledRule>,
+    /// There are rules here or further inside.
+    pub(crate) has_rules: bool,
 }
 
 /// JSON types of the structural dialect.
@@ -103,17 +107,6 @@ pub(crate) struct Limits {
     pub(crate) not: Option<Box<Schema>>,
 }
 
-/// An entry of `x-kubernetes-validations`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Rule {
-    pub(crate) rule: String,
-    pub(crate) message: Option<String>,
-    pub(crate) message_expression: Option<String>,
-    pub(crate) reason: Option<String>,
-    pub(crate) field_path: Option<String>,
-    pub(crate) optional_old_self: bool,
-}
-
 impl Schema {
     /// A schema that accepts and keeps everything.
     pub(crate) fn anything() -> Self {
@@ -129,6 +122,8 @@ impl Schema {
             for (name, own) in own.properties {
                 if let Some(field) = metadata.properties.get_mut(&name) {
                     field.limits = own.limits;
+                    field.has_rules |= own.has_rules;
+                    metadata.has_rules |= own.has_rules;
                     field.rules = own.rules;
                 }
             }

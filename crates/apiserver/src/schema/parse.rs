@@ -3,10 +3,13 @@
 use regex::RegexBuilder;
 use serde_json::{Map, Value};
 
-use super::{Additional, Limits, ListType, Rule, Schema, Type};
+use super::{Additional, Limits, ListType, Schema, Type};
+use crate::rules::CompiledRule;
 
 /// Nodes in one schema at most; far above any real CRD.
 const MAX_NODES: usize = 50_000;
+/// Rules of one node at most.
+const MAX_RULES: usize = 100;
 /// Compiled size of one pattern at most.
 const MAX_PATTERN: usize = 1 << 20;
 
@@ -45,7 +48,7 @@ impl Parser {
             ));
         }
         let fields = Fields { map, path };
-        Ok(Schema {
+        let mut schema = Schema {
             kind: kind(&fields)?,
             nullable: fields.flag("nullable"),
             default: map.get("default").cloned(),
@@ -86,7 +89,21 @@ impl Parser {
                 .is_some_and(|strategy| strategy.contains("merge")),
             limits: self.limits(&fields)?,
             rules: rules(&fields)?,
-        })
+            has_rules: false,
+        };
+        let additional = match &schema.additional {
+            Some(Additional::Schema(schema)) => Some(schema.as_ref()),
+            _ => None,
+        };
+        schema.has_rules = !schema.rules.is_empty()
+            || schema.properties.values().any(|field| field.has_rules)
+            || schema
+                .items
+                .as_deref()
+                .into_iter()
+                .chain(additional)
+                .any(|s| s.has_rules);
+        Ok(schema)
     }
 
     fn limits(&mut self, fields: &Fields<'_>) -> Result<Limits, SchemaError> {
@@ -226,7 +243,7 @@ fn list_type(fields: &Fields<'_>) -> Result<ListType, SchemaError> {
     }
 }
 
-fn rules(fields: &Fields<'_>) -> Result<Vec<Rule>, SchemaError> {
+fn rules(fields: &Fields<'_>) -> Result<Vec<CompiledRule>, SchemaError> {
     let Some(rules) = fields.map.get("x-kubernetes-validations") else {
         return Ok(Vec::new());
     };
@@ -234,19 +251,19 @@ fn rules(fields: &Fields<'_>) -> Result<Vec<Rule>, SchemaError> {
     let rules = rules
         .as_array()
         .ok_or_else(|| error(&path, "expected an array"))?;
+    if rules.len() > MAX_RULES {
+        return Err(error(
+            &path,
+            &format!("at most {MAX_RULES} rules are allowed"),
+        ));
+    }
     rules
         .iter()
         .enumerate()
         .map(|(index, rule)| {
-            let text = |name: &str| rule[name].as_str().map(String::from);
-            Ok(Rule {
-                rule: text("rule")
-                    .ok_or_else(|| error(&format!("{path}[{index}].rule"), "required value"))?,
-                message: text("message"),
-                message_expression: text("messageExpression"),
-                reason: text("reason"),
-                field_path: text("fieldPath"),
-                optional_old_self: rule["optionalOldSelf"].as_bool().unwrap_or(false),
+            CompiledRule::parse(rule).map_err(|problem| {
+                let path = format!("{path}[{index}].{}", problem.field);
+                error(&path, &problem.message)
             })
         })
         .collect()

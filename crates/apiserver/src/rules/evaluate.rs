@@ -1,0 +1,194 @@
+//! Checking an object against the rules of its schema.
+
+use cel::common::types::CelOptional;
+use cel::{Context, ExecutionError, Value as CelValue};
+use serde_json::Value;
+
+use super::compile::{Code, CompiledRule};
+use super::convert::{Cel, convert};
+use super::library;
+use crate::schema::{Additional, ListType, Schema, child};
+use crate::status::Cause;
+
+/// Loop steps that the rules of one object may take together, as far as that can be told beforehand.
+const BUDGET: u64 = 2_000_000;
+/// Bytes of a message made by a rule at most.
+const MAX_MESSAGE: usize = 5 << 10;
+
+/// Every rule that `object` breaks. `old` is the object before the write.
+pub(crate) fn check(schema: &Schema, object: &Value, old: Option<&Value>) -> Vec<Cause> {
+    let mut checker = Checker {
+        budget: BUDGET,
+        causes: Vec::new(),
+    };
+    checker.visit(schema, object, old, "", true);
+    checker.causes
+}
+
+struct Checker {
+    budget: u64,
+    causes: Vec<Cause>,
+}
+
+impl Checker {
+    fn visit(
+        &mut self,
+        schema: &Schema,
+        value: &Value,
+        old: Option<&Value>,
+        path: &str,
+        whole_object: bool,
+    ) {
+        if !schema.has_rules || (value.is_null() && schema.nullable) {
+            return;
+        }
+        if !schema.rules.is_empty() {
+            self.check_rules(schema, value, old, path, whole_object);
+        }
+        match value {
+            Value::Object(map) => {
+                for (name, value) in map {
+                    let field = match (schema.properties.get(name), &schema.additional) {
+                        (Some(schema), _) => schema,
+                        (None, Some(Additional::Schema(schema))) => schema,
+                        (None, _) => continue,
+                    };
+                    let old = old.and_then(|old| old.get(name));
+                    self.visit(field, value, old, &child(path, name), false);
+                }
+            }
+            Value::Array(items) => {
+                let Some(item_schema) = &schema.items else {
+                    return;
+                };
+                for (index, item) in items.iter().enumerate() {
+                    let old = old.and_then(|old| counterpart(&schema.list_type, item, old));
+                    self.visit(item_schema, item, old, &format!("{path}[{index}]"), false);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn check_rules(
+        &mut self,
+        schema: &Schema,
+        value: &Value,
+        old: Option<&Value>,
+        path: &str,
+        whole_object: bool,
+    ) {
+        for rule in &schema.rules {
+            let unchanged = old == Some(value);
+            if !rule.program.uses_old && unchanged {
+                // What was accepted before may stay, even if the rule came later.
+                continue;
+            }
+            if rule.program.uses_old && old.is_none() && !rule.optional_old_self {
+                continue;
+            }
+            let splits = rule.program.splits;
+            let size = size_of(value, splits) + old.map_or(0, |old| size_of(old, splits));
+            let cost = size.saturating_pow(rule.program.loops).max(1);
+            match self.budget.checked_sub(cost) {
+                Some(left) => self.budget = left,
+                None => {
+                    self.causes.push(Cause::forbidden(
+                        path,
+                        "validation rules would exceed their cost budget on an object of this size",
+                    ));
+                    return;
+                }
+            }
+            let variables = || {
+                let this = convert(value, schema, whole_object);
+                let before = old.map(|old| convert(old, schema, whole_object));
+                let before: Option<Cel> = match (rule.optional_old_self, before) {
+                    (true, Some(before)) => Some(Box::new(CelOptional::of(before))),
+                    (true, None) => Some(Box::new(CelOptional::none())),
+                    (false, before) => before,
+                };
+                (this, before)
+            };
+            let failure = match run(&rule.program, variables()) {
+                Ok(CelValue::Bool(true)) => continue,
+                Ok(CelValue::Bool(false)) => None,
+                Ok(other) => Some(format!(
+                    "rule evaluated to {}, expected bool",
+                    other.type_of()
+                )),
+                Err(error) => Some(error.to_string()),
+            };
+            let detail = match failure {
+                Some(error) => format!("rule: {}: {error}", rule.text),
+                None => message(rule, variables()),
+            };
+            self.causes.push(cause(rule, schema, path, &detail));
+        }
+    }
+}
+
+fn run(code: &Code, (this, before): (Cel, Option<Cel>)) -> Result<CelValue, ExecutionError> {
+    let mut context = Context::with_env(library::environment());
+    context.add_variable_as_val("self", this);
+    if let Some(before) = before {
+        context.add_variable_as_val("oldSelf", before);
+    }
+    code.program.execute(&context)
+}
+
+/// The rule's own words, else the rule.
+fn message(rule: &CompiledRule, variables: (Cel, Option<Cel>)) -> String {
+    let made =
+        rule.message_expression
+            .as_ref()
+            .and_then(|expression| match run(expression, variables) {
+                Ok(CelValue::String(text)) => {
+                    let fits = !text.trim().is_empty()
+                        && text.len() <= MAX_MESSAGE
+                        && !text.contains('\n');
+                    fits.then(|| (*text).clone())
+                }
+                _ => None,
+            });
+    made.or_else(|| rule.message.clone())
+        .unwrap_or_else(|| format!("failed rule: {}", rule.text))
+}
+
+fn cause(rule: &CompiledRule, schema: &Schema, path: &str, detail: &str) -> Cause {
+    let kind = schema.kind.map_or("object", |kind| kind.as_str());
+    let message = match rule.reason {
+        "FieldValueForbidden" => format!("Forbidden: {detail}"),
+        "FieldValueRequired" => format!("Required value: {detail}"),
+        "FieldValueDuplicate" => format!("Duplicate value: {kind:?}"),
+        _ => format!("Invalid value: {kind:?}: {detail}"),
+    };
+    let field = match &rule.field_path {
+        Some(field) => format!("{path}{field}").trim_start_matches('.').to_owned(),
+        None => path.to_owned(),
+    };
+    Cause {
+        reason: rule.reason,
+        message,
+        field,
+    }
+}
+
+/// The item of the list before that is the same item, for lists that say what identifies one.
+fn counterpart<'a>(list: &ListType, item: &Value, old: &'a Value) -> Option<&'a Value> {
+    let ListType::Map(keys) = list else {
+        return None;
+    };
+    let same = |other: &&Value| keys.iter().all(|key| other.get(key) == item.get(key));
+    old.as_array()?.iter().find(same)
+}
+
+/// How many steps a loop over anything in `value` may take.
+fn size_of(value: &Value, splits: bool) -> u64 {
+    match value {
+        Value::Array(items) => 1 + items.iter().map(|i| size_of(i, splits)).sum::<u64>(),
+        Value::Object(map) => 1 + map.values().map(|v| size_of(v, splits)).sum::<u64>(),
+        Value::String(text) if splits => 1 + text.len() as u64,
+        _ => 1,
+    }
+}

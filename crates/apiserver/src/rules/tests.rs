@@ -1,0 +1,240 @@
+#![allow(clippy::unwrap_used)]
+
+use serde_json::{Value, json};
+
+use super::check as check_rules;
+use crate::schema::Schema;
+
+/// A kind with one rule at `spec`.
+fn schema(rule: &Value) -> Schema {
+    let item = json!({"type": "object", "properties": {
+        "type": {"type": "string"}, "status": {"type": "string"},
+    }});
+    let schema = json!({"type": "object", "properties": {
+        "metadata": {"type": "object"},
+        "spec": {
+            "type": "object",
+            "x-kubernetes-validations": [rule],
+            "properties": {
+                "n": {"type": "integer"}, "m": {"type": "integer"}, "f": {"type": "number"},
+                "s": {"type": "string"}, "t": {"type": "string"},
+                "a-b": {"type": "string"}, "namespace": {"type": "string"},
+                "list": {"type": "array", "items": {"type": "integer"}},
+                "from": {"type": "string", "format": "date-time"},
+                "to": {"type": "string", "format": "date-time"},
+                "conditions": {"type": "array", "items": item, "x-kubernetes-list-type": "map",
+                               "x-kubernetes-list-map-keys": ["type"]},
+                "labels": {"type": "object", "additionalProperties": {"type": "string"}},
+                "port": {"x-kubernetes-int-or-string": true},
+            },
+        },
+    }});
+    Schema::parse(&schema, "test").unwrap()
+}
+
+#[track_caller]
+fn check(rule: &str, spec: Value, expected: bool) {
+    let object = json!({"spec": spec});
+    let causes = check_rules(&schema(&json!({"rule": rule})), &object, None);
+    assert_eq!(
+        causes.is_empty(),
+        expected,
+        "{rule} on {object}: {causes:?}"
+    );
+}
+
+#[track_caller]
+fn check_update(rule: Value, old: Option<Value>, new: Value, expected: bool) {
+    let old = old.map(|spec| json!({"spec": spec}));
+    let causes = check_rules(&schema(&rule), &json!({"spec": new}), old.as_ref());
+    assert_eq!(causes.is_empty(), expected, "{rule}: {causes:?}");
+}
+
+#[test]
+fn values_have_the_types_of_the_schema() {
+    check("self.n + 1 == 3", json!({"n": 2}), true);
+    check("self.n - 3 < 0", json!({"n": 2}), true);
+    check("self.f == 2.0", json!({"f": 2}), true);
+    check(
+        "type(self.port) == int || self.port.endsWith('%')",
+        json!({"port": "5%"}),
+        true,
+    );
+    check("type(self.port) == int", json!({"port": 5}), true);
+    check(
+        "self.from < self.to",
+        json!({"from": "2026-01-01T00:00:00Z", "to": "2026-01-01T00:00:00.5Z"}),
+        true,
+    );
+    check(
+        "timestamp(self.from) < timestamp(self.to)",
+        json!({"from": "2026-01-01T01:00:00+01:00", "to": "2026-01-01T00:00:01Z"}),
+        true,
+    );
+    check("size(self.s) == 2", json!({"s": "äö"}), true);
+    check("self.list == [1, 2]", json!({"list": [1, 2]}), true);
+    check(
+        "self.list.sum() == 3 && self.list.isSorted()",
+        json!({"list": [1, 2]}),
+        true,
+    );
+    check(
+        "sets.contains(self.list, [2])",
+        json!({"list": [1, 2]}),
+        true,
+    );
+}
+
+#[test]
+fn presence_and_optionals() {
+    check("!has(self.n) || self.n > 0", json!({}), true);
+    check("has(self.n) && self.n > 5", json!({"n": 2}), false);
+    check("self.?n.orValue(7) == 7", json!({}), true);
+    check("self.?n.hasValue()", json!({"n": 1}), true);
+    check("self.missing == 1", json!({}), false);
+}
+
+#[test]
+fn names_that_are_no_identifiers_are_escaped() {
+    check("self.a__dash__b == 'x'", json!({"a-b": "x"}), true);
+    check("self.__namespace__ == 'x'", json!({"namespace": "x"}), true);
+    check(
+        "self.labels['a-b'] == 'x'",
+        json!({"labels": {"a-b": "x"}}),
+        true,
+    );
+    check(
+        "self.labels.all(k, k.startsWith('a'))",
+        json!({"labels": {"a": "", "b": ""}}),
+        false,
+    );
+}
+
+#[test]
+fn strings_and_formats() {
+    check("self.s.matches('^[a-z]+$')", json!({"s": "abc"}), true);
+    check("self.s.matches('^[a-z]+$')", json!({"s": "abc1"}), false);
+    check("self.s.find('[0-9]+') == '12'", json!({"s": "a12b3"}), true);
+    check("self.s.split('/').size() == 2", json!({"s": "a/b"}), true);
+    check(
+        "!format.dns1123Subdomain().validate(self.s).hasValue()",
+        json!({"s": "a.b"}),
+        true,
+    );
+    check(
+        "!format.dns1123Subdomain().validate(self.s).hasValue()",
+        json!({"s": "a_b"}),
+        false,
+    );
+    check(
+        "!format.named('uuid').value().validate(self.s).hasValue()",
+        json!({"s": "x"}),
+        false,
+    );
+    check("self.s.lowerAscii() == 'abc'", json!({"s": "ABC"}), true);
+}
+
+#[test]
+fn transitions() {
+    let immutable = json!({"rule": "self == oldSelf"});
+    check_update(immutable.clone(), None, json!({"n": 1}), true);
+    check_update(
+        immutable.clone(),
+        Some(json!({"n": 1})),
+        json!({"n": 1}),
+        true,
+    );
+    check_update(immutable, Some(json!({"n": 1})), json!({"n": 2}), false);
+    let frozen = json!({"rule":
+        "oldSelf.conditions.exists(x, x.type == 'Failed' && x.status == 'True') ? self == oldSelf : true"});
+    let failed = json!({"conditions": [{"type": "Failed", "status": "True"}]});
+    let other = json!({"conditions": [{"type": "Failed", "status": "False"}]});
+    check_update(frozen.clone(), Some(other.clone()), failed.clone(), true);
+    check_update(frozen, Some(failed), other, false);
+    let once = json!({"optionalOldSelf": true,
+        "rule": "self.s == self.t || oldSelf.hasValue() && oldSelf.t.value() == self.t"});
+    check_update(once.clone(), None, json!({"s": "a", "t": "a"}), true);
+    check_update(once.clone(), None, json!({"s": "a", "t": "b"}), false);
+    check_update(
+        once.clone(),
+        Some(json!({"s": "a", "t": "b"})),
+        json!({"s": "c", "t": "b"}),
+        true,
+    );
+    check_update(
+        once,
+        Some(json!({"s": "a", "t": "b"})),
+        json!({"s": "a", "t": "c"}),
+        false,
+    );
+}
+
+#[test]
+fn what_did_not_change_is_not_checked_again() {
+    let rule = json!({"rule": "self.n > 5"});
+    check_update(rule.clone(), Some(json!({"n": 1})), json!({"n": 1}), true);
+    check_update(rule, Some(json!({"n": 1})), json!({"n": 2}), false);
+}
+
+#[test]
+fn messages() {
+    let told = |rule: Value, expected: &str| {
+        let causes = check_rules(&schema(&rule), &json!({"spec": {"n": 3}}), None);
+        assert_eq!(
+            format!("{}: {}", causes[0].field, causes[0].message),
+            expected
+        );
+    };
+    told(
+        json!({"rule": "self.n > 5"}),
+        "spec: Invalid value: \"object\": failed rule: self.n > 5",
+    );
+    told(
+        json!({"rule": "self.n > 5", "message": "too small"}),
+        "spec: Invalid value: \"object\": too small",
+    );
+    told(
+        json!({"rule": "self.n > 5", "messageExpression": "'n is ' + string(self.n)"}),
+        "spec: Invalid value: \"object\": n is 3",
+    );
+    told(
+        json!({"rule": "self.n > 5", "message": "no", "reason": "FieldValueForbidden", "fieldPath": ".n"}),
+        "spec.n: Forbidden: no",
+    );
+}
+
+#[test]
+fn malformed_rules_are_refused_when_read() {
+    let refused = |rule: Value| {
+        let schema = json!({"type": "object", "x-kubernetes-validations": [rule]});
+        Schema::parse(&schema, "s").unwrap_err().to_string()
+    };
+    assert!(
+        refused(json!({"rule": "self.n >"})).starts_with("s.x-kubernetes-validations[0].rule: ")
+    );
+    assert!(refused(json!({})).contains("required value"));
+    assert!(refused(json!({"rule": "true", "reason": "Because"})).contains("Because"));
+    assert!(refused(json!({"rule": "true", "optionalOldSelf": true})).contains("oldSelf"));
+    assert!(refused(json!({"rule": "1 + ".repeat(3000)})).contains("longer than"));
+    let deep = format!("{}true{}", "(".repeat(1000), ")".repeat(1000));
+    // Either is fine, as long as it is an answer.
+    let schema = json!({"type": "object", "x-kubernetes-validations": [{"rule": deep}]});
+    drop(Schema::parse(&schema, "s"));
+    let chain = format!("true{}", " && self.n == 1".repeat(500));
+    let schema = json!({"type": "object", "x-kubernetes-validations": [{"rule": chain}]});
+    drop(Schema::parse(&schema, "s"));
+}
+
+#[test]
+fn an_evaluation_that_would_take_too_long_is_not_begun() {
+    let rule = "self.list.all(a, self.list.all(b, self.list.all(c, a + b + c >= 0)))";
+    let small: Vec<i64> = (0..50).collect();
+    check(rule, json!({"list": small}), true);
+    let large: Vec<i64> = (0..1000).collect();
+    let causes = check_rules(
+        &schema(&json!({"rule": rule})),
+        &json!({"spec": {"list": large}}),
+        None,
+    );
+    assert!(causes[0].message.contains("cost budget"), "{causes:?}");
+}
