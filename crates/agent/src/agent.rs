@@ -122,7 +122,12 @@ impl Agent {
         }
         let mut back_off = BACK_OFF.0;
         loop {
-            let wait = match self.turn().await {
+            // A turn may be cut off anywhere: whatever it was doing on the host is finished or undone by the next one.
+            let turn = tokio::select! {
+                () = stop.cancelled() => break,
+                turn = self.turn() => turn,
+            };
+            let wait = match turn {
                 Ok(Next::Now) => Duration::ZERO,
                 Ok(Next::Within(wait)) => wait,
                 Err(error) => {

@@ -12,6 +12,9 @@ EnvironmentFile=-/etc/caprock/agent.env
 ExecStart=/usr/local/bin/caprock agent --kubeconfig /etc/caprock/kubeconfig $CAPROCK_AGENT_ARGS
 Restart=always
 RestartSec=1
+# A step that is cut off is taken up at the next start; a reboot need not wait for it.
+KillMode=mixed
+TimeoutStopSec=5
 # /sysroot may have to be made writable for an import; nobody else should see that.
 PrivateMounts=yes
 
