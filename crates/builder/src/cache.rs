@@ -6,19 +6,20 @@
 //! layers/<chain>/         one layer in overlayfs form, named by the chain it is the top of
 //! index/<key>             what a step with this key gave
 //! mounts/<id>             `RUN --mount=type=cache`
+//! unsynced/<boot>/<chain> layers that a power cut could still tear, by the boot of the machine they were made in
 //! work/<engine>/          scratch of one engine, which holds a lock on work/<engine>/lock while it lives
 //! ```
 
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Mutex;
 
 use oci::{BlobStore, Digest};
-use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 
 use crate::error::BuildError;
+use crate::session::{Scratch, Session};
 
 /// The directory of an engine.
 #[derive(Debug)]
@@ -26,6 +27,9 @@ pub(crate) struct Cache {
     dir: PathBuf,
     blobs: BlobStore,
     session: Session,
+    /// Names of layers that may not be on disk yet.
+    unsynced: PathBuf,
+    syncing: Mutex<()>,
 }
 
 /// What a step gave: a layer, or nothing when it changed no file.
@@ -54,11 +58,15 @@ impl Cache {
                 dir.display()
             ))
         };
-        for name in ["layers", "index", "mounts", "work"] {
+        for name in ["layers", "index", "mounts", "unsynced", "work"] {
             fs::create_dir_all(dir.join(name)).map_err(failed())?;
         }
         // Mounts are told apart by their paths, which must therefore be the kernel's.
         let dir = dir.canonicalize().map_err(failed())?;
+        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").map_err(failed())?;
+        let unsynced = dir.join("unsynced").join(boot.trim());
+        forget_torn(&dir, &unsynced).map_err(failed())?;
+        fs::create_dir_all(&unsynced).map_err(failed())?;
         let blobs = BlobStore::open(&dir)?;
         let session = Session::start(&dir.join("work")).map_err(BuildError::host(format!(
             "build cache `{}` cannot be cleaned",
@@ -68,6 +76,8 @@ impl Cache {
             dir,
             blobs,
             session,
+            unsynced,
+            syncing: Mutex::new(()),
         })
     }
 
@@ -77,15 +87,12 @@ impl Cache {
 
     /// A fresh directory that disappears with its value.
     pub(crate) fn scratch(&self) -> io::Result<Scratch> {
-        let number = self.session.next.fetch_add(1, Ordering::Relaxed);
-        let path = self.session.dir.join(number.to_string());
-        fs::create_dir(&path)?;
-        Ok(Scratch { path })
+        self.session.scratch()
     }
 
-    /// A directory with nothing in it.
-    pub(crate) fn empty(&self) -> io::Result<PathBuf> {
-        let path = self.session.dir.join("empty");
+    /// A directory with nothing in it, one for each number: overlayfs takes none twice.
+    pub(crate) fn empty(&self, number: usize) -> io::Result<PathBuf> {
+        let path = self.session.dir().join(format!("empty-{number}"));
         match fs::create_dir(&path) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
             _ => Ok(path),
@@ -100,10 +107,25 @@ impl Cache {
     /// Makes a finished tree the top layer of a chain. When another build was faster, its tree stays.
     pub(crate) fn publish(&self, tree: &Path, chain: &Digest) -> io::Result<()> {
         let place = self.layer(chain);
+        File::create(self.unsynced.join(chain.hex()))?;
         match fs::rename(tree, &place) {
             Err(_) if place.is_dir() => Ok(()),
             other => other,
         }
+    }
+
+    /// Brings all layers to disk. Takes as long as the disk needs, so nobody should wait for it; layers for which it
+    /// did not happen before the machine went down are made anew.
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        let Ok(_alone) = self.syncing.try_lock() else {
+            return Ok(());
+        };
+        let names: Vec<_> = fs::read_dir(&self.unsynced)?.collect::<io::Result<_>>()?;
+        rustix::fs::syncfs(File::open(&self.dir)?)?;
+        for name in names {
+            remove(fs::remove_file(name.path()))?;
+        }
+        Ok(())
     }
 
     /// What a step with this key gave before, if all of it is still there.
@@ -134,80 +156,29 @@ impl Cache {
     }
 }
 
-/// A directory that is removed with its value.
-#[derive(Debug)]
-pub(crate) struct Scratch {
-    pub(crate) path: PathBuf,
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        if let Err(error) = fs::remove_dir_all(&self.path) {
-            tracing::warn!(path = %self.path.display(), %error, "cannot remove a working directory; the next start will");
+/// Removes the layers that were not on disk for sure when an earlier boot of the machine ended.
+fn forget_torn(dir: &Path, current: &Path) -> io::Result<()> {
+    for boot in fs::read_dir(dir.join("unsynced"))? {
+        let boot = boot?.path();
+        if boot == current {
+            continue;
         }
-    }
-}
-
-/// The working directory of this engine.
-#[derive(Debug)]
-struct Session {
-    dir: PathBuf,
-    next: AtomicU64,
-    /// Locked as long as the engine lives; children do not inherit it.
-    _lock: File,
-}
-
-impl Session {
-    fn start(work: &Path) -> io::Result<Session> {
-        // While one engine cleans and starts, no other does.
-        let gate = File::create(work.join("lock"))?;
-        rustix::fs::flock(&gate, FlockOperation::LockExclusive)?;
-        for entry in fs::read_dir(work)? {
-            let entry = entry?;
-            if entry.file_type()?.is_dir() {
-                sweep(&entry.path())?;
-            }
+        for name in fs::read_dir(&boot)? {
+            remove(fs::remove_dir_all(
+                dir.join("layers").join(name?.file_name()),
+            ))?;
         }
-        let dir = tempfile::Builder::new()
-            .prefix("engine-")
-            .tempdir_in(work)?
-            .keep();
-        let lock = File::create(dir.join("lock"))?;
-        rustix::fs::flock(&lock, FlockOperation::LockExclusive)?;
-        Ok(Session {
-            dir,
-            next: AtomicU64::new(0),
-            _lock: lock,
-        })
+        remove(fs::remove_dir_all(boot))?;
     }
+    Ok(())
 }
 
-impl Drop for Session {
-    fn drop(&mut self) {
-        if let Err(error) = fs::remove_dir_all(&self.dir) {
-            tracing::warn!(path = %self.dir.display(), %error, "cannot remove the working directory; the next start will");
-        }
+/// Another engine may be removing the same.
+fn remove(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
     }
-}
-
-/// Removes the working directory of an engine that lives no more. Its commands died with it (they are started
-/// so), which leaves mounts and files.
-fn sweep(dir: &Path) -> io::Result<()> {
-    match File::open(dir.join("lock")) {
-        Ok(lock) => match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => return Ok(()),
-            Err(error) => return Err(error.into()),
-        },
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(error),
-    }
-    let mounts = crate::snapshot::mounts_below(dir)?;
-    for path in mounts.iter().rev() {
-        rustix::mount::unmount(path, rustix::mount::UnmountFlags::DETACH)?;
-    }
-    tracing::info!(path = %dir.display(), mounts = mounts.len(), "cleaned up after a build that was killed");
-    fs::remove_dir_all(dir)
 }
 
 #[cfg(test)]
@@ -273,5 +244,25 @@ mod tests {
             fs::read_to_string(cache.layer(&chain).join("f")).unwrap(),
             "one"
         );
+    }
+
+    #[test]
+    fn layers_of_an_earlier_boot_count_only_when_synced() {
+        let dir = tempfile::tempdir().unwrap();
+        let publish = |name: &[u8]| {
+            let cache = Cache::open(dir.path()).unwrap();
+            let scratch = cache.scratch().unwrap();
+            let tree = scratch.path.join("upper");
+            fs::create_dir(&tree).unwrap();
+            cache.publish(&tree, &Digest::of(name)).unwrap();
+            cache
+        };
+        publish(b"synced").sync().unwrap();
+        let cache = publish(b"torn");
+        fs::rename(&cache.unsynced, dir.path().join("unsynced/earlier-boot")).unwrap();
+        let cache = Cache::open(dir.path()).unwrap();
+        assert!(cache.layer(&Digest::of(b"synced")).is_dir());
+        assert!(!cache.layer(&Digest::of(b"torn")).exists());
+        assert!(!dir.path().join("unsynced/earlier-boot").exists());
     }
 }

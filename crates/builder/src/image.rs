@@ -220,6 +220,8 @@ impl Engine {
     }
 }
 
+/// Media type of the layers made here.
+pub(crate) const LAYER: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
 /// Media type of an image configuration.
 pub(crate) const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 const TAG: &str = "org.opencontainers.image.ref.name";

@@ -21,6 +21,7 @@ mod request;
 mod root;
 mod root_view;
 mod secret;
+mod session;
 mod snapshot;
 pub mod stages;
 mod state;

@@ -1,6 +1,6 @@
 //! The file system of a step: layers stacked by overlayfs, with a fresh layer on top for what changes.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStringExt as _;
@@ -8,9 +8,11 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, Mode, OFlags};
+use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags};
 
-use crate::cache::{Cache, Scratch};
+use crate::cache::Cache;
+use crate::session::Scratch;
 
 /// What container tools allow in one image; the mount options of so many layers fit into one page.
 pub(crate) const MAX_LAYERS: usize = 127;
@@ -42,47 +44,50 @@ impl Snapshot {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
         }
         let scratch = cache.scratch()?;
-        for name in ["root", "upper", "work", "empty1", "empty2"] {
-            fs::create_dir(scratch.path.join(name))?;
-        }
-        if let Some(top) = layers.last() {
-            // The top layer gives the root directory its owner and mode.
-            let metadata = fs::metadata(top)?;
-            let upper = scratch.path.join("upper");
-            std::os::unix::fs::chown(&upper, Some(metadata.uid()), Some(metadata.gid()))?;
-            fs::set_permissions(&upper, fs::Permissions::from_mode(metadata.mode() & 0o7777))?;
-        }
-        // Overlayfs wants one lower directory below an upper one and two without; the empty ones hide nothing.
+        let root = scratch.path.join("root");
+        fs::create_dir(&root)?;
+        // Overlayfs wants a lower directory below an upper one, and two of them without; these hide nothing.
+        let needed = if writable { 1usize } else { 2 };
+        let missing = needed.saturating_sub(layers.len());
+        let empty: Vec<PathBuf> = (0..missing)
+            .map(|number| cache.empty(number))
+            .collect::<io::Result<_>>()?;
+        let lower = layers.iter().rev().chain(&empty);
         // Paths go through descriptors, so that the options fit into one page whatever the paths are.
-        let empty = [scratch.path.join("empty1"), scratch.path.join("empty2")];
-        let mut lower: Vec<OwnedFd> = Vec::new();
-        for dir in layers.iter().rev().chain(&empty) {
+        let open = |dir: &Path| -> io::Result<OwnedFd> {
             let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            lower.push(rustix::fs::openat(CWD, dir, flags, Mode::empty())?);
-        }
-        let paths: Vec<String> = lower
-            .iter()
-            .map(|fd| format!("/proc/self/fd/{}", fd.as_raw_fd()))
-            .collect();
+            Ok(rustix::fs::openat(CWD, dir, flags, Mode::empty())?)
+        };
+        let path = |fd: &OwnedFd| format!("/proc/self/fd/{}", fd.as_raw_fd());
+        let lower: Vec<OwnedFd> = lower.map(|dir| open(dir)).collect::<io::Result<_>>()?;
+        let paths: Vec<String> = lower.iter().map(path).collect();
         let mut options = format!(
             "lowerdir={},redirect_dir=off,metacopy=off,index=off",
             paths.join(":")
         );
         let mut flags = MountFlags::empty();
+        let mut held = Vec::new();
         if writable {
-            let upper = File::open(scratch.path.join("upper"))?;
-            let work = File::open(scratch.path.join("work"))?;
+            let (upper, work) = (scratch.path.join("upper"), scratch.path.join("work"));
+            fs::create_dir(&upper)?;
+            fs::create_dir(&work)?;
+            if let Some(top) = layers.last() {
+                // The top layer gives the root directory its owner and mode.
+                let metadata = fs::metadata(top)?;
+                std::os::unix::fs::chown(&upper, Some(metadata.uid()), Some(metadata.gid()))?;
+                fs::set_permissions(&upper, fs::Permissions::from_mode(metadata.mode() & 0o7777))?;
+            }
+            held.extend([open(&upper)?, open(&work)?]);
             // What a crash could tear is thrown away anyway, so nothing needs to be synced.
             options += &format!(
-                ",upperdir=/proc/self/fd/{},workdir=/proc/self/fd/{},volatile",
-                upper.as_raw_fd(),
-                work.as_raw_fd()
+                ",upperdir={},workdir={},volatile",
+                path(&held[0]),
+                path(&held[1])
             );
-            mount_overlay(&scratch.path.join("root"), flags, &options)?;
         } else {
             flags |= MountFlags::RDONLY;
-            mount_overlay(&scratch.path.join("root"), flags, &options)?;
         }
+        mount_overlay(&root, flags, &options)?;
         Ok(Snapshot {
             scratch,
             mounted: true,
@@ -126,14 +131,23 @@ impl Drop for Snapshot {
 
 fn mount_overlay(target: &Path, flags: MountFlags, options: &str) -> io::Result<()> {
     let options = std::ffi::CString::new(options)?;
-    rustix::mount::mount(
+    let mounted = rustix::mount::mount(
         "overlay",
         target,
         "overlay",
         flags,
         Some(options.as_c_str()),
-    )?;
-    Ok(())
+    );
+    mounted.map_err(|errno| {
+        let hint = match errno {
+            Errno::INVAL => " (the cache directory must lie on a file system that can be written by overlayfs, such as ext4 or xfs, and not on another overlay)",
+            Errno::NODEV => " (the kernel has no overlayfs)",
+            Errno::PERM => " (it takes the capability CAP_SYS_ADMIN)",
+            _ => "",
+        };
+        let error = io::Error::from(errno);
+        io::Error::new(error.kind(), format!("overlayfs: {error}{hint}"))
+    })
 }
 
 /// The mount points of this mount namespace that lie below a directory, in the order they were mounted.

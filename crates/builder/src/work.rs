@@ -10,7 +10,6 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::cache::Cache;
-use crate::commit;
 use crate::config::chain_id;
 use crate::engine::Engine;
 use crate::error::BuildError;
@@ -172,6 +171,5 @@ fn unpack_blob(engine: &Engine, chain: &oci::Digest, layer: &Layer) -> Result<()
             reason,
         });
     }
-    commit::sync_tree(&tree).map_err(failed())?;
     engine.cache().publish(&tree, chain).map_err(failed())
 }

@@ -62,7 +62,7 @@ async fn privileged_signals_and_missing_programs_are_told_apart() {
     }
     let lab = Lab::new();
     for (step, expected) in [
-        ("RUN sh -c 'kill -9 $$'; exit $?", StepStatus::Exit(137)),
+        ("RUN sh -c 'kill -9 $$'; exit $?", StepStatus::Signal(9)),
         (
             "RUN [\"/bin/nope\"]",
             StepStatus::Refused(
@@ -345,4 +345,24 @@ async fn privileged_a_step_without_network_has_only_loopback() {
         .await
         .unwrap();
     assert_eq!(lab.output(), ["lo"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_commands_are_confined() {
+    if !privileged() {
+        return;
+    }
+    let lab = Lab::new();
+    let steps = "RUN unshare -U true || echo no user namespace; mount -t tmpfs x /tmp || echo no mount\n\
+                 RUN ps; test -e /proc/1/root/work && echo leak; echo x > /proc/sys/kernel/hostname || echo no sysctl\n\
+                 RUN (echo a & wait); sh -c 'echo b'";
+    lab.build(steps).await.unwrap();
+    let output = lab.output();
+    for line in ["no user namespace", "no mount", "no sysctl"] {
+        assert!(output.iter().any(|one| one == line), "{line}: {output:?}");
+    }
+    assert!(!output.iter().any(|line| line == "leak"));
+    let processes = output.iter().filter(|line| line.contains(" root ")).count();
+    assert!(processes <= 2, "other processes are hidden: {output:?}");
+    assert_eq!(output[output.len() - 2..], ["a", "b"]);
 }

@@ -11,7 +11,7 @@ use super::{
 #[derive(Debug)]
 pub(super) enum Parsed {
     From(Box<Stage>),
-    In(Instruction),
+    In(Box<Instruction>),
 }
 
 const KEYWORDS: [&str; 18] = [
@@ -149,7 +149,7 @@ impl Parser<'_> {
             text: self.line.text.clone(),
             kind: kind?,
         };
-        Some(Parsed::In(instruction))
+        Some(Parsed::In(Box::new(instruction)))
     }
 
     fn problem(&mut self, offset: usize, message: impl Into<String>) {

@@ -203,20 +203,18 @@ pub fn parse(text: &str) -> Result<Containerfile, Vec<Problem>> {
     for line in &lines {
         match instruction::parse(line, directives.escape) {
             Ok(instruction::Parsed::From(stage)) => stages.push(*stage),
-            Ok(instruction::Parsed::In(instruction)) => match (stages.last_mut(), instruction.kind)
-            {
-                (Some(stage), kind) => stage.instructions.push(Instruction {
-                    kind,
-                    ..instruction
-                }),
-                (None, Kind::Arg(decls)) => args.extend(decls),
-                (None, _) => problems.push(
-                    Problem::new(
-                        instruction.at,
-                        "expected `FROM` before the first instruction",
-                    )
-                    .hint("only `ARG` may stand before `FROM`"),
-                ),
+            Ok(instruction::Parsed::In(instruction)) => match stages.last_mut() {
+                Some(stage) => stage.instructions.push(*instruction),
+                None => match instruction.kind {
+                    Kind::Arg(decls) => args.extend(decls),
+                    _ => problems.push(
+                        Problem::new(
+                            instruction.at,
+                            "expected `FROM` before the first instruction",
+                        )
+                        .hint("only `ARG` may stand before `FROM`"),
+                    ),
+                },
             },
             Err(found) => problems.extend(found),
         }

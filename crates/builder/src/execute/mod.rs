@@ -4,6 +4,7 @@ pub(crate) mod copy;
 mod mounts;
 pub(crate) mod run;
 mod runtime;
+mod seccomp;
 mod spec;
 mod stubs;
 pub(crate) mod user;

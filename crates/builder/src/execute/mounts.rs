@@ -51,12 +51,12 @@ pub(super) struct Mounts {
 pub(super) enum Failure {
     /// The Containerfile or the request asks for what is not there.
     Refused(String),
-    Other(BuildError),
+    Other(Box<BuildError>),
 }
 
 impl From<BuildError> for Failure {
     fn from(error: BuildError) -> Self {
-        Failure::Other(error)
+        Failure::Other(Box::new(error))
     }
 }
 
@@ -163,7 +163,7 @@ pub(super) fn prepare(
 
 fn host(what: &str) -> impl FnOnce(io::Error) -> Failure {
     move |source| {
-        Failure::Other(BuildError::Host {
+        Failure::from(BuildError::Host {
             action: format!("cannot prepare a {what}"),
             source,
         })
@@ -214,7 +214,7 @@ fn cache_mount(
             Err(rustix::io::Errno::WOULDBLOCK) => {
                 // A file lock cannot be waited for together with a cancellation.
                 if sources.cancel.is_cancelled() {
-                    return Err(Failure::Other(BuildError::Cancelled));
+                    return Err(Failure::from(BuildError::Cancelled));
                 }
                 std::thread::sleep(Duration::from_millis(20));
             }

@@ -6,7 +6,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
@@ -58,10 +58,24 @@ pub(crate) fn run(
         Ok(user) => user,
         Err(reason) => return Ok(refused(reason)),
     };
+    match root.make_dirs(Path::new(&action.cwd), user.owner) {
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
+            return Ok(refused(format!(
+                "working directory `{}` is not a directory",
+                action.cwd
+            )));
+        }
+        Err(error) => {
+            return Err(BuildError::host("cannot create the working directory")(
+                error,
+            ));
+        }
+    }
     let mut ready = match mounts::prepare(&action.mounts, sources, &snapshot.aside("secrets")) {
         Ok(ready) => ready,
         Err(Failure::Refused(reason)) => return Ok(refused(reason)),
-        Err(Failure::Other(error)) => return Err(error),
+        Err(Failure::Other(error)) => return Err(*error),
     };
     let bundle = snapshot.aside("bundle");
     let failed = || BuildError::host::<io::Error>("cannot prepare a step");
@@ -239,14 +253,20 @@ fn execute(
             tail,
         });
     }
-    let code = status
-        .code()
-        .or(status.signal().map(|signal| 128 + signal))
-        .unwrap_or(1);
     Ok(Outcome::Failed {
-        status: StepStatus::Exit(code),
+        status: step_status(status),
         tail,
     })
+}
+
+/// The runtime and shells report a command that was killed as 128 and the signal's number.
+fn step_status(status: ExitStatus) -> StepStatus {
+    const SIGNALS: std::ops::RangeInclusive<i32> = 129..=192;
+    match (status.code(), status.signal()) {
+        (Some(code), _) if SIGNALS.contains(&code) => StepStatus::Signal(code - 128),
+        (Some(code), _) => StepStatus::Exit(code),
+        (None, signal) => StepStatus::Signal(signal.unwrap_or(0)),
+    }
 }
 
 /// Kills the runtime's process group. The first process of the step's namespace dies with it, and so does
@@ -270,11 +290,10 @@ fn runtime_error(log: &Path) -> Option<String> {
     let text = fs::read_to_string(log).ok()?;
     let lines = text
         .lines()
+        .rev()
         .filter_map(|line| serde_json::from_str::<Line>(line).ok());
-    lines
-        .filter(|line| line.level == "error")
-        .last()
-        .map(|line| line.msg)
+    let mut errors = lines.filter(|line| line.level == "error");
+    errors.next().map(|line| line.msg)
 }
 
 /// Reads lines until the end; bytes that are not text are replaced.

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
+use super::seccomp;
 use super::user::User;
 
 /// What docker gives a container, and what package managers' scripts therefore expect.
@@ -153,6 +154,7 @@ pub(super) fn spec(step: &Step<'_>) -> Value {
                 "/proc/sched_debug", "/proc/scsi", "/proc/timer_list", "/proc/timer_stats", "/sys/firmware",
                 "/sys/devices/virtual/powercap",
             ],
+            "seccomp": seccomp::seccomp(),
             "readonlyPaths": ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"],
         },
     })
@@ -193,7 +195,10 @@ mod tests {
                 }],
             })
         };
-        insta::assert_snapshot!(serde_json::to_string_pretty(&step(0, false)).unwrap_or_default());
+        let mut first = step(0, false);
+        // A long list, which has a test of its own.
+        first["linux"]["seccomp"] = json!(null);
+        insta::assert_snapshot!(serde_json::to_string_pretty(&first).unwrap_or_default());
         let other = step(1000, true);
         assert_eq!(other["process"]["capabilities"]["effective"], json!([]));
         assert_eq!(other["linux"]["namespaces"][4], json!({"type": "network"}));

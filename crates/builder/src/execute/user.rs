@@ -182,6 +182,6 @@ mod tests {
                 gid: 1000
             })
         );
-        assert_eq!(users.owner("web:web").is_err(), true);
+        assert!(users.owner("web:web").is_err());
     }
 }

@@ -1,0 +1,346 @@
+//! One build: the stages in order, and the image made of the last one.
+
+mod sources;
+mod step;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use oci::manifest::{self, Platform};
+use oci::{Digest, Reference};
+use serde_json::json;
+
+use crate::config::{History, ImageConfig};
+use crate::containerfile::{self, Containerfile, Instruction, Position, Problem, expand};
+use crate::error::BuildError;
+use crate::event::Event;
+use crate::ignore::Ignore;
+use crate::image::{CONFIG, Image, LAYER, Layer};
+use crate::request::Request;
+use crate::snapshot::Snapshot;
+use crate::stages::{self, Inputs, Origin, Plan, Planned};
+use crate::state::{Action, State};
+use crate::work::Work;
+
+/// A build in progress.
+#[derive(Debug)]
+pub(crate) struct Build<'a> {
+    request: Request,
+    file: Containerfile,
+    work: &'a Work,
+    platform: Platform,
+    globals: BTreeMap<String, String>,
+    contexts: BTreeSet<String>,
+    ignore: Ignore,
+    /// Finished stages, by index in the file.
+    built: BTreeMap<usize, Built>,
+    /// Images that were looked up.
+    images: BTreeMap<String, Built>,
+    /// Roots that files are copied from.
+    trees: BTreeMap<Origin, Snapshot>,
+    step: usize,
+    steps: usize,
+}
+
+/// A stage or base image: its configuration and layers.
+#[derive(Debug, Clone)]
+struct Built {
+    config: ImageConfig,
+    layers: Vec<Layer>,
+    /// The image in a registry that it was built on.
+    base: Option<Reference>,
+}
+
+/// A stage while its steps are done.
+#[derive(Debug)]
+struct Stage {
+    index: usize,
+    state: State,
+    layers: Vec<Layer>,
+    base: Option<Reference>,
+    /// The time of everything in the image.
+    epoch: Timestamp,
+}
+
+impl<'a> Build<'a> {
+    pub(crate) fn new(
+        request: Request,
+        file: Containerfile,
+        work: &'a Work,
+    ) -> Result<Self, BuildError> {
+        let platform = request
+            .platform
+            .clone()
+            .unwrap_or_else(manifest::this_platform);
+        let contexts = request.named_contexts.keys().cloned().collect();
+        let ignore = match &request.context {
+            Some(dir) => sources::read_ignore(dir)?,
+            None => Ignore::default(),
+        };
+        let mut build = Build {
+            request,
+            file,
+            work,
+            platform,
+            globals: BTreeMap::new(),
+            contexts,
+            ignore,
+            built: BTreeMap::new(),
+            images: BTreeMap::new(),
+            trees: BTreeMap::new(),
+            step: 0,
+            steps: 0,
+        };
+        build.globals = build.global_args()?;
+        Ok(build)
+    }
+
+    pub(crate) fn run(mut self) -> Result<Image, BuildError> {
+        let plan = self.plan()?;
+        self.steps = plan
+            .stages
+            .iter()
+            .map(|stage| 1 + self.file.stages[stage.index].instructions.len())
+            .sum();
+        let mut last = None;
+        for planned in &plan.stages {
+            let built = self.stage(planned)?;
+            self.built.insert(planned.index, built.clone());
+            last = Some(built);
+        }
+        let target = last.ok_or_else(|| {
+            self.syntax(Problem::new(
+                Position::default(),
+                "there is no stage to build",
+            ))
+        })?;
+        self.finish(target)
+    }
+
+    fn inputs(&self) -> Inputs<'_> {
+        Inputs {
+            globals: &self.globals,
+            contexts: &self.contexts,
+            target: self.request.target.as_deref(),
+        }
+    }
+
+    fn plan(&self) -> Result<Plan, BuildError> {
+        let failed = |problems| BuildError::Syntax {
+            file: self.request.file_name.clone(),
+            problems,
+        };
+        stages::plan(&self.file, &self.inputs()).map_err(failed)
+    }
+
+    fn syntax(&self, problem: Problem) -> BuildError {
+        BuildError::Syntax {
+            file: self.request.file_name.clone(),
+            problems: vec![problem],
+        }
+    }
+
+    /// The values of `ARG`s before the first `FROM`, and of the platform.
+    fn global_args(&self) -> Result<BTreeMap<String, String>, BuildError> {
+        let mut values = BTreeMap::new();
+        for (prefix, platform) in [
+            ("TARGET", &self.platform),
+            ("BUILD", &manifest::this_platform()),
+        ] {
+            values.insert(
+                format!("{prefix}PLATFORM"),
+                manifest::platform_text(platform),
+            );
+            values.insert(format!("{prefix}OS"), platform.os().to_string());
+            values.insert(format!("{prefix}ARCH"), platform.architecture().to_string());
+            values.insert(
+                format!("{prefix}VARIANT"),
+                platform.variant().clone().unwrap_or_default(),
+            );
+        }
+        for arg in &self.file.args {
+            let value =
+                match (self.request.build_args.get(&arg.name), &arg.default) {
+                    (Some(value), _) => Some(value.clone()),
+                    (None, Some(word)) => {
+                        let expanded = expand(
+                            &word.raw,
+                            &|name| values.get(name).cloned(),
+                            self.file.escape,
+                        );
+                        Some(expanded.map_err(|error| {
+                            self.syntax(Problem::new(word.at, error.to_string()))
+                        })?)
+                    }
+                    (None, None) => None,
+                };
+            if let Some(value) = value {
+                values.insert(arg.name.clone(), value);
+            }
+        }
+        Ok(values)
+    }
+
+    fn stage(&mut self, planned: &Planned) -> Result<Built, BuildError> {
+        let from = self.file.stages[planned.index].clone();
+        self.begin(&from.text);
+        let platform = match &planned.platform {
+            Some(text) => {
+                let parsed = parse_platform(text);
+                parsed.map_err(|message| self.syntax(Problem::new(from.at, message)))?
+            }
+            None => self.platform.clone(),
+        };
+        let base = self.resolve(&planned.base, &platform, from.image.at)?;
+        self.work.tell(Event::StepDone { step: self.step });
+        let epoch = self
+            .request
+            .created
+            .unwrap_or_else(|| base.config.created());
+        let mut stage = Stage {
+            index: planned.index,
+            state: State::new(
+                base.config,
+                &self.globals,
+                &self.request.build_args,
+                self.file.escape,
+            ),
+            layers: base.layers,
+            base: base.base,
+            epoch,
+        };
+        for trigger in stage.state.take_triggers() {
+            let instructions = containerfile::parse_trigger(&trigger).map_err(|problems| {
+                BuildError::BaseInvalid {
+                    reference: from.image.raw.clone(),
+                    reason: format!("its trigger `{trigger}` is not valid: {}", problems[0]),
+                }
+            })?;
+            for instruction in instructions {
+                self.steps += 1;
+                self.step_of(
+                    &mut stage,
+                    &Instruction {
+                        at: from.at,
+                        ..instruction
+                    },
+                )?;
+            }
+        }
+        for instruction in &from.instructions {
+            self.step_of(&mut stage, instruction)?;
+        }
+        let mut config = stage.state.config;
+        config.rootfs.diff_ids = stage.layers.iter().map(|layer| layer.diff_id).collect();
+        Ok(Built {
+            config,
+            layers: stage.layers,
+            base: stage.base,
+        })
+    }
+
+    fn begin(&mut self, text: &str) {
+        self.step += 1;
+        self.work.tell(Event::StepStarted {
+            step: self.step,
+            steps: self.steps,
+            text: text.to_string(),
+        });
+    }
+
+    fn step_of(&mut self, stage: &mut Stage, instruction: &Instruction) -> Result<(), BuildError> {
+        self.work.check_cancelled()?;
+        self.begin(&instruction.text);
+        let action = stage
+            .state
+            .apply(instruction)
+            .map_err(|problem| self.syntax(problem))?;
+        let layer = match &action {
+            Action::None => None,
+            action => self.layer_of(stage, action, instruction)?,
+        };
+        stage.state.config.history.push(History {
+            created: Some(stage.epoch.to_string()),
+            created_by: Some(instruction.text.clone()),
+            empty_layer: layer.is_none(),
+            ..History::default()
+        });
+        if let Some(layer) = layer {
+            stage.layers.push(Layer {
+                diff_id: layer.diff_id,
+                digest: layer.digest,
+                size: layer.size,
+                media_type: LAYER.into(),
+                from: None,
+            });
+        }
+        self.work.tell(Event::StepDone { step: self.step });
+        Ok(())
+    }
+
+    /// Writes configuration and manifest of the finished image.
+    fn finish(self, target: Built) -> Result<Image, BuildError> {
+        let Built {
+            mut config,
+            layers,
+            base,
+        } = target;
+        let created = self.request.created.unwrap_or_else(|| config.created());
+        config.created = Some(created.to_string());
+        config.config.labels.extend(self.request.labels.clone());
+        let config_bytes =
+            Bytes::from(
+                serde_json::to_vec(&config).map_err(|error| BuildError::Host {
+                    action: "cannot write the image configuration".into(),
+                    source: error.into(),
+                })?,
+            );
+        let mut annotations = self.request.annotations.clone();
+        if let Some(digest) = base.as_ref().and_then(Reference::digest) {
+            annotations
+                .entry("org.opencontainers.image.base.digest".into())
+                .or_insert(digest.to_string());
+        }
+        let mut document = json!({
+            "schemaVersion": 2,
+            "mediaType": manifest::OCI_MANIFEST,
+            "config": { "mediaType": CONFIG, "digest": Digest::of(&config_bytes), "size": config_bytes.len() },
+            "layers": layers
+                .iter()
+                .map(|layer| json!({ "mediaType": layer.media_type, "digest": layer.digest, "size": layer.size }))
+                .collect::<Vec<_>>(),
+        });
+        if !annotations.is_empty() {
+            document["annotations"] = json!(annotations);
+        }
+        let manifest = Bytes::from(document.to_string());
+        Ok(Image {
+            engine: self.work.engine.clone(),
+            digest: Digest::of(&manifest),
+            manifest,
+            config_bytes,
+            config: Arc::new(config),
+            layers: Arc::new(layers),
+        })
+    }
+}
+
+/// `os/architecture[/variant]`.
+fn parse_platform(text: &str) -> Result<Platform, String> {
+    let parts: Vec<&str> = text.split('/').collect();
+    let wrong = || format!("`--platform`: expected `os/architecture[/variant]`, found `{text}`");
+    let mut platform = manifest::this_platform();
+    match parts.as_slice() {
+        [os, architecture, rest @ ..]
+            if rest.len() < 2 && parts.iter().all(|part| !part.is_empty()) =>
+        {
+            platform.set_os((*os).into());
+            platform.set_architecture((*architecture).into());
+            platform.set_variant(rest.first().map(|variant| variant.to_string()));
+            Ok(platform)
+        }
+        _ => Err(wrong()),
+    }
+}

@@ -1,0 +1,220 @@
+//! Where files come from: contexts, stages and images in registries.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use oci::Reference;
+use oci::manifest::{self, Platform};
+
+use super::{Build, Built};
+use crate::config::ImageConfig;
+use crate::containerfile::{Position, Problem, Word};
+use crate::error::BuildError;
+use crate::ignore::Ignore;
+use crate::image::{LAYER, Layer};
+use crate::request::NamedContext;
+use crate::root::Root;
+use crate::snapshot::Snapshot;
+use crate::stages::{self, Origin};
+
+impl Build<'_> {
+    /// What a `--from` means; without one, the build context.
+    pub(super) fn origin(&self, stage: usize, from: Option<&Word>) -> Result<Origin, BuildError> {
+        match from {
+            // A named context cannot have an empty name, so this is the main one.
+            None => Ok(Origin::Context(String::new())),
+            Some(word) => stages::origin(&self.file, &self.inputs(), stage, word)
+                .map_err(|problem| self.syntax(problem)),
+        }
+    }
+
+    pub(super) fn ignore_of(&self, origin: &Origin) -> Ignore {
+        match origin {
+            Origin::Context(name) if name.is_empty() => self.ignore.clone(),
+            _ => Ignore::default(),
+        }
+    }
+
+    /// The directory of a context that is one.
+    pub(super) fn directory(
+        &self,
+        origin: &Origin,
+        from: Option<&Word>,
+    ) -> Result<Option<PathBuf>, BuildError> {
+        let Origin::Context(name) = origin else {
+            return Ok(None);
+        };
+        if name.is_empty() {
+            // Here-documents need no context.
+            let none = self
+                .work
+                .cache()
+                .empty(0)
+                .map_err(BuildError::host("cannot prepare an empty context"))?;
+            return Ok(Some(self.request.context.clone().unwrap_or(none)));
+        }
+        match self.request.named_contexts.get(name) {
+            Some(NamedContext::Dir(dir)) => Ok(Some(dir.clone())),
+            Some(NamedContext::Image(_)) => Ok(None),
+            None => {
+                let at = from.map(|word| word.at).unwrap_or_default();
+                Err(self.syntax(Problem::new(at, format!("there is no context `{name}`"))))
+            }
+        }
+    }
+
+    /// The directory that stands for an origin, mounted if need be.
+    pub(super) fn tree(
+        &mut self,
+        origin: &Origin,
+        from: Option<&Word>,
+        at: Position,
+    ) -> Result<PathBuf, BuildError> {
+        if let Some(dir) = self.directory(origin, from)? {
+            return Ok(dir);
+        }
+        if let Some(snapshot) = self.trees.get(origin) {
+            return Ok(snapshot.root());
+        }
+        let platform = self.platform.clone();
+        let built = self.resolve(origin, &platform, from.map_or(at, |word| word.at))?;
+        let paths = self.work.unpacked(&built.layers)?;
+        let snapshot = Snapshot::readonly(self.work.cache(), &paths)
+            .map_err(BuildError::host("cannot mount an image to copy from"))?;
+        let root = snapshot.root();
+        self.trees.insert(origin.clone(), snapshot);
+        Ok(root)
+    }
+
+    /// The image or stage that an origin stands for.
+    pub(super) fn resolve(
+        &mut self,
+        origin: &Origin,
+        platform: &Platform,
+        at: Position,
+    ) -> Result<Built, BuildError> {
+        match origin {
+            Origin::Scratch => Ok(Built {
+                config: ImageConfig::scratch(
+                    &platform.os().to_string(),
+                    &platform.architecture().to_string(),
+                    platform.variant().as_deref(),
+                ),
+                layers: Vec::new(),
+                base: None,
+            }),
+            Origin::Stage(index) => self.built.get(index).cloned().ok_or_else(|| {
+                self.syntax(Problem::new(
+                    at,
+                    format!("stage {index} is not built before it is used"),
+                ))
+            }),
+            Origin::Context(name) => match self.request.named_contexts.get(name).cloned() {
+                Some(NamedContext::Image(image)) => self.image(&image, platform, at),
+                _ => {
+                    let problem = Problem::new(
+                        at,
+                        format!("context `{name}` is a directory, which no stage can start from"),
+                    );
+                    Err(self.syntax(problem.hint(format!(
+                        "use `COPY --from={name}` in a stage `FROM scratch`"
+                    ))))
+                }
+            },
+            Origin::Image(image) => self.image(image, platform, at),
+        }
+    }
+
+    /// Looks an image up in its registry, once in a build.
+    fn image(
+        &mut self,
+        name: &str,
+        platform: &Platform,
+        at: Position,
+    ) -> Result<Built, BuildError> {
+        let known = format!("{name} {}", manifest::platform_text(platform));
+        if let Some(built) = self.images.get(&known) {
+            return Ok(built.clone());
+        }
+        let reference: Reference = name.parse().map_err(|error: oci::ReferenceError| {
+            let shown: String = name.chars().take(120).collect();
+            self.syntax(Problem::new(
+                at,
+                format!("`{shown}` is neither a stage nor an image: {error}"),
+            ))
+        })?;
+        let image = self.work.wait(async {
+            let fetched = self.work.engine.client().image(&reference, platform).await;
+            fetched.map_err(|source| BuildError::Base {
+                reference: reference.to_string(),
+                source,
+            })
+        })?;
+        let invalid = |reason: String| BuildError::BaseInvalid {
+            reference: reference.to_string(),
+            reason,
+        };
+        let config: ImageConfig = serde_json::from_slice(&image.config_bytes)
+            .map_err(|error| invalid(format!("its configuration is not valid: {error}")))?;
+        let (descriptors, diff_ids) = (image.manifest.layers(), &config.rootfs.diff_ids);
+        if descriptors.len() != diff_ids.len() {
+            let reason = format!(
+                "its manifest has {} layers, its configuration {}",
+                descriptors.len(),
+                diff_ids.len()
+            );
+            return Err(invalid(reason));
+        }
+        let mut layers = Vec::new();
+        for (descriptor, diff_id) in descriptors.iter().zip(diff_ids) {
+            layers.push(Layer {
+                diff_id: *diff_id,
+                digest: manifest::digest_of(descriptor)
+                    .map_err(|error| invalid(error.to_string()))?,
+                size: descriptor.size(),
+                media_type: oci_layer_type(descriptor.media_type().as_ref()),
+                from: Some(image.reference.clone()),
+            });
+        }
+        let built = Built {
+            config,
+            layers,
+            base: Some(image.reference),
+        };
+        self.images.insert(known, built.clone());
+        Ok(built)
+    }
+}
+
+/// Reads the ignore file of a context; `.containerignore` comes before `.dockerignore`.
+pub(super) fn read_ignore(context: &Path) -> Result<Ignore, BuildError> {
+    const MAX_IGNORE: u64 = 1 << 20;
+    let failed = || {
+        BuildError::host::<io::Error>(format!(
+            "build context `{}` cannot be read",
+            context.display()
+        ))
+    };
+    let root = Root::open(context).map_err(failed())?;
+    for name in [".containerignore", ".dockerignore"] {
+        if let Some(content) = root.read(Path::new(name), MAX_IGNORE).map_err(failed())? {
+            return Ok(Ignore::parse(&String::from_utf8_lossy(&content)));
+        }
+    }
+    Ok(Ignore::default())
+}
+
+/// The OCI name of a Docker layer type: the blobs are the same, and an OCI manifest must not mix them.
+fn oci_layer_type(media_type: &str) -> String {
+    match media_type {
+        "application/vnd.docker.image.rootfs.diff.tar.gzip"
+        | "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip" => LAYER.into(),
+        "application/vnd.docker.image.rootfs.diff.tar" => {
+            "application/vnd.oci.image.layer.v1.tar".into()
+        }
+        "application/vnd.docker.image.rootfs.diff.tar.zstd" => {
+            "application/vnd.oci.image.layer.v1.tar+zstd".into()
+        }
+        other => other.into(),
+    }
+}

@@ -1,0 +1,280 @@
+//! `COPY` and `ADD`: finding the files and naming them by their content; `write` puts them into a root.
+
+mod archive;
+mod write;
+
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use oci::Digest;
+use oci::digest::Digester;
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+
+use crate::ignore::{self, Ignore};
+use crate::root::{Root, names};
+use crate::state::{CopyAction, CopySource};
+
+pub(crate) use write::apply;
+
+/// Where files come from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Tree<'a> {
+    pub(crate) path: &'a Path,
+    pub(crate) ignore: &'a Ignore,
+}
+
+/// Why files were not copied.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// The author of the Containerfile has to look.
+    Refused(String),
+    Io(io::Error),
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Failure::Io(error)
+    }
+}
+
+impl From<Errno> for Failure {
+    fn from(error: Errno) -> Self {
+        Failure::Io(error.into())
+    }
+}
+
+/// One source of a copy, found.
+#[derive(Debug)]
+pub(crate) struct Found {
+    /// What a file is called below a destination directory.
+    name: PathBuf,
+    content: Content,
+}
+
+#[derive(Debug)]
+enum Content {
+    Inline(String),
+    /// A file and, for a directory, everything in it, parents first.
+    Items(Vec<Item>),
+}
+
+#[derive(Debug)]
+struct Item {
+    /// Relative to the source.
+    path: PathBuf,
+    full: PathBuf,
+    metadata: fs::Metadata,
+}
+
+/// Finds the sources of a copy.
+pub(crate) fn find(action: &CopyAction, tree: Tree<'_>) -> Result<Vec<Found>, Failure> {
+    let root = Root::open(tree.path)?;
+    let exclude = Ignore::parse(&action.exclude.join("\n"));
+    let seen = |path: &Path| {
+        let path = path.to_string_lossy();
+        !tree.ignore.excludes(&path) && !exclude.excludes(&path)
+    };
+    let mut found = Vec::new();
+    for source in &action.sources {
+        let pattern = match source {
+            CopySource::Inline { name, content } => {
+                found.push(Found {
+                    name: name.into(),
+                    content: Content::Inline(content.clone()),
+                });
+                continue;
+            }
+            CopySource::Path(pattern) => pattern,
+        };
+        let paths = expand(&root, pattern)?;
+        let before = found.len();
+        for path in &paths {
+            let source = read_source(&root, tree, path, &seen, action.parents)?;
+            // A directory that is left out is still there for what is visible in it.
+            let hidden = !path.as_os_str().is_empty() && !seen(path);
+            if !(hidden && matches!(&source.content, Content::Items(items) if items.len() == 1)) {
+                found.push(source);
+            }
+        }
+        if found.len() == before {
+            return Err(Failure::Refused(match paths.is_empty() {
+                true => format!("there is no `{pattern}` to copy"),
+                false => format!("`{pattern}` is left out by the ignore file or `--exclude`"),
+            }));
+        }
+    }
+    Ok(found)
+}
+
+fn read_source(
+    root: &Root,
+    tree: Tree<'_>,
+    path: &Path,
+    seen: &dyn Fn(&Path) -> bool,
+    parents: bool,
+) -> Result<Found, Failure> {
+    // The source itself may be a link, also by way of a linked directory; what is in it is copied as it is.
+    let fd = root.resolve(path, OFlags::PATH)?;
+    let full = descriptor_path(&fd)?;
+    let metadata = fs::symlink_metadata(&full)?;
+    let name = if parents {
+        path.to_path_buf()
+    } else {
+        path.file_name().map(PathBuf::from).unwrap_or_default()
+    };
+    let mut items = Vec::new();
+    let directory = metadata.is_dir();
+    items.push(Item {
+        path: PathBuf::new(),
+        full: full.clone(),
+        metadata,
+    });
+    if directory {
+        let all = tree.ignore.is_final();
+        walk(&full, path, Path::new(""), seen, all, &mut items)?;
+    }
+    Ok(Found {
+        name,
+        content: Content::Items(items),
+    })
+}
+
+fn descriptor_path(fd: &OwnedFd) -> io::Result<PathBuf> {
+    use std::os::fd::AsRawFd as _;
+    fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd()))
+}
+
+/// Lists a directory. `place` is where it lies in the tree, `inside` where in the source.
+fn walk(
+    full: &Path,
+    place: &Path,
+    inside: &Path,
+    seen: &dyn Fn(&Path) -> bool,
+    prune: bool,
+    items: &mut Vec<Item>,
+) -> io::Result<()> {
+    let mut names: Vec<OsString> = fs::read_dir(full)?
+        .map(|entry| Ok(entry?.file_name()))
+        .collect::<io::Result<_>>()?;
+    names.sort();
+    for name in names {
+        let (place, inside, full) = (place.join(&name), inside.join(&name), full.join(&name));
+        let metadata = fs::symlink_metadata(&full)?;
+        let visible = seen(&place);
+        let directory = metadata.is_dir();
+        if !visible && (prune || !directory) {
+            continue;
+        }
+        if metadata.file_type().is_socket() {
+            continue;
+        }
+        let at = items.len();
+        items.push(Item {
+            path: inside.clone(),
+            full: full.clone(),
+            metadata,
+        });
+        if directory {
+            walk(&full, &place, &inside, seen, prune, items)?;
+            // A hidden directory is there only for what is visible in it.
+            if !visible && items.len() == at + 1 {
+                items.pop();
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The paths in a tree that fit a pattern, sorted.
+fn expand(root: &Root, pattern: &str) -> Result<Vec<PathBuf>, Failure> {
+    let mut paths = vec![PathBuf::new()];
+    for part in pattern
+        .split('/')
+        .filter(|part| !part.is_empty() && *part != ".")
+    {
+        let mut next = Vec::new();
+        for path in paths {
+            if part == ".." {
+                next.push(path.parent().map(Path::to_path_buf).unwrap_or_default());
+                continue;
+            }
+            if !ignore::is_glob(part) {
+                let path = path.join(part);
+                if root.stat(&path)?.is_some() {
+                    next.push(path);
+                }
+                continue;
+            }
+            let dir = match root.resolve(&path, OFlags::RDONLY | OFlags::DIRECTORY) {
+                Ok(dir) => dir,
+                Err(error) if crate::root::absent(&error) => continue,
+                Err(error) => return Err(error.into()),
+            };
+            let fits = names(&dir)?
+                .into_iter()
+                .filter(|name| ignore::glob(part, &name.to_string_lossy()));
+            next.extend(fits.map(|name| path.join(name)));
+        }
+        paths = next;
+    }
+    Ok(paths)
+}
+
+/// The digest of names, modes and content, for files whose owners and times do not count.
+pub(crate) fn digest(found: &[Found]) -> io::Result<Digest> {
+    let mut digester = Digester::new();
+    let mut field = |bytes: &[u8]| {
+        digester.update(&(bytes.len() as u64).to_le_bytes());
+        digester.update(bytes);
+    };
+    for source in found {
+        field(source.name.as_os_str().as_bytes());
+        let items = match &source.content {
+            Content::Inline(text) => {
+                field(b"inline");
+                field(text.as_bytes());
+                continue;
+            }
+            Content::Items(items) => items,
+        };
+        for item in items {
+            field(item.path.as_os_str().as_bytes());
+            let kind = item.metadata.file_type();
+            field(&(item.metadata.mode() & 0o7777).to_le_bytes());
+            if kind.is_file() {
+                field(b"file");
+                let mut content = Digester::new();
+                io::copy(&mut open(&item.full)?, &mut content)?;
+                field(content.finish().to_string().as_bytes());
+            } else if kind.is_symlink() {
+                field(b"link");
+                field(fs::read_link(&item.full)?.as_os_str().as_bytes());
+            } else {
+                field(if kind.is_dir() {
+                    b"directory"
+                } else {
+                    b"special"
+                });
+                field(&item.metadata.rdev().to_le_bytes());
+            }
+        }
+        field(b"end");
+    }
+    Ok(digester.finish())
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .custom_flags(OFlags::NOFOLLOW.bits() as i32)
+        .open(path)
+}
+
+#[cfg(test)]
+mod tests;

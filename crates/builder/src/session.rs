@@ -1,0 +1,98 @@
+//! The working directory of an engine. It disappears with the engine; when that is killed, the next one to start
+//! removes it with the mounts in it.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::fs::FlockOperation;
+
+/// A directory that is removed with its value.
+#[derive(Debug)]
+pub(crate) struct Scratch {
+    pub(crate) path: PathBuf,
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(&self.path) {
+            tracing::warn!(path = %self.path.display(), %error, "cannot remove a working directory; the next start will");
+        }
+    }
+}
+
+/// The working directory of a living engine.
+#[derive(Debug)]
+pub(crate) struct Session {
+    dir: PathBuf,
+    next: AtomicU64,
+    /// Locked as long as the engine lives; children do not inherit it.
+    _lock: File,
+}
+
+impl Session {
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// A fresh directory that disappears with its value.
+    pub(crate) fn scratch(&self) -> io::Result<Scratch> {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let path = self.dir.join(number.to_string());
+        fs::create_dir(&path)?;
+        Ok(Scratch { path })
+    }
+
+    /// Cleans up after dead engines and starts a new one.
+    pub(crate) fn start(work: &Path) -> io::Result<Session> {
+        // While one engine cleans and starts, no other does.
+        let gate = File::create(work.join("lock"))?;
+        rustix::fs::flock(&gate, FlockOperation::LockExclusive)?;
+        for entry in fs::read_dir(work)? {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                sweep(&entry.path())?;
+            }
+        }
+        let dir = tempfile::Builder::new()
+            .prefix("engine-")
+            .tempdir_in(work)?
+            .keep();
+        let lock = File::create(dir.join("lock"))?;
+        rustix::fs::flock(&lock, FlockOperation::LockExclusive)?;
+        Ok(Session {
+            dir,
+            next: AtomicU64::new(0),
+            _lock: lock,
+        })
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(&self.dir) {
+            tracing::warn!(path = %self.dir.display(), %error, "cannot remove the working directory; the next start will");
+        }
+    }
+}
+
+/// Removes the working directory of an engine that lives no more. Its commands died with it (they are started
+/// so), which leaves mounts and files.
+fn sweep(dir: &Path) -> io::Result<()> {
+    match File::open(dir.join("lock")) {
+        Ok(lock) => match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        },
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    let mounts = crate::snapshot::mounts_below(dir)?;
+    for path in mounts.iter().rev() {
+        rustix::mount::unmount(path, rustix::mount::UnmountFlags::DETACH)?;
+    }
+    tracing::info!(path = %dir.display(), mounts = mounts.len(), "cleaned up after a build that was killed");
+    fs::remove_dir_all(dir)
+}
