@@ -14,6 +14,7 @@ mod discovery;
 mod http;
 mod jsonpath;
 mod kinds;
+mod managed;
 mod openapi;
 mod patch;
 mod resources;

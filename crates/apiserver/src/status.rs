@@ -63,22 +63,6 @@ impl Cause {
         }
     }
 
-    pub(crate) fn duplicate(field: impl Into<String>, value: &Value) -> Self {
-        Self {
-            reason: "FieldValueDuplicate",
-            message: format!("Duplicate value: {}", shown(value)),
-            field: field.into(),
-        }
-    }
-
-    pub(crate) fn type_invalid(field: impl Into<String>, value: &Value, detail: &str) -> Self {
-        Self {
-            reason: "FieldValueTypeInvalid",
-            message: format!("Invalid value: {}: {detail}", shown(value)),
-            field: field.into(),
-        }
-    }
-
     pub(crate) fn too_many(field: impl Into<String>, found: usize, max: u64) -> Self {
         Self {
             reason: "FieldValueTooMany",

@@ -310,3 +310,46 @@ async fn server_side_apply_creates_and_merges() {
     assert_eq!(applied.data["status"]["phase"], "Done");
     assert_eq!(applied.data["spec"]["size"], 3);
 }
+
+#[tokio::test]
+async fn server_side_apply_keeps_to_its_own_fields() {
+    let fixture = Fixture::new();
+    let api = widgets(&fixture);
+    let apply = |manager: &str, size: Option<i64>, color: Option<&str>| {
+        let mut spec = json!({});
+        if let Some(size) = size {
+            spec["size"] = json!(size);
+        }
+        if let Some(color) = color {
+            spec["color"] = json!(color);
+        }
+        let object = json!({"apiVersion": "example.com/v1", "kind": "Widget", "spec": spec});
+        let params = PatchParams::apply(manager);
+        let api = api.clone();
+        async move { api.patch("w", &params, &Patch::Apply(object)).await }
+    };
+    apply("one", Some(1), None).await.unwrap();
+    let both = apply("two", None, Some("blue")).await.unwrap();
+    assert_eq!(both.data["spec"], json!({"size": 1, "color": "blue"}));
+    let managers = both.metadata.managed_fields.unwrap();
+    assert_eq!(managers.len(), 2);
+
+    let refused = apply("two", Some(2), Some("blue")).await.unwrap_err();
+    match refused {
+        kube::Error::Api(status) => {
+            assert_eq!(status.code, 409);
+            let details = status.details.unwrap();
+            assert_eq!(details.causes[0].reason, "FieldManagerConflict");
+            assert_eq!(details.causes[0].field, ".spec.size");
+        }
+        other => panic!("expected a conflict, got {other}"),
+    }
+    // A field that is no longer applied goes; its default comes back.
+    let gone = apply("two", None, None).await.unwrap();
+    assert_eq!(gone.data["spec"], json!({"size": 1, "color": "red"}));
+    let again = apply("two", None, None).await.unwrap();
+    assert_eq!(
+        again.metadata.resource_version,
+        gone.metadata.resource_version
+    );
+}

@@ -16,6 +16,7 @@ use super::{success, watch};
 use crate::auth::{Action, Decision, User};
 use crate::cluster::Cluster;
 use crate::patch::{self, Patch};
+use crate::resources::apply::apply;
 use crate::resources::create::create;
 use crate::resources::delete::{DeleteOptions, Deleted, delete};
 use crate::resources::update::{Proposal, replace, update};
@@ -168,7 +169,8 @@ impl Call<'_> {
         let agent = self.headers.get(http::header::USER_AGENT);
         let agent = agent.and_then(|value| value.to_str().ok());
         let agent = agent.and_then(|text| text.split('/').next()).unwrap_or("");
-        let manager = self.query.get("fieldManager").unwrap_or(agent);
+        let given = self.query.get("fieldManager");
+        let manager = given.unwrap_or(agent);
         if manager.len() > 128 || manager.chars().any(char::is_control) {
             return Err(ApiError::bad_request(
                 "fieldManager: expected at most 128 printable characters",
@@ -192,6 +194,7 @@ impl Call<'_> {
                 manager
             }
             .into(),
+            given_manager: given.map(String::from),
             force: self.query.flag("force"),
             only_name: self.only_name.clone(),
         })
@@ -209,11 +212,9 @@ impl Call<'_> {
             return Err(ApiError::future_version(requested, current));
         }
         let object = read::get(self.cluster, &self.target)?;
-        Ok(self.encoder()?.outcome(&Outcome {
-            object,
-            created: false,
-            warnings: Vec::new(),
-        }))
+        Ok(self
+            .encoder()?
+            .outcome(&Outcome::new(object, false, Vec::new())))
     }
 
     fn list(&self) -> Result<Response, ApiError> {
@@ -255,18 +256,11 @@ impl Call<'_> {
         let Document { value, duplicates } = body::parse(&bytes)?;
         let custom = self.target.resource.behaviour.custom;
         if media_type == patch::APPLY {
-            let exists = self.cluster.store.get(&self.target.key()).is_some();
-            if !exists && self.part == Part::Main {
-                let (cluster, target) = (self.cluster, &self.target);
-                let outcome = create(cluster, target, value, &duplicates, &options).await?;
-                return Ok(self.encoder()?.outcome(&outcome));
-            }
+            let (cluster, target) = (self.cluster, &self.target);
+            let outcome = apply(cluster, target, self.part, value, &duplicates, &options).await?;
+            return Ok(self.encoder()?.outcome(&outcome));
         }
-        let patch = if media_type == patch::APPLY {
-            Patch::Merge(value)
-        } else {
-            Patch::parse(&media_type, value, custom)?
-        };
+        let patch = Patch::parse(&media_type, value, custom)?;
         let version = self.target.version();
         let outcome = update(self.cluster, &self.target, self.part, &options, |old| {
             Ok(Proposal {
@@ -312,11 +306,11 @@ impl Call<'_> {
                 }
                 Ok(success(details))
             }
-            Deleted::Pending(object) => Ok(self.encoder()?.outcome(&Outcome {
-                object,
-                created: false,
-                warnings: Vec::new(),
-            })),
+            Deleted::Pending(object) => {
+                Ok(self
+                    .encoder()?
+                    .outcome(&Outcome::new(object, false, Vec::new())))
+            }
         }
     }
 

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::write::{Outcome, Step, WriteOptions, commit, prepare};
+use super::write::{Management, Outcome, Step, WriteOptions, commit, prepare};
 use super::{Part, Target};
 use crate::cluster::Cluster;
 use crate::status::ApiError;
@@ -29,6 +29,7 @@ pub(crate) async fn create(
             part: Part::Main,
             options,
             old: None,
+            management: Management::Update,
             now: Timestamp::now(),
         };
         let prepared = prepare(cluster, step, object.clone(), duplicates)?;
@@ -37,23 +38,14 @@ pub(crate) async fn create(
             .unwrap_or_default()
             .to_owned();
         let subject = target.resource.subject(&name);
-        check_namespace(cluster, target, &name)?;
-        if target.resource.terminating {
-            return Err(ApiError::method_not_allowed_because(
-                "create not allowed while custom resource definition is terminating",
-            ));
-        }
+        check_place(cluster, target, &name)?;
         let key = target.key_of(&name);
         if options.dry_run && cluster.store.get(&key).is_some() {
             return Err(ApiError::already_exists(&subject));
         }
         match commit(cluster, key, None, prepared.value, options.dry_run).await {
             Ok(object) => {
-                return Ok(Outcome {
-                    object,
-                    created: true,
-                    warnings: prepared.warnings,
-                });
+                return Ok(Outcome::new(object, true, prepared.warnings));
             }
             Err(WriteError::Conflict { .. }) if generated && attempt < NAME_ATTEMPTS => {}
             Err(WriteError::Conflict { .. }) => return Err(ApiError::already_exists(&subject)),
@@ -63,8 +55,13 @@ pub(crate) async fn create(
     unreachable!("the loop ends by returning")
 }
 
-/// Objects are created only in namespaces that exist and stay.
-fn check_namespace(cluster: &Cluster, target: &Target, name: &str) -> Result<(), ApiError> {
+/// Objects are created only for kinds and in namespaces that exist and stay.
+pub(super) fn check_place(cluster: &Cluster, target: &Target, name: &str) -> Result<(), ApiError> {
+    if target.resource.terminating {
+        return Err(ApiError::method_not_allowed_because(
+            "create not allowed while custom resource definition is terminating",
+        ));
+    }
     let Some(namespace) = target.namespace.as_deref() else {
         return Ok(());
     };

@@ -152,7 +152,6 @@ pub(crate) fn on_create(
         "deletionTimestamp",
         "deletionGracePeriodSeconds",
         "generation",
-        "managedFields",
     ] {
         fields.remove(name);
     }

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::write::{Outcome, Step, WriteOptions, commit, conflict, prepare, unchanged};
+use super::write::{Management, Outcome, Step, WriteOptions, commit, prepare, unchanged};
 use super::{Part, Target, delete};
 use crate::cluster::Cluster;
 use crate::status::{ApiError, Cause};
@@ -28,7 +28,6 @@ pub(crate) async fn update(
     options: &WriteOptions,
     change: impl Fn(&Value) -> Result<Proposal, ApiError>,
 ) -> Result<Outcome, ApiError> {
-    let subject = target.subject();
     for _ in 0..ATTEMPTS {
         let stored = cluster
             .store
@@ -42,15 +41,12 @@ pub(crate) async fn update(
             part,
             options,
             old: Some(&old),
+            management: Management::Update,
             now: Timestamp::now(),
         };
         let prepared = prepare(cluster, step, proposal.object, &proposal.duplicates)?;
         if unchanged(&stored.value(), &prepared.value) {
-            return Ok(Outcome {
-                object: stored,
-                created: false,
-                warnings: prepared.warnings,
-            });
+            return Ok(Outcome::new(stored, false, prepared.warnings));
         }
         let written = if delete::is_due(&prepared.value) {
             delete::finish(cluster, &stored, prepared.value, options.dry_run).await
@@ -67,17 +63,13 @@ pub(crate) async fn update(
         };
         match written {
             Ok(object) => {
-                return Ok(Outcome {
-                    object,
-                    created: false,
-                    warnings: prepared.warnings,
-                });
+                return Ok(Outcome::new(object, false, prepared.warnings));
             }
             Err(WriteError::Conflict { .. }) => {}
             Err(other) => return Err(other.into()),
         }
     }
-    Err(conflict(&subject))
+    Err(ApiError::modified(&target.subject()))
 }
 
 /// Replaces an object with a client's document.
@@ -119,7 +111,11 @@ pub(crate) async fn replace(
 }
 
 /// A proposal that names a resourceVersion or uid is about exactly that object.
-fn check_preconditions(proposed: &Value, old: &Value, target: &Target) -> Result<(), ApiError> {
+pub(super) fn check_preconditions(
+    proposed: &Value,
+    old: &Value,
+    target: &Target,
+) -> Result<(), ApiError> {
     let given = |field: &str| {
         let text = proposed["metadata"][field].as_str().unwrap_or_default();
         Some(text).filter(|text| !text.is_empty())

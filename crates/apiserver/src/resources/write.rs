@@ -7,8 +7,9 @@ use serde_json::{Value, json};
 
 use super::{Part, Target, metadata};
 use crate::cluster::Cluster;
+use crate::managed::{Entries, Writer};
 use crate::rules;
-use crate::status::{ApiError, Subject};
+use crate::status::ApiError;
 use crate::store::{Change, Key, Object, Revision, Write, WriteError};
 
 /// `fieldValidation`.
@@ -24,8 +25,10 @@ pub(crate) enum FieldValidation {
 pub(crate) struct WriteOptions {
     pub(crate) dry_run: bool,
     pub(crate) validation: FieldValidation,
-    /// Who writes, for `metadata.managedFields`.
+    /// Who writes, for `metadata.managedFields`; the client's program if it did not say.
     pub(crate) manager: String,
+    /// What the client said about that.
+    pub(crate) given_manager: Option<String>,
     /// Apply takes fields over from others.
     pub(crate) force: bool,
     /// The object must have this name, by the rules of who asks.
@@ -39,6 +42,7 @@ impl WriteOptions {
             dry_run: false,
             validation: FieldValidation::Ignore,
             manager: "apiserver".into(),
+            given_manager: None,
             force: true,
             only_name: None,
         }
@@ -51,6 +55,25 @@ pub(crate) struct Outcome {
     pub(crate) object: Arc<Object>,
     pub(crate) created: bool,
     pub(crate) warnings: Vec<String>,
+}
+
+impl Outcome {
+    pub(crate) fn new(object: Arc<Object>, created: bool, warnings: Vec<String>) -> Self {
+        Self {
+            object,
+            created,
+            warnings,
+        }
+    }
+}
+
+/// Where `metadata.managedFields` come from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Management<'a> {
+    /// They follow from what changed.
+    Update,
+    /// An apply has decided already.
+    Applied(&'a Entries),
 }
 
 /// A proposal that passed every check, in the stored shape.
@@ -68,6 +91,7 @@ pub(crate) struct Step<'a> {
     pub(crate) options: &'a WriteOptions,
     /// The object before, in the version of the request; `None` when it is created.
     pub(crate) old: Option<&'a Value>,
+    pub(crate) management: Management<'a>,
     pub(crate) now: Timestamp,
 }
 
@@ -83,6 +107,7 @@ pub(crate) fn prepare(
         part,
         options,
         old,
+        management,
         now,
     } = step;
     let resource = &target.resource;
@@ -113,6 +138,10 @@ pub(crate) fn prepare(
     }
     warnings.extend(version.deprecation.clone());
 
+    let mut entries = match management {
+        Management::Update => Entries::sent(&object, old),
+        Management::Applied(entries) => entries.clone(),
+    };
     match old {
         None => {
             if version.status
@@ -157,6 +186,11 @@ pub(crate) fn prepare(
         let before = old["metadata"]["generation"].as_i64().unwrap_or(0);
         object["metadata"]["generation"] = json!(before + 1);
     }
+    if let Management::Update = management {
+        let writer = writer(target, part, options, now);
+        entries.record_update(&writer, old, &object, &version.schema);
+    }
+    object["metadata"]["managedFields"] = entries.to_json();
     if let Some(convert) = version.convert {
         object = (convert.to_storage)(object);
     }
@@ -243,12 +277,6 @@ fn restrict_to_part(mut object: Value, old: &Value, target: &Target, part: Part)
         Part::Status if target.resource.behaviour.custom => {
             // For custom kinds nothing but the status changes.
             let mut kept = old.clone();
-            kept["metadata"]["managedFields"] = object["metadata"]["managedFields"].take();
-            if kept["metadata"]["managedFields"].is_null()
-                && let Some(metadata) = kept["metadata"].as_object_mut()
-            {
-                metadata.remove("managedFields");
-            }
             match object.get_mut("status") {
                 Some(status) => kept["status"] = status.take(),
                 None => {
@@ -315,14 +343,26 @@ pub(crate) fn unchanged(old: &Value, new: &Value) -> bool {
         let mut value = value.clone();
         if let Some(metadata) = value["metadata"].as_object_mut() {
             metadata.remove("resourceVersion");
-            metadata.remove("managedFields");
         }
         value
     };
     comparable(old) == comparable(new)
 }
 
-/// The object exists already, or changed in between.
-pub(crate) fn conflict(subject: &Subject) -> ApiError {
-    ApiError::modified(subject)
+/// Who a write is attributed to.
+pub(crate) fn writer(
+    target: &Target,
+    part: Part,
+    options: &WriteOptions,
+    now: Timestamp,
+) -> Writer {
+    Writer {
+        manager: options.manager.clone(),
+        api_version: target.version().api_version.clone(),
+        subresource: match part {
+            Part::Main => "",
+            Part::Status => "status",
+        },
+        now,
+    }
 }
