@@ -1,4 +1,7 @@
 //! Digests, manifests, blob store; registry client and embedded registry server.
+//!
+//! Everything that comes from a registry is taken for hostile: it is verified by digest, bounded in size, and unpacked
+//! so that nothing leaves the tree it belongs in. What is written is whole and durable, or not there.
 
 pub mod auth;
 pub mod blob_store;

@@ -248,7 +248,6 @@ async fn a_blob_elsewhere_is_fetched_without_the_credentials() {
         let server = Server::tls(registry(target)).await;
         let mut config = server.config(Some(("user", "secret")));
         config.extra_roots = vec![elsewhere.ca.clone().unwrap().into_bytes()];
-        config.retry = common::patience(std::time::Duration::ZERO);
         let client = Client::new(config).unwrap();
         client
             .fetch_blob(
@@ -268,9 +267,6 @@ async fn a_blob_elsewhere_is_fetched_without_the_credentials() {
     let error = fetch(format!("http://{}/data", elsewhere.address))
         .await
         .unwrap_err();
-    assert!(
-        error.to_string().contains("redirect from https to http"),
-        "{error}"
-    );
+    assert!(matches!(error, ClientError::Redirect { .. }), "{error}");
     assert_eq!(seen.lock().unwrap().len(), 1);
 }

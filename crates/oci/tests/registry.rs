@@ -4,8 +4,8 @@
 
 mod common;
 
-use std::io::Write as _;
-use std::process::Command;
+use std::io::{Read as _, Write as _};
+use std::process::{Command, Stdio};
 
 use axum::body::Body;
 use base64::Engine as _;
@@ -13,6 +13,7 @@ use bytes::Bytes;
 use common::{Server, blob};
 use http::{HeaderMap, Method, Request, StatusCode, header};
 use http_body_util::BodyExt as _;
+use oci::manifest::Document;
 use oci::{Access, Digest, Permission, Registry, RegistryError};
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
@@ -672,6 +673,78 @@ async fn content_types_must_agree() {
         "MANIFEST_INVALID"
     );
     assert_eq!(put(&[]).await.status, StatusCode::CREATED);
+}
+
+/// Pushes images until it is killed. Only of use as a child of the next test, which names the directory.
+#[test]
+fn child_pushes_for_ever() {
+    let Some(dir) = std::env::var_os("OCI_TEST_REGISTRY") else {
+        return;
+    };
+    let registry = Registry::open(dir, Access::anyone()).unwrap();
+    for n in 0.. {
+        let (config, layer) = (Bytes::from(format!("{{\"n\":{n}}}")), blob(n, 100_000));
+        for content in [&config, &layer] {
+            let digest = registry.blobs().put(content).unwrap();
+            registry.link_blob("a/b", &digest).unwrap();
+        }
+        let image = manifest(&config, &[&layer]).to_string();
+        let document = Document::parse(image, None).unwrap();
+        registry
+            .put_manifest("a/b", Some(&format!("v{n}")), &document)
+            .unwrap();
+        // Tells the parent that there is something to see.
+        std::io::stderr().write_all(b".").unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_killed_registry_has_whole_images_only() {
+    let kept = tempfile::tempdir().unwrap();
+    for round in 1..=4 {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "child_pushes_for_ever", "--nocapture"])
+            .env("OCI_TEST_REGISTRY", kept.path())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // It pushes what is there already first; it is killed in the middle of something.
+        let mut dots = vec![0; 3 * round];
+        child
+            .stderr
+            .as_mut()
+            .unwrap()
+            .read_exact(&mut dots)
+            .unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let f = Fixture {
+            registry: Registry::open(kept.path(), Access::anyone()).unwrap(),
+            dir: tempfile::tempdir().unwrap(),
+        };
+        let tags = f.get("/v2/a/b/tags/list").await.json();
+        let tags = tags["tags"].as_array().unwrap();
+        assert!(tags.len() >= 3 * round);
+        for tag in tags {
+            let image = f
+                .get(&format!("/v2/a/b/manifests/{}", tag.as_str().unwrap()))
+                .await;
+            assert_eq!(image.status, 200);
+            let (config, layers) = (&image.json()["config"], &image.json()["layers"]);
+            for descriptor in std::iter::once(config).chain(layers.as_array().unwrap()) {
+                let digest = descriptor["digest"].as_str().unwrap();
+                let content = f.get(&format!("/v2/a/b/blobs/{digest}")).await.body;
+                assert_eq!(Digest::of(&content).to_string(), digest);
+            }
+        }
+        assert_eq!(
+            std::fs::read_dir(kept.path().join("staging"))
+                .unwrap()
+                .count(),
+            0
+        );
+    }
 }
 
 fn gzip(content: &[u8]) -> Bytes {

@@ -62,6 +62,14 @@ pub enum ClientError {
         /// What the verification said.
         reason: String,
     },
+    /// The host sends us on in a way that is not followed: in circles, or from TLS to plain HTTP.
+    #[error("redirect by `{host}` is not followed: {reason}")]
+    Redirect {
+        /// The registry, or the token service it names.
+        host: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// What came is not what was asked for.
     #[error("`{what}` is corrupt: {reason}")]
     Corrupt {
@@ -142,6 +150,7 @@ impl ClientError {
             | ClientError::Forbidden { .. }
             | ClientError::NotFound(_)
             | ClientError::Tls { .. }
+            | ClientError::Redirect { .. }
             | ClientError::Corrupt { .. }
             | ClientError::NoPlatform { .. }
             | ClientError::Manifest { .. }

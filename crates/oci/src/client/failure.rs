@@ -31,6 +31,10 @@ pub(super) fn transport(host: &str, error: reqwest::Error) -> ClientError {
         };
         return ClientError::Tls { host, reason };
     }
+    if error.is_redirect() {
+        let reason = innermost(&error);
+        return ClientError::Redirect { host, reason };
+    }
     let reason = match error.is_timeout() {
         true => "no answer in time".to_owned(),
         false => innermost(&error),
