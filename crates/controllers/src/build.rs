@@ -4,6 +4,7 @@
 //! MachineOSConfig is still under way. What keeps a build from being made is a condition on the MachineOSConfig.
 
 pub(crate) mod gate;
+pub(crate) mod rebuild;
 pub(crate) mod wanted;
 
 use std::sync::Arc;
@@ -17,7 +18,7 @@ use model::api::{MachineConfigPool, MachineOSBuild, MachineOSConfig, MachineOSCo
 use model::build_state::{BuildState, Step};
 use model::condition::{self, BuildReason, OsConfigConditionType, Status};
 use model::keys;
-use model::layering::{self, ImageInputs};
+use model::layering;
 use model::pull_spec::PullSpec;
 use serde_json::json;
 
@@ -71,6 +72,10 @@ pub(crate) async fn reconcile<R: Resolve>(
     if config.metadata.deletion_timestamp.is_some() {
         return Ok(Action::await_change());
     }
+    if rebuild::take_in(&ctx, &config).await? {
+        // The change of the object brings us back.
+        return Ok(Action::await_change());
+    }
     let outcome = look(&ctx, &config, &builds).await?;
     if let Outcome::Later(wait) = outcome {
         return Ok(Action::requeue(wait));
@@ -122,14 +127,17 @@ async fn look<R: Resolve>(
     supersede(ctx, &existing, &name).await?;
     let image = match existing.iter().find(|build| build.name_any() == name) {
         None => {
-            create(
-                ctx,
-                config,
-                rendered_name,
-                &rendered.spec.os_image_url,
-                &inputs,
-            )
-            .await?;
+            let mut build = match layering::machine_os_build(config, rendered_name, &inputs) {
+                Ok(build) => build,
+                Err(error) => return Ok(Outcome::Blocked(wanted::blocked(error))),
+            };
+            let source = rendered.spec.os_image_url.clone();
+            let annotations = build.annotations_mut();
+            annotations.insert(BASE_SOURCE.to_owned(), source);
+            annotations.insert(BASE_DIGEST.to_owned(), inputs.base().to_string());
+            let of_wish = |build: &Arc<MachineOSBuild>| rebuild::is_for_wish_of(build, config);
+            rebuild::mark(&mut build, config, !existing.iter().any(of_wish));
+            create(ctx, &build).await?;
             None
         }
         Some(build) => match BuildState::of(build) {
@@ -190,35 +198,18 @@ async fn supersede(ctx: &Context, existing: &[Arc<MachineOSBuild>], wanted: &str
     Ok(())
 }
 
-async fn create(
-    ctx: &Context,
-    config: &MachineOSConfig,
-    rendered: &str,
-    source: &str,
-    inputs: &ImageInputs,
-) -> Result<()> {
-    let name = layering::build_name(config, inputs);
-    let doing = || format!("create MachineOSBuild `{name}`");
-    let mut build = match layering::machine_os_build(config, rendered, inputs) {
-        Ok(build) => build,
-        // `inputs` were read from the same MachineOSConfig, and its name is checked there.
-        Err(error) => {
-            tracing::warn!("{error}");
-            return Ok(());
-        }
-    };
-    let annotations = build.annotations_mut();
-    annotations.insert(BASE_SOURCE.to_owned(), source.to_owned());
-    annotations.insert(BASE_DIGEST.to_owned(), inputs.base().to_string());
+async fn create(ctx: &Context, build: &MachineOSBuild) -> Result<()> {
+    let name = build.name_any();
     let made = Api::<MachineOSBuild>::all(ctx.client.clone())
-        .create(&PostParams::default(), &build)
+        .create(&PostParams::default(), build)
         .await
-        .doing(doing);
+        .doing(|| format!("create MachineOSBuild `{name}`"));
     match made {
         Err(error) if error.is_conflict() => Ok(()),
         Err(error) => Err(error),
         Ok(_) => {
-            tracing::info!(build = name, config = rendered, "build wanted");
+            let config = &build.spec.machine_config.name;
+            tracing::info!(build = name, config, "build wanted");
             Ok(())
         }
     }

@@ -9,6 +9,7 @@ mod context;
 mod drive;
 mod error;
 mod event;
+mod fit;
 mod node;
 mod pool;
 mod registry;

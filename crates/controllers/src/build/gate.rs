@@ -11,6 +11,7 @@ use model::rollout::Gate;
 
 use super::wanted::{self, Wanted};
 use crate::cache::Cache;
+use crate::fit;
 
 /// Derived anew from the objects each time: a status that another loop wrote may be about an older rendered config.
 pub(crate) fn of(cache: &Cache, pool: &MachineConfigPool) -> Gate {
@@ -55,8 +56,13 @@ pub(crate) fn of(cache: &Cache, pool: &MachineConfigPool) -> Gate {
     if wanted::is_spent(build, &state, rendered_name) {
         return being_made();
     }
+    let misfit = fit::later_problems(cache, &pool.name_any(), &rendered, build);
     let build = name.clone();
     match state {
+        BuildState::Succeeded { .. } if misfit.is_some() => Gate::Failed {
+            build: None,
+            message: misfit.unwrap_or_default(),
+        },
         BuildState::New | BuildState::Prepared => Gate::Prepared { build },
         BuildState::Building { message, retrying } => Gate::Building {
             build,

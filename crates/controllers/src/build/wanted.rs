@@ -10,6 +10,7 @@ use model::keys;
 use model::layering::{ImageInputs, LayeringError};
 use model::pull_spec::PullSpec;
 
+use super::rebuild;
 use crate::cache::Cache;
 use crate::registry::Failure;
 
@@ -32,7 +33,7 @@ pub(crate) enum Wanted {
 /// Decides which build is wanted, given the rendered config and the builds that were made before.
 ///
 /// A tag is resolved once: as long as it stays the same, its digest is taken from the latest build that used it, so that
-/// a tag that moves does not start a build by itself.
+/// a tag that moves does not start a build by itself. A wish for a rebuild asks again.
 pub(crate) fn wanted(
     config: &MachineOSConfig,
     rendered: &MachineConfig,
@@ -46,7 +47,10 @@ pub(crate) fn wanted(
     let pinned = if base.digest().is_some() {
         base
     } else {
-        match pinned_before(source, builds) {
+        let of_wish = builds
+            .iter()
+            .filter(|build| rebuild::is_for_wish_of(build, config));
+        match pinned_before(source, of_wish) {
             Some(pinned) => pinned,
             None => return Wanted::Unpinned(base),
         }
@@ -81,9 +85,11 @@ fn base(config: &MachineOSConfig, source: &str) -> Result<PullSpec, Failure> {
     })
 }
 
-fn pinned_before(source: &str, builds: &[Arc<MachineOSBuild>]) -> Option<PullSpec> {
+fn pinned_before<'b>(
+    source: &str,
+    builds: impl Iterator<Item = &'b Arc<MachineOSBuild>>,
+) -> Option<PullSpec> {
     builds
-        .iter()
         .filter(|build| build.annotations().get(BASE_SOURCE).map(String::as_str) == Some(source))
         .max_by_key(|build| {
             (
@@ -100,7 +106,16 @@ pub(crate) fn inputs(
     rendered: &MachineConfig,
     base: &PullSpec,
 ) -> Result<ImageInputs, Failure> {
-    let blocked = |error: LayeringError| Failure {
+    let inputs = ImageInputs::new(rendered, config, base, host_arch()).map_err(blocked)?;
+    Ok(match rebuild::wish(config) {
+        Some(wish) => inputs.rebuilt(wish),
+        None => inputs,
+    })
+}
+
+/// Tells why no build can be made in the words of a condition.
+pub(super) fn blocked(error: LayeringError) -> Failure {
+    Failure {
         reason: match error {
             LayeringError::BaseWithoutDigest { .. } => BuildReason::BaseImageUnavailable,
             LayeringError::Containerfile { .. } => BuildReason::InvalidContainerfile,
@@ -110,10 +125,7 @@ pub(crate) fn inputs(
         },
         message: error.to_string(),
         may_pass: false,
-    };
-    let inputs = ImageInputs::new(rendered, config, base, host_arch()).map_err(blocked)?;
-    model::layering::push_spec(config, &inputs).map_err(blocked)?;
-    Ok(inputs)
+    }
 }
 
 /// Whether a build that ended without an image says nothing about what is wanted now: it was stopped, or it failed for

@@ -4,7 +4,7 @@ use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{ConfigMap, Node, Secret};
 use kube::ResourceExt;
 use kube::api::{Api, ObjectMeta, PostParams};
-use model::api::{MachineConfig, MachineOSConfig};
+use model::api::{MachineConfig, MachineOSBuild, MachineOSConfig};
 use model::build_state::BuildState;
 use model::condition::BuildReason;
 use model::condition::PoolConditionType::{Degraded, ImageBuildDegraded, Updating};
@@ -72,7 +72,7 @@ async fn an_image_is_built_once_and_rolled_out_with_its_config() {
     let status = config.status.unwrap();
     assert_eq!(status.current_image_pull_spec, Some(image));
     assert_eq!(status.machine_os_build.unwrap().name, name);
-    assert_eq!(world.builder.started().len(), 1);
+    assert_eq!(world.builder.requests().len(), 1);
 }
 
 #[tokio::test]
@@ -98,7 +98,7 @@ async fn a_live_change_makes_no_build_and_keeps_the_image() {
     assert_eq!(reached.len(), 2);
     assert_ne!(reached[0].0, reached[1].0);
     assert_eq!(reached[0].1, reached[1].1);
-    assert_eq!(world.builder.started().len(), 1);
+    assert_eq!(world.builder.requests().len(), 1);
     assert_eq!(world.builds().await.len(), 1);
 }
 
@@ -137,6 +137,41 @@ async fn a_unit_that_exists_nowhere_fails_the_build_and_touches_no_node() {
 }
 
 #[tokio::test]
+async fn a_later_config_is_checked_against_the_image_that_is_there() {
+    let world = World::new().await;
+    world.builder.install("autofs.service");
+    let mut agents = [layered(&world, &[]).await];
+    world.play(&mut agents).await;
+    let units = |units: &[&str]| {
+        let mut spec = ignition(&[], units);
+        spec["osImageURL"] = json!(BASE);
+        json!({"spec": spec})
+    };
+    world
+        .merge::<MachineConfig>("50-image", units(&["nowhere.service"]))
+        .await;
+    let text = world
+        .until_condition("worker", ImageBuildDegraded, "True BuildFailed")
+        .await;
+    for part in ["`50-image`", "`nowhere.service`"] {
+        assert!(text.contains(part), "{part} in {text}");
+    }
+    world
+        .merge::<MachineConfig>("50-image", units(&["autofs.service"]))
+        .await;
+    world
+        .until_condition("worker", ImageBuildDegraded, "False BuildSuccess")
+        .await;
+    world
+        .until_condition("worker", Updating, "True NodesUpdating")
+        .await;
+    world.play(&mut agents).await;
+    world.until_updated("worker").await;
+    assert_eq!(agents[0].reached.len(), 2, "{agents:?}");
+    assert_eq!(world.builder.requests().len(), 1);
+}
+
+#[tokio::test]
 async fn a_failed_step_is_shown_until_the_containerfile_is_corrected() {
     let world = World::new().await;
     let told =
@@ -163,13 +198,13 @@ async fn a_failed_step_is_shown_until_the_containerfile_is_corrected() {
         "{events:?}"
     );
     untouched(&world).await;
-    assert_eq!(world.builder.started().len(), 1);
+    assert_eq!(world.builder.requests().len(), 1);
 
     world.builder.fail(None);
     containerfile(&world, "FROM configs AS final\nRUN true").await;
     let second = world.until_succeeded().await;
     assert_ne!(second.name_any(), build.name_any());
-    assert_eq!(world.builder.started().len(), 2);
+    assert_eq!(world.builder.requests().len(), 2);
 }
 
 #[tokio::test]
@@ -403,4 +438,39 @@ async fn a_restart_of_the_api_server_is_survived() {
     world.play(&mut [agent]).await;
     world.until_updated("worker").await;
     world.stop().await;
+}
+
+#[tokio::test]
+async fn a_rebuild_is_granted_once_and_without_the_cache() {
+    let world = World::new().await;
+    layered(&world, &[]).await;
+    let first = world.until_succeeded().await;
+    for _ in 0..2 {
+        let before = world.builds().await.len();
+        let wish = json!({"metadata": {"annotations": {keys::REBUILD: ""}}});
+        world.merge::<MachineOSConfig>("worker", wish).await;
+        eventually("rebuilt", || async {
+            let builds = world.builds().await;
+            let done = |build: &MachineOSBuild| {
+                matches!(BuildState::of(build), BuildState::Succeeded { .. })
+            };
+            if builds.len() == before + 1 && builds.iter().all(done) {
+                Ok(())
+            } else {
+                Err(builds.len())
+            }
+        })
+        .await;
+    }
+    let config: MachineOSConfig = world.get("worker").await;
+    assert!(!config.annotations().contains_key(keys::REBUILD));
+    let cached: Vec<bool> = world
+        .builder
+        .requests()
+        .iter()
+        .map(|(_, cache)| *cache)
+        .collect();
+    assert_eq!(cached, [true, false, false]);
+    let again: MachineOSBuild = world.get(&first.name_any()).await;
+    assert_eq!(again.uid(), first.uid());
 }

@@ -39,7 +39,7 @@ struct BuilderState {
     files: Vec<String>,
     failure: Option<Failure>,
     hold: bool,
-    started: Vec<String>,
+    requests: Vec<(String, bool)>,
     pushed: Vec<String>,
 }
 
@@ -63,9 +63,9 @@ impl FakeBuilder {
         self.go_on.notify_waiters();
     }
 
-    /// The Containerfiles of all builds that were started.
-    pub(super) fn started(&self) -> Vec<String> {
-        self.state.lock().unwrap().started.clone()
+    /// Of each attempt, the Containerfile and whether the cache could be used.
+    pub(super) fn requests(&self) -> Vec<(String, bool)> {
+        self.state.lock().unwrap().requests.clone()
     }
 
     pub(super) fn pushed(&self) -> Vec<String> {
@@ -91,10 +91,13 @@ impl ImageRoot for FakeImage {
     }
 
     fn list(&self, path: &str) -> io::Result<Vec<String>> {
-        Ok(match path {
-            "/usr/lib/modules" => vec!["6.1".to_owned()],
-            _ => Vec::new(),
-        })
+        let below = format!("{path}/");
+        let rest = self
+            .files
+            .keys()
+            .filter_map(|file| file.strip_prefix(&below));
+        let names = rest.filter_map(|rest| rest.split('/').next());
+        Ok(names.map(str::to_owned).collect())
     }
 }
 
@@ -105,8 +108,8 @@ impl Build for FakeBuilder {
         self.state
             .lock()
             .unwrap()
-            .started
-            .push(request.containerfile.clone());
+            .requests
+            .push((request.containerfile.clone(), request.use_cache));
         tell(Progress::Step {
             step: 1,
             steps: 2,

@@ -5,23 +5,23 @@ use std::time::Duration;
 
 use camino::{Utf8Path, Utf8PathBuf};
 use kube::ResourceExt;
-use model::api::{
-    BuildProgress, MachineConfig, MachineConfigPool, MachineOSBuild, MachineOSConfig,
-};
+use model::api::{BuildProgress, MachineConfig, MachineOSBuild, MachineOSConfig};
 use model::build_state::Step;
 use model::condition::BuildReason;
+use model::image_check::{Facts, ImageRoot};
 use model::layering::{self, ImageInputs};
 use model::render::Provenance;
-use model::{ignition, image_check};
 use tokio::sync::watch;
 
 use super::Worker;
 use super::builder::{Build, Progress, Request, Tell};
 use super::log::Log;
+use crate::build::rebuild::may_use_cache;
 use crate::build::wanted::{self, BASE_DIGEST};
 use crate::cache::Cache;
 use crate::context::Context;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, chain};
+use crate::fit;
 use crate::registry::{self, Failure, Purpose};
 use crate::step;
 
@@ -71,31 +71,13 @@ impl Job {
         let inputs_version = cache.access_version([pull_secret.as_deref(), push_secret.as_deref()]);
         Some(Job {
             inputs,
-            provenance: provenance(cache, config, rendered_name),
+            provenance: fit::provenance(cache, &config.spec.machine_config_pool.name),
             rendered,
             pull_secret,
             push_secret,
             inputs_version,
         })
     }
-}
-
-/// Which MachineConfig asks for what, from those that the pool's rendered config was made from.
-fn provenance(cache: &Cache, config: &MachineOSConfig, rendered: &str) -> Provenance {
-    let pool = &config.spec.machine_config_pool.name;
-    let Some(pool) = Cache::get::<MachineConfigPool>(&cache.pools, pool) else {
-        return Provenance::default();
-    };
-    let configuration = &pool.spec.configuration;
-    if configuration.name != rendered {
-        return Provenance::default();
-    }
-    let sources: Vec<Arc<MachineConfig>> = configuration
-        .source
-        .iter()
-        .filter_map(|source| Cache::get(&cache.machine_configs, source.name.as_deref()?))
-        .collect();
-    Provenance::of(sources.iter().map(AsRef::as_ref))
 }
 
 /// Makes the attempt. Errors are those of the API; what happens to the build itself is in the outcome.
@@ -177,11 +159,19 @@ async fn make<B: Build>(
     let request = Request {
         containerfile: layering::containerfile(&job.inputs),
         preamble_lines: lines(&layering::preamble(&job.inputs)),
-        build_files: files.path,
+        build_files: files.path.clone(),
+        use_cache: may_use_cache(build),
         pull,
     };
     let image = Arc::new(worker.builder.build(request, tell.clone()).await?);
-    check::<B>(job, &image).await?;
+    let facts = check(job, &image).await?;
+    fit::keep(ctx, build, &facts)
+        .await
+        .map_err(|error| Failure {
+            reason: BuildReason::Failed,
+            message: chain(&error),
+            may_pass: true,
+        })?;
     let to = build
         .spec
         .rendered_image_push_spec
@@ -200,37 +190,32 @@ async fn make<B: Build>(
     Ok(pushed.to_string())
 }
 
-/// Checks that the image and the rendered config fit, before any registry or node sees the image.
-async fn check<B: Build>(job: &Job, image: &Arc<B::Image>) -> Result<(), Failure> {
+/// Checks that the image and the rendered config fit, before any registry or node sees the image. Returns what later
+/// checks need.
+async fn check<I: ImageRoot + Send + Sync + 'static>(
+    job: &Job,
+    image: &Arc<I>,
+) -> Result<Facts, Failure> {
     let failed = |message| Failure {
         reason: BuildReason::ImageCheckFailed,
         message,
         may_pass: false,
     };
-    let config = match &job.rendered.spec.config {
-        None => ignition::Config::default(),
-        Some(config) => ignition::parse(config).map_err(|problems| {
-            let first = problems.first().map(ToString::to_string);
-            failed(format!(
-                "rendered MachineConfig `{}`: {}",
-                job.rendered.name_any(),
-                first.unwrap_or_default()
-            ))
-        })?,
-    };
-    let (image, provenance) = (image.clone(), job.provenance.clone());
+    let (image, rendered) = (image.clone(), job.rendered.clone());
+    let provenance = job.provenance.clone();
     let checked = tokio::task::spawn_blocking(move || {
-        image_check::check(&config, &provenance, image.as_ref())
+        let problems = fit::problems(&rendered, &provenance, image.as_ref())?;
+        Ok((problems, Facts::gather(image.as_ref())?))
     });
-    let problems = checked
+    let (problems, facts) = checked
         .await
         .map_err(|error| failed(format!("the check of the image ended: {error}")))?
         .map_err(of_host("read the built image"))?;
     if problems.is_empty() {
-        return Ok(());
+        Ok(facts)
+    } else {
+        Err(failed(problems))
     }
-    let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
-    Err(failed(lines.join("\n")))
 }
 
 /// The build context `machineconfig`, removed when dropped.

@@ -14,13 +14,15 @@ use crate::registry::Failure;
 #[derive(Debug, Clone)]
 pub(crate) struct Request {
     /// The whole Containerfile.
-    pub containerfile: String,
+    pub(crate) containerfile: String,
     /// How many lines of it are not the user's.
-    pub preamble_lines: u32,
+    pub(crate) preamble_lines: u32,
     /// Directory with the files of the build context `machineconfig`.
-    pub build_files: Utf8PathBuf,
+    pub(crate) build_files: Utf8PathBuf,
+    /// Whether steps may be taken from the cache.
+    pub(crate) use_cache: bool,
     /// How the base image is pulled.
-    pub pull: ClientConfig,
+    pub(crate) pull: ClientConfig,
 }
 
 /// What a builder tells while it works.

@@ -69,6 +69,7 @@ impl Build for Engine {
                 NamedContext::Dir(request.build_files.into_std_path_buf()),
             )]
             .into(),
+            no_cache: !request.use_cache,
             ..builder::Request::default()
         };
         let show = shown(tell);

@@ -36,6 +36,7 @@ pub struct ImageInputs {
     arch: ContainerfileArch,
     containerfile: String,
     files: Vec<BuildFile>,
+    rebuild: Option<String>,
 }
 
 /// A file that the build needs.
@@ -128,7 +129,16 @@ impl ImageInputs {
             arch,
             containerfile: containerfile.to_owned(),
             files: build_files(rendered)?,
+            rebuild: None,
         })
+    }
+
+    /// The same inputs, to be built once more under another name. `wish` tells one wish for that from the next.
+    pub fn rebuilt(self, wish: &str) -> Self {
+        ImageInputs {
+            rebuild: Some(wish.to_owned()),
+            ..self
+        }
     }
 
     /// The base image, with digest.
@@ -153,7 +163,7 @@ impl ImageInputs {
             .iter()
             .map(|file| json!([file.path, file.mode, hex(&Sha256::digest(&file.contents))]))
             .collect();
-        let inputs = json!({
+        let mut inputs = json!({
             "arch": self.arch,
             "base": self.base.digest(),
             "baseRepository": self.base.repository(),
@@ -162,6 +172,9 @@ impl ImageInputs {
             "pool": self.pool,
             "push": self.push.repository(),
         });
+        if let Some(wish) = &self.rebuild {
+            inputs["rebuild"] = json!(wish);
+        }
         hex(&Sha256::digest(inputs.to_string()))
     }
 }

@@ -195,3 +195,19 @@ fn what_cannot_be_built() {
     MachineOSConfig `xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx`: `spec.renderedImagePushSpec`: `localhost:5000/os/image:xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx-18ca03cb829efcc8902db02fad57292f` is not a pull spec: expected a tag of at most 128 letters, digits and `_.-`
     ");
 }
+
+#[test]
+fn each_wish_for_a_rebuild_is_another_build() {
+    let mosc = mosc(json!([]));
+    let name = |wish: Option<&str>| {
+        let inputs = inputs_of(&rendered(&[]), &mosc).unwrap();
+        let inputs = match wish {
+            Some(wish) => inputs.rebuilt(wish),
+            None => inputs,
+        };
+        build_name(&mosc, &inputs)
+    };
+    let names = [name(None), name(Some("1")), name(Some("2"))];
+    assert_eq!(name(Some("1")), names[1]);
+    assert!(names[0] != names[1] && names[1] != names[2] && names[0] != names[2]);
+}
