@@ -18,11 +18,14 @@ pub(crate) async fn apply(
     cluster: &Cluster,
     target: &Target,
     part: Part,
-    configuration: Value,
+    mut configuration: Value,
     duplicates: &[String],
     options: &WriteOptions,
 ) -> Result<Outcome, ApiError> {
     check(&configuration, options)?;
+    if configuration["metadata"]["name"].is_null() {
+        configuration["metadata"]["name"] = target.name.clone().into();
+    }
     let version = target.version();
     let separate_status = version.status;
     let tracked = |field: &str| match part {
