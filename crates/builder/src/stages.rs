@@ -9,6 +9,8 @@ use crate::containerfile::{
 /// What a stage, a `COPY` or a mount takes files from.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Origin {
+    /// The main build context.
+    BuildContext,
     /// Nothing at all.
     Scratch,
     /// An earlier stage, by index.

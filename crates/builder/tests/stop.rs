@@ -1,11 +1,12 @@
 //! Builds that are stopped: by cancelling, by losing interest, by killing the builder. Takes root, crun and busybox.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 mod common;
 
 use std::fs;
+use std::io::{BufRead as _, BufReader};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use builder::{BuildError, Event, Request};
@@ -89,7 +90,7 @@ async fn privileged_dropping_the_build_stops_it() {
     eventually("its mounts are gone", || mounts(lab.dir.path()) == 0);
 }
 
-/// Not a test of its own: the builder that [`privileged_a_killed_builder_leaves_nothing`] kills.
+/// Not a test of its own: the builder that the tests below kill. It prints a line for each event.
 #[tokio::test(flavor = "multi_thread")]
 async fn helper_build_until_killed() {
     let Some(dir) = std::env::var_os("CAPROCK_TEST_BUILD_IN") else {
@@ -98,14 +99,27 @@ async fn helper_build_until_killed() {
     let dir = Path::new(&dir);
     let engine = common::open(&dir.join("cache"));
     let request = Request {
-        containerfile: "FROM scratch\nCOPY rootfs /\nRUN echo kept > /kept\nRUN (sleep 16180 &); touch /half; sleep 16180".into(),
+        containerfile: fs::read_to_string(dir.join("Containerfile")).unwrap(),
         context: Some(dir.join("context")),
         ..Request::default()
     };
+    let show = |event: Event| println!("event {event:?}");
     engine
-        .build(request, CancellationToken::new(), &|_| {})
+        .build(request, CancellationToken::new(), &show)
         .await
         .unwrap();
+}
+
+/// Starts the builder above in a process of its own.
+fn builder(lab: &Lab, containerfile: &str) -> Child {
+    fs::write(lab.dir.path().join("Containerfile"), containerfile).unwrap();
+    Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "helper_build_until_killed", "--nocapture"])
+        .env("CAPROCK_TEST_BUILD_IN", lab.dir.path())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -114,13 +128,10 @@ async fn privileged_a_killed_builder_leaves_nothing() {
         return;
     }
     let lab = Lab::new();
-    let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "helper_build_until_killed"])
-        .env("CAPROCK_TEST_BUILD_IN", lab.dir.path())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut child = builder(
+        &lab,
+        "FROM scratch\nCOPY rootfs /\nRUN echo kept > /kept\nRUN (sleep 16180 &); touch /half; sleep 16180",
+    );
     eventually("the step runs", || processes("16180").len() >= 2);
     child.kill().unwrap();
     child.wait().unwrap();
@@ -144,6 +155,35 @@ async fn privileged_a_killed_builder_leaves_nothing() {
         "finished steps of the killed builder count"
     );
     assert!(image.root(&|_| {}).await.unwrap().exists("/kept").unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_a_builder_killed_again_and_again_gives_the_same_image() {
+    if !privileged() {
+        return;
+    }
+    let steps = "RUN for i in $(seq 1 9); do echo $i > /f$i; echo $i; done\nWORKDIR /w\nCOPY rootfs/etc .\nRUN rm /w/passwd; ls /w";
+    let expected = Lab::new().build(steps).await.unwrap().digest();
+    let lab = Lab::new();
+    let text = lab.request(steps).containerfile;
+    // Killed after its first event, its second, and so on, until it lives long enough to finish.
+    for events in 1.. {
+        let mut child = builder(&lab, &text);
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let seen = lines
+            .map_while(Result::ok)
+            .filter(|line| line.starts_with("event"))
+            .take(events)
+            .count();
+        child.kill().unwrap();
+        let finished = child.wait().unwrap().success();
+        if seen < events || finished {
+            break;
+        }
+    }
+    assert_eq!(lab.build(steps).await.unwrap().digest(), expected);
+    assert_eq!(lab.cached(), [2, 3, 4, 5, 6]);
+    assert_eq!(mounts(lab.dir.path()), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use oci::manifest::{self, Platform};
 use oci::{Digest, Reference};
-use serde_json::json;
+use serde::Serialize;
 
 use crate::config::{History, ImageConfig};
 use crate::containerfile::{self, Containerfile, Instruction, Position, Problem, expand};
@@ -34,6 +34,7 @@ pub(crate) struct Build<'a> {
     globals: BTreeMap<String, String>,
     contexts: BTreeSet<String>,
     ignore: Ignore,
+    nothing_ignored: Ignore,
     /// Finished stages, by index in the file.
     built: BTreeMap<usize, Built>,
     /// Images that were looked up.
@@ -87,6 +88,7 @@ impl<'a> Build<'a> {
             globals: BTreeMap::new(),
             contexts,
             ignore,
+            nothing_ignored: Ignore::default(),
             built: BTreeMap::new(),
             images: BTreeMap::new(),
             trees: BTreeMap::new(),
@@ -290,32 +292,32 @@ impl<'a> Build<'a> {
         let created = self.request.created.unwrap_or_else(|| config.created());
         config.created = Some(created.to_string());
         config.config.labels.extend(self.request.labels.clone());
-        let config_bytes =
-            Bytes::from(
-                serde_json::to_vec(&config).map_err(|error| BuildError::Host {
-                    action: "cannot write the image configuration".into(),
-                    source: error.into(),
-                })?,
-            );
+        let config_bytes = Bytes::from(json(&config)?);
         let mut annotations = self.request.annotations.clone();
         if let Some(digest) = base.as_ref().and_then(Reference::digest) {
             annotations
                 .entry("org.opencontainers.image.base.digest".into())
                 .or_insert(digest.to_string());
         }
-        let mut document = json!({
-            "schemaVersion": 2,
-            "mediaType": manifest::OCI_MANIFEST,
-            "config": { "mediaType": CONFIG, "digest": Digest::of(&config_bytes), "size": config_bytes.len() },
-            "layers": layers
+        let document = Manifest {
+            schema_version: 2,
+            media_type: manifest::OCI_MANIFEST,
+            config: Descriptor {
+                media_type: CONFIG,
+                digest: Digest::of(&config_bytes),
+                size: config_bytes.len() as u64,
+            },
+            layers: layers
                 .iter()
-                .map(|layer| json!({ "mediaType": layer.media_type, "digest": layer.digest, "size": layer.size }))
-                .collect::<Vec<_>>(),
-        });
-        if !annotations.is_empty() {
-            document["annotations"] = json!(annotations);
-        }
-        let manifest = Bytes::from(document.to_string());
+                .map(|layer| Descriptor {
+                    media_type: &layer.media_type,
+                    digest: layer.digest,
+                    size: layer.size,
+                })
+                .collect(),
+            annotations,
+        };
+        let manifest = Bytes::from(json(&document)?);
         Ok(Image {
             engine: self.work.engine.clone(),
             digest: Digest::of(&manifest),
@@ -325,6 +327,33 @@ impl<'a> Build<'a> {
             layers: Arc::new(layers),
         })
     }
+}
+
+/// The manifest in a fixed order of fields, so that its digest depends on its content alone.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Manifest<'a> {
+    schema_version: u32,
+    media_type: &'a str,
+    config: Descriptor<'a>,
+    layers: Vec<Descriptor<'a>>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    annotations: BTreeMap<String, String>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Descriptor<'a> {
+    media_type: &'a str,
+    digest: Digest,
+    size: u64,
+}
+
+fn json(value: &impl Serialize) -> Result<Vec<u8>, BuildError> {
+    serde_json::to_vec(value).map_err(|error| BuildError::Host {
+        action: "cannot write the image".into(),
+        source: error.into(),
+    })
 }
 
 /// `os/architecture[/variant]`.

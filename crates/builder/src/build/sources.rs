@@ -21,63 +21,50 @@ impl Build<'_> {
     /// What a `--from` means; without one, the build context.
     pub(super) fn origin(&self, stage: usize, from: Option<&Word>) -> Result<Origin, BuildError> {
         match from {
-            // A named context cannot have an empty name, so this is the main one.
-            None => Ok(Origin::Context(String::new())),
+            None => Ok(Origin::BuildContext),
             Some(word) => stages::origin(&self.file, &self.inputs(), stage, word)
                 .map_err(|problem| self.syntax(problem)),
         }
     }
 
-    pub(super) fn ignore_of(&self, origin: &Origin) -> Ignore {
+    /// What is not seen of an origin.
+    pub(super) fn ignore_of(&self, origin: &Origin) -> &Ignore {
         match origin {
-            Origin::Context(name) if name.is_empty() => self.ignore.clone(),
-            _ => Ignore::default(),
+            Origin::BuildContext => &self.ignore,
+            _ => &self.nothing_ignored,
         }
     }
 
-    /// The directory of a context that is one.
-    pub(super) fn directory(
-        &self,
-        origin: &Origin,
-        from: Option<&Word>,
-    ) -> Result<Option<PathBuf>, BuildError> {
-        let Origin::Context(name) = origin else {
-            return Ok(None);
-        };
-        if name.is_empty() {
-            // Here-documents need no context.
-            let none = self
-                .work
-                .cache()
-                .empty(0)
-                .map_err(BuildError::host("cannot prepare an empty context"))?;
-            return Ok(Some(self.request.context.clone().unwrap_or(none)));
-        }
-        match self.request.named_contexts.get(name) {
-            Some(NamedContext::Dir(dir)) => Ok(Some(dir.clone())),
-            Some(NamedContext::Image(_)) => Ok(None),
-            None => {
-                let at = from.map(|word| word.at).unwrap_or_default();
-                Err(self.syntax(Problem::new(at, format!("there is no context `{name}`"))))
+    /// The directory of an origin that is one on this machine, not layers.
+    pub(super) fn directory(&self, origin: &Origin) -> Result<Option<PathBuf>, BuildError> {
+        let named = match origin {
+            Origin::BuildContext => {
+                // Without a context, there is nothing to copy but here-documents.
+                let none = || self.work.cache().empty(0);
+                let dir = self.request.context.clone().map_or_else(none, Ok);
+                return dir
+                    .map(Some)
+                    .map_err(BuildError::host("cannot prepare an empty build context"));
             }
-        }
+            Origin::Context(name) => self.request.named_contexts.get(name),
+            Origin::Scratch | Origin::Stage(_) | Origin::Image(_) => None,
+        };
+        Ok(match named {
+            Some(NamedContext::Dir(dir)) => Some(dir.clone()),
+            Some(NamedContext::Image(_)) | None => None,
+        })
     }
 
     /// The directory that stands for an origin, mounted if need be.
-    pub(super) fn tree(
-        &mut self,
-        origin: &Origin,
-        from: Option<&Word>,
-        at: Position,
-    ) -> Result<PathBuf, BuildError> {
-        if let Some(dir) = self.directory(origin, from)? {
+    pub(super) fn tree(&mut self, origin: &Origin, at: Position) -> Result<PathBuf, BuildError> {
+        if let Some(dir) = self.directory(origin)? {
             return Ok(dir);
         }
         if let Some(snapshot) = self.trees.get(origin) {
             return Ok(snapshot.root());
         }
         let platform = self.platform.clone();
-        let built = self.resolve(origin, &platform, from.map_or(at, |word| word.at))?;
+        let built = self.resolve(origin, &platform, at)?;
         let paths = self.work.unpacked(&built.layers)?;
         let snapshot = Snapshot::readonly(self.work.cache(), &paths)
             .map_err(BuildError::host("cannot mount an image to copy from"))?;
@@ -94,6 +81,10 @@ impl Build<'_> {
         at: Position,
     ) -> Result<Built, BuildError> {
         match origin {
+            Origin::BuildContext => {
+                let message = "the build context is a directory, which no stage can start from";
+                Err(self.syntax(Problem::new(at, message)))
+            }
             Origin::Scratch => Ok(Built {
                 config: ImageConfig::scratch(
                     &platform.os().to_string(),

@@ -4,7 +4,7 @@ use std::io;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use oci::{Digest, manifest};
+use oci::Digest;
 
 use super::{Build, Stage};
 use crate::cache::{Entry, StoredLayer};
@@ -14,12 +14,13 @@ use crate::config::chain_id;
 use crate::containerfile::{Instruction, Word};
 use crate::error::{BuildError, StepStatus};
 use crate::event::Event;
-use crate::execute::copy::{self, Tree};
+use crate::execute::copy::{self, Found, Tree};
 use crate::execute::run::{self, Outcome, Sources};
 use crate::execute::user::Users;
+use crate::ignore::Ignore;
+use crate::image::Layer;
 use crate::root::Root;
 use crate::snapshot::Snapshot;
-use crate::stages::Origin;
 use crate::state::{Action, CopyAction, CopySource, MountSource, RunAction};
 use crate::work::require_root;
 
@@ -31,63 +32,54 @@ impl Build<'_> {
         action: &Action,
         instruction: &Instruction,
     ) -> Result<Option<StoredLayer>, BuildError> {
-        let files = self.files_of(stage, action, instruction)?;
-        let diff_ids: Vec<Digest> = stage.layers.iter().map(|layer| layer.diff_id).collect();
+        let (files, found) = self.files_of(stage, action, instruction)?;
+        let config = &stage.state.config;
         let key = cache_key::key(&cache_key::Inputs {
-            chain: chain_id(&diff_ids),
-            platform: &manifest::platform_text(&self.platform),
+            chain: chain_of(&stage.layers),
+            platform: &format!("{}/{}", config.os, config.architecture),
             epoch: stage.epoch.as_second(),
             clamp: self.request.created.is_some(),
             action,
             files,
         });
+        let cache = self.work.cache();
         if !self.request.no_cache
-            && let Some(entry) = self.work.cache().lookup(&key)
+            && let Some(entry) = cache.lookup(&key)
         {
             self.work.tell(Event::Cached { step: self.step });
             return Ok(entry.layer);
         }
-        let layer = self.execute(stage, action, instruction)?;
-        self.work
-            .cache()
-            .record(
-                &key,
-                &Entry {
-                    layer: layer.clone(),
-                },
-            )
+        let layer = self.execute(stage, action, found, instruction)?;
+        let entry = Entry { layer };
+        cache
+            .record(&key, &entry)
             .map_err(BuildError::host("cannot write the build cache"))?;
-        Ok(layer)
+        Ok(entry.layer)
     }
 
-    /// Names the content that an action takes from elsewhere.
+    /// Names the content that an action takes from elsewhere. Files that were read for that are returned too.
     fn files_of(
         &mut self,
         stage: &Stage,
         action: &Action,
         instruction: &Instruction,
-    ) -> Result<Vec<Option<Digest>>, BuildError> {
+    ) -> Result<(Vec<Option<Digest>>, Option<Vec<Found>>), BuildError> {
         match action {
-            Action::None | Action::Mkdir { .. } => Ok(Vec::new()),
-            Action::Copy(copy) => Ok(vec![self.content(
-                stage,
-                copy.from.as_ref(),
-                copy,
-                instruction,
-            )?]),
+            Action::None | Action::Mkdir { .. } => Ok((Vec::new(), None)),
+            Action::Copy(copy) => {
+                let (digest, found) = self.content(stage, copy.from.as_ref(), copy, instruction)?;
+                Ok((vec![digest], found))
+            }
             Action::Run(run) => {
                 let mut files = Vec::new();
                 for mount in &run.mounts {
                     if let MountSource::Bind { from, source } = &mount.source {
-                        files.push(self.content(
-                            stage,
-                            from.as_ref(),
-                            &everything_at(source),
-                            instruction,
-                        )?);
+                        let all = everything_at(source);
+                        let (digest, _) = self.content(stage, from.as_ref(), &all, instruction)?;
+                        files.push(digest);
                     }
                 }
-                Ok(files)
+                Ok((files, None))
             }
         }
     }
@@ -99,34 +91,30 @@ impl Build<'_> {
         from: Option<&Word>,
         copy: &CopyAction,
         instruction: &Instruction,
-    ) -> Result<Option<Digest>, BuildError> {
+    ) -> Result<(Option<Digest>, Option<Vec<Found>>), BuildError> {
         let origin = self.origin(stage.index, from)?;
-        let platform = self.platform.clone();
-        if let Some(dir) = self.directory(&origin, from)? {
-            let ignore = self.ignore_of(&origin);
-            let tree = Tree {
-                path: &dir,
-                ignore: &ignore,
-            };
-            let found =
-                copy::find(copy, tree).map_err(|failure| self.copy_failed(failure, instruction))?;
-            return copy::digest(&found)
-                .map(Some)
-                .map_err(BuildError::host("cannot read the build context"));
-        }
-        let built = self.resolve(
-            &origin,
-            &platform,
-            from.map_or(instruction.at, |word| word.at),
-        )?;
-        let diff_ids: Vec<Digest> = built.layers.iter().map(|layer| layer.diff_id).collect();
-        Ok(chain_id(&diff_ids))
+        let at = from.map_or(instruction.at, |word| word.at);
+        let Some(dir) = self.directory(&origin)? else {
+            let platform = self.platform.clone();
+            let built = self.resolve(&origin, &platform, at)?;
+            return Ok((chain_of(&built.layers), None));
+        };
+        let tree = Tree {
+            path: &dir,
+            ignore: self.ignore_of(&origin),
+        };
+        let found =
+            copy::find(copy, tree).map_err(|failure| self.copy_failed(failure, instruction))?;
+        let digest =
+            copy::digest(&found).map_err(BuildError::host("cannot read the build context"))?;
+        Ok((Some(digest), Some(found)))
     }
 
     fn execute(
         &mut self,
         stage: &Stage,
         action: &Action,
+        found: Option<Vec<Found>>,
         instruction: &Instruction,
     ) -> Result<Option<StoredLayer>, BuildError> {
         require_root("execute steps that change files")?;
@@ -141,7 +129,7 @@ impl Build<'_> {
             Action::Mkdir { path, user } => {
                 self.make_directory(&snapshot, path, user, instruction)?
             }
-            Action::Copy(copy) => self.copy(stage, copy, &snapshot, instruction)?,
+            Action::Copy(copy) => self.copy(stage, copy, found, &snapshot, instruction)?,
             Action::Run(run) => self.command(stage, run, &snapshot, instruction)?,
         }
         snapshot.unmount().map_err(failed())?;
@@ -206,25 +194,29 @@ impl Build<'_> {
         &mut self,
         stage: &Stage,
         copy: &CopyAction,
+        found: Option<Vec<Found>>,
         snapshot: &Snapshot,
         instruction: &Instruction,
     ) -> Result<(), BuildError> {
-        let origin = self.origin(stage.index, copy.from.as_ref())?;
-        let keep = !matches!(origin, Origin::Context(_)) && copy.from.is_some();
-        let dir = self.tree(&origin, copy.from.as_ref(), instruction.at)?;
-        let ignore = self.ignore_of(&origin);
-        let found = copy::find(
-            copy,
-            Tree {
-                path: &dir,
-                ignore: &ignore,
-            },
-        );
         let root = Root::open(&snapshot.root())
             .map_err(BuildError::host("cannot open the root of a step"))?;
-        found
-            .and_then(|found| copy::apply(copy, &found, keep, &root))
-            .map_err(|failure| self.copy_failed(failure, instruction))
+        let copied = match found {
+            // The name of the result was made from these files, so they must be the ones that were copied.
+            Some(found) => {
+                copy::apply(copy, &found, false, &root).and_then(|()| copy::same(&found))
+            }
+            None => {
+                let origin = self.origin(stage.index, copy.from.as_ref())?;
+                let dir = self.tree(&origin, instruction.at)?;
+                let ignore = Ignore::default();
+                let tree = Tree {
+                    path: &dir,
+                    ignore: &ignore,
+                };
+                copy::find(copy, tree).and_then(|found| copy::apply(copy, &found, true, &root))
+            }
+        };
+        copied.map_err(|failure| self.copy_failed(failure, instruction))
     }
 
     fn command(
@@ -239,7 +231,7 @@ impl Build<'_> {
         let secrets = self.request.secrets.clone();
         let mut tree = |from: Option<&Word>| {
             let origin = self.origin(stage.index, from)?;
-            self.tree(&origin, from, instruction.at)
+            self.tree(&origin, from.map_or(instruction.at, |word| word.at))
         };
         let mut sources = Sources {
             cache: work.cache(),
@@ -293,6 +285,11 @@ impl Build<'_> {
             },
         }
     }
+}
+
+fn chain_of(layers: &[Layer]) -> Option<Digest> {
+    let diff_ids: Vec<Digest> = layers.iter().map(|layer| layer.diff_id).collect();
+    chain_id(&diff_ids)
 }
 
 /// A copy of everything at a path, to name the content of a bind mount.

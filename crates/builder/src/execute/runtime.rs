@@ -25,7 +25,11 @@ impl Runtime {
             io::Error::new(io::ErrorKind::NotFound, message)
         };
         let crun = match crun {
-            Some(path) => path.to_path_buf(),
+            Some(path) if path.is_file() => path.to_path_buf(),
+            Some(path) => {
+                let message = format!("there is no OCI runtime `{}`", path.display());
+                return Err(io::Error::new(io::ErrorKind::NotFound, message));
+            }
             None => find("crun").ok_or_else(|| missing("crun", "crun"))?,
         };
         let setpriv = find("setpriv").ok_or_else(|| missing("setpriv", "util-linux"))?;

@@ -269,6 +269,32 @@ pub(crate) fn digest(found: &[Found]) -> io::Result<Digest> {
     Ok(digester.finish())
 }
 
+/// Checks that nobody changed the files since they were found.
+pub(crate) fn same(found: &[Found]) -> Result<(), Failure> {
+    let stamp = |metadata: &fs::Metadata| {
+        (
+            metadata.ino(),
+            metadata.size(),
+            metadata.mode(),
+            metadata.mtime(),
+            metadata.mtime_nsec(),
+        )
+    };
+    for source in found {
+        let Content::Items(items) = &source.content else {
+            continue;
+        };
+        for item in items {
+            let now = fs::symlink_metadata(&item.full);
+            if !now.is_ok_and(|now| stamp(&now) == stamp(&item.metadata)) {
+                let message = format!("`{}` changed while it was copied", item.full.display());
+                return Err(Failure::Refused(message));
+            }
+        }
+    }
+    Ok(())
+}
+
 fn open(path: &Path) -> io::Result<File> {
     OpenOptions::new()
         .read(true)
