@@ -23,6 +23,8 @@ use serde::de::DeserializeOwned;
 use tokio::sync::broadcast;
 use tokio::task::JoinSet;
 
+use crate::worker::log;
+
 /// Changes that a slow loop may have waiting; beyond that it looks at everything once.
 const BACKLOG: usize = 4096;
 
@@ -87,7 +89,11 @@ impl Cache {
             machine_config_nodes: mirrors.all(Kind::MachineConfigNode),
             nodes: mirrors.all(Kind::Node),
             secrets: mirrors.of(Kind::Secret, Api::namespaced(client.clone(), ours)),
-            config_maps: mirrors.of(Kind::ConfigMap, Api::namespaced(client.clone(), ours)),
+            config_maps: mirrors.chosen(
+                Kind::ConfigMap,
+                Api::namespaced(client.clone(), ours),
+                watcher::Config::default().labels(&format!("!{}", log::LABEL)),
+            ),
             claims: mirrors.of(Kind::Claim, Api::namespaced(client.clone(), ours)),
             node_leases: mirrors.of(
                 Kind::NodeLease,
@@ -196,10 +202,17 @@ impl Mirrors<'_> {
     where
         K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
     {
+        self.chosen(kind, api, watcher::Config::default())
+    }
+
+    fn chosen<K>(&mut self, kind: Kind, api: Api<K>, which: watcher::Config) -> Store<K>
+    where
+        K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+    {
         let (reader, writer) = reflector::store();
         let changes = self.changes.clone();
         self.tasks.spawn(async move {
-            let mut events = watch(api, watcher::Config::default())
+            let mut events = watch(api, which)
                 .backoff(Reconnect::default())
                 .reflect(writer)
                 .boxed();

@@ -24,15 +24,6 @@ pub enum Error {
         #[source]
         source: kube::Error,
     },
-    /// A directory or file of the builder cannot be used.
-    #[error("failed to {doing}")]
-    Io {
-        /// What was tried, with the path.
-        doing: String,
-        /// What the system said.
-        #[source]
-        source: std::io::Error,
-    },
     /// The builder cannot start.
     #[error("the builder cannot start: {0}")]
     Builder(String),

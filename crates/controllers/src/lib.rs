@@ -36,7 +36,6 @@ use crate::worker::builder::Build;
 use crate::worker::engine::Engine;
 
 pub use error::Error;
-pub use worker::log::path as log_path;
 
 /// Which loops run, and against which API.
 pub struct Options {
@@ -60,18 +59,11 @@ impl std::fmt::Debug for Options {
 /// The builder's loop.
 #[derive(Debug)]
 pub struct BuilderOptions {
-    /// Where layers, logs and everything else of builds are kept; made when absent.
+    /// Where layers and everything else that builds keep are; made when absent.
     pub cache_dir: Utf8PathBuf,
     /// Name under which builds are claimed. The same name after a restart takes its own claims up again at once, so no
     /// two running builders may share one.
     pub identity: String,
-}
-
-impl BuilderOptions {
-    /// Where the logs of builds are, one file each; see [`log_path`].
-    pub fn log_dir(&self) -> Utf8PathBuf {
-        self.cache_dir.join("logs")
-    }
 }
 
 /// Runs the loops until `stop`.
@@ -85,7 +77,6 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Error>
         builder: match options.builder {
             Some(builder) => Some(BuilderParts {
                 engine: Engine::open(&builder.cache_dir)?,
-                log_dir: builder.log_dir(),
                 identity: builder.identity,
             }),
             None => None,
@@ -102,7 +93,6 @@ struct Parts<R, B> {
 
 struct BuilderParts<B> {
     engine: B,
-    log_dir: Utf8PathBuf,
     identity: String,
 }
 
@@ -127,7 +117,7 @@ async fn run_parts<R: Resolve, B: Build>(
         spawn_controllers(&ctx, registries, &stop, &mut tasks);
     }
     if let Some(builder) = parts.builder {
-        spawn_builder(&ctx, builder, &stop, &mut tasks)?;
+        spawn_builder(&ctx, builder, &stop, &mut tasks);
     }
     let ended = tokio::select! {
         ended = tasks.join_next() => ended,
@@ -216,17 +206,9 @@ fn spawn_builder<B: Build>(
     parts: BuilderParts<B>,
     stop: &CancellationToken,
     tasks: &mut JoinSet<&'static str>,
-) -> Result<(), Error> {
-    let BuilderParts {
-        engine,
-        log_dir,
-        identity,
-    } = parts;
-    std::fs::create_dir_all(&log_dir).map_err(|source| Error::Io {
-        doing: format!("create `{log_dir}`"),
-        source,
-    })?;
-    let worker = Arc::new(Worker::new(engine, identity, log_dir, stop.clone()));
+) {
+    let BuilderParts { engine, identity } = parts;
+    let worker = Arc::new(Worker::new(engine, identity, stop.clone()));
     let look = move |build, ctx| worker::reconcile(build, ctx, worker.clone());
     let store = ctx.cache.builds.clone();
     let looks = drive(
@@ -238,7 +220,6 @@ fn spawn_builder<B: Build>(
         stop.clone(),
     );
     spawn(tasks, "builder", looks);
-    Ok(())
 }
 
 fn spawn(

@@ -152,6 +152,7 @@ pub(crate) fn failure(what: &str, error: &ClientError) -> Failure {
         ClientError::Unreachable { .. }
         | ClientError::RateLimited { .. }
         | ClientError::Server { .. } => (BuildReason::RegistryUnavailable, "", true),
+        ClientError::Redirect { .. } => (BuildReason::RegistryUnavailable, "", true),
         ClientError::Tls { .. } => (
             BuildReason::RegistryUnavailable,
             "; add the registry's authority to ConfigMap `registry-certs`",

@@ -12,7 +12,6 @@ pub(crate) mod log;
 use std::sync::Arc;
 use std::time::Duration;
 
-use camino::Utf8PathBuf;
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 use kube::runtime::controller::Action;
@@ -55,23 +54,16 @@ pub(crate) fn concerns(change: &Change) -> Wake {
 pub(crate) struct Worker<B> {
     pub(crate) builder: B,
     pub(crate) identity: String,
-    pub(crate) log_dir: Utf8PathBuf,
     pub(crate) attempts: Attempts,
     pub(crate) places: Semaphore,
     pub(crate) stop: CancellationToken,
 }
 
 impl<B> Worker<B> {
-    pub(crate) fn new(
-        builder: B,
-        identity: String,
-        log_dir: Utf8PathBuf,
-        stop: CancellationToken,
-    ) -> Self {
+    pub(crate) fn new(builder: B, identity: String, stop: CancellationToken) -> Self {
         Worker {
             builder,
             identity,
-            log_dir,
             attempts: Attempts::default(),
             places: Semaphore::new(BUILDS_AT_ONCE),
             stop,

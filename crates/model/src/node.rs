@@ -9,8 +9,8 @@ use k8s_openapi::api::core::v1::{Node, NodeCondition};
 
 use crate::keys;
 
-/// Node annotation: the agent that registered the Node and keeps its Ready condition; absent on a kubelet's Node.
-pub const REGISTERED_BY: &str = "caprock.dev/registered-by";
+/// What `status.nodeInfo.kubeletVersion` begins with on a Node that our agent registered and keeps Ready.
+pub const AGENT_VERSION_PREFIX: &str = "caprock/";
 
 /// What a node runs or is told to run: a rendered config and, in a layered pool, an image.
 ///
@@ -180,6 +180,15 @@ impl NodeView {
     pub fn is_unavailable(&self) -> bool {
         self.obstacle.is_some() || matches!(self.phase(), Phase::Pending | Phase::Working)
     }
+}
+
+/// Whether our agent stands in for a kubelet on this Node, so that nobody else notices when it falls silent.
+pub fn is_kept_by_agent(node: &Node) -> bool {
+    let info = node
+        .status
+        .as_ref()
+        .and_then(|status| status.node_info.as_ref());
+    info.is_some_and(|info| info.kubelet_version.starts_with(AGENT_VERSION_PREFIX))
 }
 
 /// A non-empty annotation of the Node.

@@ -13,7 +13,7 @@ use kube::ResourceExt;
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::ObjectRef;
 use model::keys;
-use model::node::{REGISTERED_BY, annotation};
+use model::node::is_kept_by_agent;
 
 use crate::cache::{Change, Kind};
 use crate::context::Context;
@@ -77,7 +77,7 @@ pub(crate) async fn reconcile(
     ctx: Arc<Context>,
     pulses: Arc<Pulses>,
 ) -> Result<Action> {
-    if annotation(&node, REGISTERED_BY).is_none() {
+    if !is_kept_by_agent(&node) {
         return Ok(Action::await_change());
     }
     let name = node.name_any();

@@ -73,6 +73,12 @@ async fn an_image_is_built_once_and_rolled_out_with_its_config() {
     assert_eq!(status.current_image_pull_spec, Some(image));
     assert_eq!(status.machine_os_build.unwrap().name, name);
     assert_eq!(world.builder.requests().len(), 1);
+    let log: ConfigMap = Api::namespaced(world.client.clone(), keys::NAMESPACE)
+        .get(&format!("log-{name}"))
+        .await
+        .unwrap();
+    let text = model::build_log::Position::default().advance(log.data.as_ref());
+    assert!(text.starts_with("[1/2] RUN true\n"), "{text}");
 }
 
 #[tokio::test]

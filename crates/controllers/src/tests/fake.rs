@@ -272,7 +272,14 @@ pub(super) fn node(name: &str, roles: &[&str]) -> Node {
         .collect();
     let mut node: Node = serde_json::from_value(json!({
         "metadata": {"name": name, "labels": labels},
-        "status": {"conditions": [{"type": "Ready", "status": "True"}]},
+        "status": {
+            "conditions": [{"type": "Ready", "status": "True"}],
+            "nodeInfo": {
+                "kubeletVersion": "caprock/0", "architecture": "", "bootID": "", "containerRuntimeVersion": "",
+                "kernelVersion": "", "kubeProxyVersion": "", "machineID": "", "operatingSystem": "", "osImage": "",
+                "systemUUID": "",
+            },
+        },
     }))
     .unwrap();
     assert_eq!(node.name_any(), name);

@@ -10,7 +10,6 @@ use kube::api::{Api, ObjectMeta, PostParams};
 use model::api::{MachineConfigNode, MachineConfigPool};
 use model::condition::PoolConditionType::{Degraded, NodeDegraded, Updated, Updating};
 use model::keys;
-use model::node::REGISTERED_BY;
 use serde_json::json;
 
 use super::fake::FakeAgent;
@@ -249,7 +248,6 @@ async fn a_silent_agent_makes_its_node_not_ready() {
     let world = World::new().await;
     worker_pool(&world, false).await;
     world.register("worker-1", &["worker"]).await;
-    let mark = json!({"metadata": {"annotations": {REGISTERED_BY: "caprock"}}});
     let lease = Lease {
         metadata: ObjectMeta {
             name: Some("worker-1".to_owned()),
@@ -265,7 +263,6 @@ async fn a_silent_agent_makes_its_node_not_ready() {
         .create(&PostParams::default(), &lease)
         .await
         .unwrap();
-    world.merge::<Node>("worker-1", mark).await;
     let message = eventually("not ready", || async {
         let node: Node = world.get("worker-1").await;
         let conditions = node.status.unwrap().conditions.unwrap();

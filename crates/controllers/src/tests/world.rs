@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use apiserver::{ApiServer, Config, Token};
-use camino::Utf8PathBuf;
 use k8s_openapi::api::core::v1::{Event, Node};
 use kube::api::{Api, ListParams, Patch, PatchParams, PostParams};
 use kube::{Client, Resource, ResourceExt};
@@ -83,7 +82,6 @@ impl World {
             registries: Some(self.registries.clone()),
             builder: Some(BuilderParts {
                 engine: self.builder.clone(),
-                log_dir: Utf8PathBuf::from_path_buf(self.dir.path().join("logs")).unwrap(),
                 identity: "builder-1".to_owned(),
             }),
         };

@@ -93,47 +93,47 @@ pub(super) async fn run<B: Build>(
     if step::take(ctx, build, &start).await?.is_none() {
         return Ok(Outcome::Unwanted);
     }
-    let log = Arc::new(Log::create(&worker.log_dir, &build.name_any())?);
+    let log = Arc::new(Log::start(&ctx.client, build).await?);
     let (progress, told) = watch::channel(None);
     let to_log = log.clone();
     let tell: Tell = Arc::new(move |happened| match happened {
         Progress::Step { step, steps, text } => {
-            to_log.line(&format!("[{step}/{steps}] {text}"));
+            to_log.add(&format!("[{step}/{steps}] {text}"));
             progress.send_replace(Some(BuildProgress {
                 step,
                 steps,
                 message: text,
             }));
         }
-        Progress::Line(line) => to_log.line(&line),
+        Progress::Line(line) => to_log.add(&line),
     });
     let made = tokio::select! {
         made = make(ctx, worker, build, job, tell) => made,
-        error = report(ctx, build, told) => return Err(error),
+        error = report(ctx, build, told, &log) => return Err(error),
     };
+    log.add(match &made {
+        Ok(image) => image,
+        Err(failure) => &failure.message,
+    });
+    // Before the build's end is told: who follows the log stops reading then.
+    log.flush().await;
     Ok(match made {
-        Ok(image) => {
-            log.line(&format!("pushed {image}"));
-            Outcome::Pushed { image }
-        }
-        Err(failure) => {
-            log.line(&failure.message);
-            Outcome::Failed(failure)
-        }
+        Ok(image) => Outcome::Pushed { image },
+        Err(failure) => Outcome::Failed(failure),
     })
 }
 
-/// Writes progress as it comes; ends only when the API fails.
+/// Writes progress and log as they come; ends only when the API fails.
 async fn report(
     ctx: &Context,
     build: &MachineOSBuild,
     mut told: watch::Receiver<Option<BuildProgress>>,
+    log: &Log,
 ) -> Error {
     loop {
-        if told.changed().await.is_err() {
-            return std::future::pending().await;
-        }
-        let progress = told.borrow_and_update().clone();
+        log.flush().await;
+        let news = told.has_changed().unwrap_or(false);
+        let progress = news.then(|| told.borrow_and_update().clone()).flatten();
         if let Some(progress) = progress
             && let Err(error) = step::take(ctx, build, &Step::Advance(progress)).await
         {

@@ -1,95 +1,97 @@
-//! What a build's steps print, kept in a file for `caprock logs`.
+//! What a build prints, kept in a ConfigMap for whoever may read the API.
 
-use std::fs::File;
-use std::io::Write;
+use std::collections::BTreeMap;
 use std::sync::Mutex;
 
-use camino::{Utf8Path, Utf8PathBuf};
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::api::{Api, ObjectMeta, Patch, PatchParams, PostParams};
+use kube::{Client, Resource, ResourceExt};
+use model::api::MachineOSBuild;
+use model::{build_log, keys};
+use serde_json::json;
 
-use crate::error::{Error, Result};
+use crate::error::{Doing, Error, Result, chain};
 
-/// Longest log: beyond it lines are dropped, and the log says so once. The last lines of a failing step are in the
-/// build's condition all the same.
-const MAX_BYTES: u64 = 16 << 20;
+/// Label of ConfigMaps with logs: watches of ConfigMaps leave them out, for they change all the time.
+pub(crate) const LABEL: &str = "caprock.dev/build-log";
 
-/// The log file of a build.
-pub fn path(dir: &Utf8Path, build: &str) -> Utf8PathBuf {
-    dir.join(format!("{build}.log"))
-}
-
-/// A build's log, open for writing.
+/// The log of one attempt.
 #[derive(Debug)]
 pub(crate) struct Log {
-    inner: Mutex<Inner>,
-}
-
-#[derive(Debug)]
-struct Inner {
-    file: File,
-    bytes: u64,
-    failed: bool,
+    api: Api<ConfigMap>,
+    name: String,
+    lines: Mutex<build_log::Log>,
+    /// Changes that could not be written yet.
+    unwritten: tokio::sync::Mutex<BTreeMap<String, Option<String>>>,
 }
 
 impl Log {
     /// Starts the log of an attempt; what an earlier attempt wrote is replaced.
-    pub(crate) fn create(dir: &Utf8Path, build: &str) -> Result<Self> {
-        let path = path(dir, build);
-        let file = File::create(&path).map_err(|source| Error::Io {
-            doing: format!("create the log `{path}`"),
-            source,
-        })?;
+    pub(crate) async fn start(client: &Client, build: &MachineOSBuild) -> Result<Self> {
+        let api: Api<ConfigMap> = Api::namespaced(client.clone(), keys::NAMESPACE);
+        let name = build_log::name(&build.name_any());
+        let doing = || format!("write ConfigMap `{name}`");
+        let empty = ConfigMap {
+            metadata: ObjectMeta {
+                name: Some(name.clone()),
+                namespace: Some(keys::NAMESPACE.to_owned()),
+                labels: Some([(LABEL.to_owned(), build.name_any())].into()),
+                owner_references: build.controller_owner_ref(&()).map(|owner| vec![owner]),
+                ..ObjectMeta::default()
+            },
+            ..ConfigMap::default()
+        };
+        let to_be_made = PostParams::default();
+        let made = api.create(&to_be_made, &empty).await.doing(doing);
+        match made {
+            Err(error) if error.is_conflict() => {
+                api.replace(&name, &to_be_made, &empty).await.doing(doing)?;
+            }
+            other => drop(other?),
+        }
         Ok(Log {
-            inner: Mutex::new(Inner {
-                file,
-                bytes: 0,
-                failed: false,
-            }),
+            api,
+            name,
+            lines: Mutex::default(),
+            unwritten: tokio::sync::Mutex::default(),
         })
     }
 
-    /// Appends a line. A log that cannot be written does not fail the build; that is told once.
-    pub(crate) fn line(&self, line: &str) {
-        let mut inner = self
-            .inner
+    /// Appends text, which is written with the next flush.
+    pub(crate) fn add(&self, text: &str) {
+        let mut log = self
+            .lines
             .lock()
             .expect("no panic happens while the lock is held");
-        let Inner {
-            file,
-            bytes,
-            failed,
-        } = &mut *inner;
-        if *failed || *bytes > MAX_BYTES {
+        text.lines().for_each(|line| log.push(line));
+    }
+
+    /// Writes what is new. A log that cannot be written now is written with the next flush, and fails no build.
+    pub(crate) async fn flush(&self) {
+        let mut unwritten = self.unwritten.lock().await;
+        let changes = self
+            .lines
+            .lock()
+            .expect("no panic happens while the lock is held")
+            .take_changes();
+        unwritten.extend(changes);
+        if unwritten.is_empty() {
             return;
         }
-        *bytes += line.len() as u64 + 1;
-        let text = if *bytes > MAX_BYTES {
-            format!("(log ends here: it is longer than {MAX_BYTES} bytes)\n")
-        } else {
-            format!("{line}\n")
-        };
-        if let Err(error) = file.write_all(text.as_bytes()) {
-            *failed = true;
-            tracing::warn!("failed to write a build's log: {error}");
+        let change = Patch::Merge(json!({"data": *unwritten}));
+        match self
+            .api
+            .patch(&self.name, &PatchParams::default(), &change)
+            .await
+        {
+            Ok(_) => unwritten.clear(),
+            Err(source) => {
+                let error = Error::Api {
+                    doing: format!("write ConfigMap `{}`", self.name),
+                    source,
+                };
+                tracing::warn!("{}", chain(&error));
+            }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-
-    #[test]
-    fn a_log_is_bounded() {
-        let dir = tempfile::tempdir().unwrap();
-        let dir = Utf8Path::from_path(dir.path()).unwrap();
-        let log = Log::create(dir, "b").unwrap();
-        let line = "x".repeat(1 << 20);
-        for _ in 0..20 {
-            log.line(&line);
-        }
-        let text = std::fs::read_to_string(path(dir, "b")).unwrap();
-        assert!(text.len() as u64 <= MAX_BYTES + 100);
-        assert!(text.ends_with("(log ends here: it is longer than 16777216 bytes)\n"));
     }
 }
