@@ -20,12 +20,18 @@ pub(super) struct Tree {
     root: OwnedFd,
     /// The directory opened last; most entries of a layer are beside the one before.
     recent: Option<(Vec<u8>, OwnedFd)>,
+    /// Directories made in the place of something else, since they were last taken.
+    replacements: Vec<Vec<u8>>,
 }
 
 impl Tree {
     pub(super) fn open(root: &Path) -> io::Result<Tree> {
         let root = rustix::fs::open(root, OPEN_DIR, Mode::empty())?;
-        Ok(Tree { root, recent: None })
+        Ok(Tree {
+            root,
+            recent: None,
+            replacements: Vec::new(),
+        })
     }
 
     /// The directory at `path`, which is relative to the root.
@@ -71,6 +77,7 @@ impl Tree {
                     {
                         rustix::fs::unlinkat(dir, name, AtFlags::empty())?;
                         rustix::fs::mkdirat(dir, name, Mode::from_raw_mode(0o755))?;
+                        self.replacements.push(path.to_vec());
                     }
                     made => made?,
                 }
@@ -78,6 +85,11 @@ impl Tree {
             Err(error) => return Err(error),
         }
         self.dir(path)
+    }
+
+    /// The directories that [`make_dirs`](Tree::make_dirs) made in the place of something else, since the last call.
+    pub(super) fn take_replacements(&mut self) -> Vec<Vec<u8>> {
+        std::mem::take(&mut self.replacements)
     }
 
     fn resolve(&self, path: &[u8]) -> io::Result<OwnedFd> {

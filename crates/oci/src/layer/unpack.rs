@@ -122,6 +122,8 @@ impl Unpacker {
                     self.own.touch(&path);
                 }
             }
+            self.mark_replacements()
+                .map_err(failed("hide what is beneath", &path))?;
         }
         Ok(())
     }
@@ -190,9 +192,8 @@ impl Unpacker {
                 let at = self.tree.make_dirs(parent)?;
                 let kind = kind_at(at, name)?;
                 if kind != Some(FileType::Directory) {
-                    // Only overlays keep whiteouts: what was lower stays hidden when the layer has its own.
-                    hides = kind == Some(FileType::CharacterDevice)
-                        && self.options.whiteouts == Whiteouts::Overlay;
+                    // What the layer put or hid there before keeps hiding what is lower.
+                    hides = kind.is_some();
                     self.tree.remove(parent, name)?;
                     let at = self.tree.make_dirs(parent)?;
                     rustix::fs::mkdirat(at, name, Mode::from_raw_mode(WORKING_MODE))?;
@@ -208,7 +209,7 @@ impl Unpacker {
         self.set_owner(&dir, entry)?;
         rustix::fs::fchmod(&dir, Mode::from_raw_mode(entry.mode | WORKING_MODE))?;
         self.set_xattrs(&dir, entry)?;
-        if hides {
+        if hides && self.options.whiteouts == Whiteouts::Overlay {
             self.mark_opaque(&dir)?;
         }
         self.unfinished.push(Unfinished {

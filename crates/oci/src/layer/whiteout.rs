@@ -48,42 +48,57 @@ impl Own {
 }
 
 impl Unpacker {
-    /// Hides what lower layers have at a path.
+    /// Hides what lower layers have at a path. Like any entry, a whiteout implies the directory that it is in.
     pub(super) fn whiteout(&mut self, parent: &[u8], hidden: &[u8]) -> io::Result<()> {
         self.counts.whiteouts += 1;
+        let dir = self.tree.make_dirs(parent)?;
+        self.own.touch(parent);
         match self.options.whiteouts {
             Whiteouts::Apply => self.remove_lower(&path::join(parent, hidden)),
-            Whiteouts::Overlay => {
-                let dir = self.tree.make_dirs(parent)?;
-                match kind_at(dir, hidden)? {
-                    None => {
-                        let (kind, mode) = (FileType::CharacterDevice, Mode::empty());
-                        rustix::fs::mknodat(dir, hidden, kind, mode, rustix::fs::makedev(0, 0))?;
-                    }
-                    Some(FileType::Directory) => {
-                        let dir = open_dir_at(dir, hidden)?;
-                        self.mark_opaque(&dir)?;
-                    }
-                    // The layer's own file hides it.
-                    Some(_) => {}
+            Whiteouts::Overlay => match kind_at(dir, hidden)? {
+                None => {
+                    let (kind, mode) = (FileType::CharacterDevice, Mode::empty());
+                    Ok(rustix::fs::mknodat(
+                        dir,
+                        hidden,
+                        kind,
+                        mode,
+                        rustix::fs::makedev(0, 0),
+                    )?)
                 }
-                self.own.touch(parent);
-                Ok(())
-            }
+                Some(FileType::Directory) => {
+                    let dir = open_dir_at(dir, hidden)?;
+                    self.mark_opaque(&dir)
+                }
+                // The layer's own file hides it.
+                Some(_) => Ok(()),
+            },
         }
     }
 
     /// Hides what lower layers have in a directory.
     pub(super) fn opaque(&mut self, path: &[u8]) -> io::Result<()> {
         self.counts.whiteouts += 1;
+        self.tree.make_dirs(path)?;
+        self.own.touch(path);
         match self.options.whiteouts {
             Whiteouts::Apply => self.remove_lower_in(path),
             Whiteouts::Overlay => {
-                let dir = rustix::io::fcntl_dupfd_cloexec(self.tree.make_dirs(path)?, 0)?;
-                self.own.touch(path);
+                let dir = self.tree.exact_dir(path)?;
                 self.mark_opaque(&dir)
             }
         }
+    }
+
+    /// Sees to it that directories made in the place of whiteouts and files hide in an overlay what those hid.
+    pub(super) fn mark_replacements(&mut self) -> io::Result<()> {
+        for path in self.tree.take_replacements() {
+            if self.options.whiteouts == Whiteouts::Overlay {
+                let dir = self.tree.exact_dir(&path)?;
+                self.mark_opaque(&dir)?;
+            }
+        }
+        Ok(())
     }
 
     /// Removes what is at `path`, except for what this layer itself has there.

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, clippy::unwrap_used)]
 
+pub(crate) mod layers;
+
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
