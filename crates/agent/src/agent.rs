@@ -62,6 +62,8 @@ pub(crate) struct Agent {
     resolved: BTreeMap<String, Digest>,
     /// Whether images that nothing needs were removed since the last step.
     clean: bool,
+    /// The step that failed last, and why: it is being tried again.
+    failed: Option<(Step, String)>,
     /// The plan that was logged last.
     logged: String,
 }
@@ -98,6 +100,7 @@ impl Agent {
             waiting: None,
             resolved: BTreeMap::new(),
             clean: false,
+            failed: None,
             logged: String::new(),
         }
     }
@@ -170,24 +173,33 @@ impl Agent {
             return self.settle(&observed, &plan).await;
         };
         self.clean = false;
-        let doing = match &plan.stuck {
-            Some(why) => Doing::Failed {
+        self.report(&observed, &plan, &self.doing(step, &plan))
+            .await?;
+        let done = self.act(step, &observed, &plan).await;
+        match &done {
+            Ok(_) => self.failed = None,
+            Err(error) if error.is_api() => {}
+            Err(error) => {
+                self.failed = Some((step.clone(), chain(error)));
+                self.report(&observed, &plan, &self.doing(step, &plan))
+                    .await?;
+            }
+        }
+        done
+    }
+
+    /// What to say of a step. One that is tried again is still a failure.
+    fn doing(&self, step: &Step, plan: &Plan) -> Doing {
+        match (&plan.stuck, &self.failed) {
+            (Some(why), _) => Doing::Failed {
                 step: None,
                 reason: why.clone(),
             },
-            None => Doing::Step(step.clone()),
-        };
-        self.report(&observed, &plan, &doing).await?;
-        match self.act(step, &observed, &plan).await {
-            Err(error) if !error.is_api() => {
-                let failed = Doing::Failed {
-                    step: Some(step.clone()),
-                    reason: chain(&error),
-                };
-                self.report(&observed, &plan, &failed).await?;
-                Err(error)
-            }
-            other => other,
+            (None, Some((failed, why))) if failed == step => Doing::Failed {
+                step: Some(step.clone()),
+                reason: why.clone(),
+            },
+            (None, _) => Doing::Step(step.clone()),
         }
     }
 

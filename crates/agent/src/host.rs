@@ -11,7 +11,7 @@ use oci::Digest;
 use thiserror::Error;
 
 use crate::command::Command;
-use crate::configure::{ConfigureError, Places, configure, differences};
+use crate::configure::{ConfigureError, Places, configure, differences, forget_originals};
 use crate::os::{Deployment, Deployments, KernelArguments, Os, OsError};
 use crate::root::{Found, Root, RootError};
 use crate::state::{Journal, Record, State, StateError, mine};
@@ -525,7 +525,14 @@ impl Host {
     /// When something cannot be removed.
     pub fn clean(&self, keep_images: &[Digest], keep_configs: &[&str]) -> Result<(), HostError> {
         self.os.cleanup(keep_images)?;
-        Ok(self.state.collect(&self.os.status()?.ids(), keep_configs)?)
+        let deployments = self.os.status()?.ids();
+        self.state.collect(&deployments, keep_configs)?;
+        let root = Root::open(&self.root)?;
+        Ok(forget_originals(
+            &root,
+            &self.state,
+            &self.state.versions(&deployments)?,
+        )?)
     }
 }
 

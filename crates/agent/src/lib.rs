@@ -17,6 +17,8 @@ mod report;
 pub mod root;
 pub mod state;
 pub mod systemd;
+#[cfg(test)]
+mod tests;
 mod units;
 pub mod verify;
 

@@ -57,13 +57,12 @@ impl Reporter {
         plan: &Plan,
         doing: &Doing,
     ) -> Result<(), AgentError> {
-        // The status first: whoever waits for the annotation finds the status behind it.
+        // The annotation last: whoever waits for it finds status and event behind it.
         if let Some(progress) = seen {
             self.set_status(progress, has, plan, doing).await?;
         }
-        self.annotate(node, &annotations(has, plan, doing)).await?;
         self.tell(node, plan, doing).await;
-        Ok(())
+        self.annotate(node, &annotations(has, plan, doing)).await
     }
 
     async fn annotate(
@@ -216,7 +215,8 @@ fn annotations(
         wanted.push((keys::CURRENT_CONFIG, has.map(|has| has.config.clone())));
         wanted.push((keys::CURRENT_IMAGE, has.and_then(|has| has.image.clone())));
     }
-    if let Doing::Step(Step::Drain { request, .. } | Step::Uncordon { request, .. }) = doing {
+    // Also of a node that is stuck: it waits in service.
+    if let Some(Step::Drain { request, .. } | Step::Uncordon { request, .. }) = plan.steps.first() {
         wanted.push((keys::DESIRED_DRAIN, Some(request.clone())));
     }
     wanted

@@ -7,9 +7,9 @@
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use camino::{Utf8Path, Utf8PathBuf};
+use oci::Digest;
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Uid};
 use rustix::io::Errno;
 use thiserror::Error;
@@ -279,6 +279,9 @@ impl Root {
             Err(Errno::NOENT | Errno::NOTDIR) => return Ok(false),
             Err(errno) => return Err(fault(errno)),
         };
+        #[cfg(test)]
+        crate::tests::kill::write_point();
+        remove_if_there(&parent, &temporary_name(name)).map_err(fault)?;
         let removed = match rustix::fs::unlinkat(&parent, name, AtFlags::empty()) {
             Err(Errno::ISDIR | Errno::PERM) => {
                 match rustix::fs::unlinkat(&parent, name, AtFlags::REMOVEDIR) {
@@ -332,27 +335,24 @@ impl Root {
         action: &'static str,
         make: impl Fn(BorrowedFd<'_>, &str) -> std::io::Result<()>,
     ) -> Result<(), RootError> {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
         let fault = |errno: Errno| self.fault(action, path, errno.into());
         if let Some(directory) = path.parent() {
             self.make_directories(directory, 0).map_err(fault)?;
         }
         let (parent, name) = self.parent(path).map_err(fault)?;
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        // The leading dot keeps `*.conf`-style globs of running services from seeing it.
-        let temporary = format!(".caprock-{}-{number}", std::process::id());
+        let temporary = temporary_name(name);
+        // Left by a run that was killed.
+        remove_if_there(&parent, &temporary).map_err(fault)?;
         let placed = make(parent.as_fd(), &temporary).and_then(|()| {
+            #[cfg(test)]
+            crate::tests::kill::write_point();
             rustix::fs::renameat(&parent, &temporary, &parent, name)?;
             // `rename` between two names of one file does nothing and leaves both.
-            match rustix::fs::unlinkat(&parent, &temporary, AtFlags::empty()) {
-                Ok(()) | Err(Errno::NOENT) => Ok(sync_directory(&parent)?),
-                Err(errno) => Err(errno.into()),
-            }
+            remove_if_there(&parent, &temporary)?;
+            Ok(sync_directory(&parent)?)
         });
         placed.map_err(|source| {
-            if let Err(errno) = rustix::fs::unlinkat(&parent, &temporary, AtFlags::empty())
-                && errno != Errno::NOENT
-            {
+            if let Err(errno) = remove_if_there(&parent, &temporary) {
                 tracing::warn!(%path, temporary, %errno, "cannot remove temporary file");
             }
             self.fault(action, path, source)
@@ -430,6 +430,19 @@ fn real_path(fd: BorrowedFd<'_>) -> Result<Utf8PathBuf, Errno> {
     let link = format!("/proc/self/fd/{}", fd.as_raw_fd());
     let path = rustix::fs::readlink(link, Vec::new())?;
     Ok(path.into_string().map_err(|_| Errno::ILSEQ)?.into())
+}
+
+/// Where the new content of `name` is written. One name for one file, so that what a killed run left is found again; the
+/// leading dot keeps it from the globs of running services, and the digest within the length of any name.
+fn temporary_name(name: &str) -> String {
+    format!(".caprock-{}", &Digest::of(name.as_bytes()).hex()[..16])
+}
+
+fn remove_if_there(dir: &OwnedFd, name: &str) -> Result<(), Errno> {
+    match rustix::fs::unlinkat(dir, name, AtFlags::empty()) {
+        Err(Errno::NOENT) => Ok(()),
+        other => other,
+    }
 }
 
 fn sync_directory(dir: &OwnedFd) -> Result<(), Errno> {

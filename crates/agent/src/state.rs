@@ -400,6 +400,44 @@ impl State {
         Ok(())
     }
 
+    /// Paths for which something is kept.
+    pub(crate) fn originals(&self) -> Result<Vec<Utf8PathBuf>, StateError> {
+        let mut found = Vec::new();
+        let mut folders = vec![Utf8PathBuf::from("/orig")];
+        while let Some(folder) = folders.pop() {
+            for path in self.list(folder.as_str())? {
+                match self.root.find(&path)? {
+                    Found::Directory { .. } => folders.push(path),
+                    _ => found.extend(
+                        path.strip_prefix("/orig")
+                            .map(|path| Utf8Path::new("/").join(path)),
+                    ),
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// Every version that a deployment, the shared places or a started step refer to.
+    pub(crate) fn versions(
+        &self,
+        deployments: &[DeploymentId],
+    ) -> Result<Vec<Version>, StateError> {
+        let mut targets = Vec::new();
+        for id in deployments {
+            targets.extend(self.record(id)?.map(|record| record.target()));
+        }
+        targets.extend(self.shared()?.map(|config| Target {
+            config,
+            image: None,
+        }));
+        targets.extend(self.journal()?.map(|journal| journal.target()));
+        targets
+            .iter()
+            .filter_map(|target| self.version(target).transpose())
+            .collect()
+    }
+
     /// Forgets what was kept for `path`: it is back in its place.
     pub(crate) fn drop_original(&self, path: &Utf8Path) -> Result<(), StateError> {
         self.root.remove(&original_path(path))?;

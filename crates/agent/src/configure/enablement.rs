@@ -60,8 +60,12 @@ pub(super) fn enable(root: &Root, from: &[&Version], to: &Version) -> Result<(),
         }
         enabled.push(unit.name.clone());
     }
-    // Links of an earlier text of the unit go, those of the present one come.
-    systemctl(root, "reenable", &enabled)?;
+    // Links of an earlier text of the unit go, those of the present one come. An instance's text is its template's,
+    // which `reenable` would take in its place.
+    let (instances, units): (Vec<String>, Vec<String>) =
+        enabled.into_iter().partition(|name| name.contains('@'));
+    systemctl(root, "reenable", &units)?;
+    systemctl(root, "enable", &instances)?;
     let mut undecided = Vec::new();
     for unit in from.iter().flat_map(|version| &version.ignition.units) {
         let was_decided = unit.enabled.is_some() || unit.masked();

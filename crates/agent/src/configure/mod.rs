@@ -113,7 +113,7 @@ pub fn configure(
         .rev()
         .filter(|path| !wanted.contains_key(*path))
     {
-        changed |= restore(root, state, path, places)?;
+        changed |= restore(root, state, path)?;
     }
     for (path, entry) in &wanted {
         if places == Places::NewDeployment {
@@ -151,6 +151,30 @@ pub fn differences(root: &Root, to: &Version) -> Result<Vec<Utf8PathBuf>, Config
         }
     }
     Ok(found)
+}
+
+/// Forgets what was kept for paths that none of `versions` writes: it is back in its place, and no rollback needs it.
+///
+/// # Errors
+/// When the state directory cannot be read or written.
+pub fn forget_originals(
+    root: &Root,
+    state: &State,
+    versions: &[Version],
+) -> Result<(), ConfigureError> {
+    let accounts = Accounts::read(root)?;
+    let managed: BTreeSet<Utf8PathBuf> = versions
+        .iter()
+        .flat_map(|version| entries::paths(version, &accounts))
+        .collect();
+    for path in state
+        .originals()?
+        .iter()
+        .filter(|path| !managed.contains(*path))
+    {
+        state.drop_original(path)?;
+    }
+    Ok(())
 }
 
 /// A directory that exists is enough: its mode may be refined by the package that uses it.
@@ -210,28 +234,18 @@ fn keep_original(
     Ok(())
 }
 
-fn restore(
-    root: &Root,
-    state: &State,
-    path: &Utf8Path,
-    places: Places,
-) -> Result<bool, ConfigureError> {
+fn restore(root: &Root, state: &State, path: &Utf8Path) -> Result<bool, ConfigureError> {
     let kept = state.original(path)?;
     let back = match &kept {
         Found::File { .. } | Found::Link { .. } => kept,
         Found::Nothing | Found::Directory { .. } | Found::Other => vendor(root, path)?,
     };
-    let changed = match back {
+    Ok(match back {
         Found::File { bytes, access } => root.write(path, &bytes, access)?,
         Found::Link { target, uid, gid } => root.symlink(path, &target, uid, gid)?,
         Found::Directory { access } => root.directory(path, access)?,
         Found::Nothing | Found::Other => root.remove(path)?,
-    };
-    // The deployment that a rollback returns to still needs it.
-    if places != Places::NewDeployment {
-        state.drop_original(path)?;
-    }
-    Ok(changed)
+    })
 }
 
 fn check_inside(root: &Root, path: &Utf8Path) -> Result<(), ConfigureError> {

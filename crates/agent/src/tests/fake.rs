@@ -1,0 +1,339 @@
+//! A machine that can be killed: deployments are directories, systemd is a list, and every call is a place to die.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::sync::{Arc, Mutex};
+
+use camino::Utf8PathBuf;
+use oci::{Client, Digest};
+
+use super::kill::{Kill, Place};
+use crate::os::{Deployment, DeploymentId, Deployments, KernelArguments, Os, OsError, Role};
+use crate::systemd::{Job, Systemd, SystemdError, UnitState};
+
+/// Files of an image, by path.
+pub(super) type Image = BTreeMap<&'static str, &'static str>;
+
+/// What survives the agent, and what survives a reboot.
+#[derive(Debug)]
+pub(super) struct Machine {
+    dir: Utf8PathBuf,
+    state: Mutex<Disk>,
+    pub(super) kill: Arc<Kill>,
+    /// Told when a reboot was asked for.
+    pub(super) reboot: tokio::sync::Notify,
+}
+
+#[derive(Debug, Default)]
+struct Disk {
+    /// What a registry would have.
+    registry: BTreeMap<Digest, Image>,
+    pulled: BTreeSet<Digest>,
+    /// In boot order.
+    deployments: Vec<(DeploymentId, Digest, Vec<String>)>,
+    booted: Option<DeploymentId>,
+    rebooting: bool,
+    boots: u32,
+    /// What was asked of systemd, since the last boot.
+    jobs: Vec<String>,
+    /// Units that fail when they run in this image.
+    broken: BTreeSet<&'static str>,
+    pulls: u32,
+}
+
+impl Machine {
+    /// A machine booted from `image`.
+    pub(super) fn new(dir: Utf8PathBuf, image: Image) -> Arc<Self> {
+        let machine = Arc::new(Machine {
+            dir,
+            state: Mutex::default(),
+            kill: Arc::default(),
+            reboot: tokio::sync::Notify::new(),
+        });
+        let digest = machine.publish(image);
+        machine.state.lock().unwrap().pulled.insert(digest);
+        machine.install(digest, Vec::new());
+        machine.boot();
+        machine
+    }
+
+    /// Puts an image into the registry.
+    pub(super) fn publish(&self, image: Image) -> Digest {
+        let digest = Digest::of(format!("{image:?}").as_bytes());
+        self.state.lock().unwrap().registry.insert(digest, image);
+        digest
+    }
+
+    pub(super) fn break_unit(&self, unit: &'static str) {
+        self.state.lock().unwrap().broken.insert(unit);
+    }
+
+    fn install(&self, digest: Digest, arguments: Vec<String>) -> DeploymentId {
+        let mut disk = self.state.lock().unwrap();
+        let checksum = digest.hex();
+        let taken = |serial: &u32| {
+            let id = DeploymentId {
+                checksum: checksum.clone(),
+                serial: *serial,
+            };
+            self.dir.join("deploy").join(id.to_string()).exists()
+        };
+        let serial = (0..).find(|serial| !taken(serial)).unwrap();
+        let id = DeploymentId { checksum, serial };
+        let root = self.dir.join("deploy").join(id.to_string());
+        for dir in ["etc/systemd/system", "usr/etc", "var"] {
+            fs::create_dir_all(root.join(dir)).unwrap();
+        }
+        for (path, text) in &disk.registry[&digest] {
+            let place = root.join(path.trim_start_matches('/'));
+            fs::create_dir_all(place.parent().unwrap()).unwrap();
+            fs::write(place, text).unwrap();
+        }
+        if let Some(booted) = &disk.booted {
+            let from = self
+                .dir
+                .join("deploy")
+                .join(booted.to_string())
+                .join("etc/.");
+            let status = std::process::Command::new("cp")
+                .args(["-a", from.as_str()])
+                .arg(root.join("etc"))
+                .status();
+            assert!(status.unwrap().success());
+        }
+        let booted = disk.booted.clone();
+        disk.deployments
+            .retain(|(id, ..)| Some(id) == booted.as_ref() || booted.is_none());
+        disk.deployments.insert(0, (id.clone(), digest, arguments));
+        id
+    }
+
+    /// Boots the first deployment.
+    pub(super) fn boot(&self) {
+        let mut disk = self.state.lock().unwrap();
+        let first = disk.deployments[0].0.clone();
+        if let Some(before) = disk.booted.replace(first.clone())
+            && before != first
+        {
+            let place =
+                |id: &DeploymentId| self.dir.join("deploy").join(id.to_string()).join("var");
+            fs::remove_dir_all(place(&first)).unwrap();
+            fs::rename(place(&before), place(&first)).unwrap();
+            fs::create_dir(place(&before)).unwrap();
+        }
+        disk.rebooting = false;
+        disk.boots += 1;
+        disk.jobs.clear();
+        let run = self.dir.join("run");
+        if run.exists() {
+            fs::remove_dir_all(run).unwrap();
+        }
+    }
+
+    pub(super) fn run_dir(&self) -> Utf8PathBuf {
+        self.dir.join("run")
+    }
+
+    pub(super) fn state_dir(&self) -> Utf8PathBuf {
+        self.dir.join("state")
+    }
+
+    /// The running root.
+    pub(super) fn root(&self) -> Utf8PathBuf {
+        let disk = self.state.lock().unwrap();
+        self.dir
+            .join("deploy")
+            .join(disk.booted.as_ref().unwrap().to_string())
+    }
+
+    /// Root of the deployment that a rollback would take.
+    pub(super) fn other_root(&self) -> Utf8PathBuf {
+        let disk = self.state.lock().unwrap();
+        let other = disk
+            .deployments
+            .iter()
+            .find(|(id, ..)| Some(id) != disk.booted.as_ref())
+            .unwrap();
+        self.dir.join("deploy").join(other.0.to_string())
+    }
+
+    pub(super) fn read(&self, path: &str) -> String {
+        let path = self.root().join(path.trim_start_matches('/'));
+        fs::read_to_string(path).unwrap_or_else(|error| error.kind().to_string())
+    }
+
+    /// Times it was booted after the first.
+    pub(super) fn reboots(&self) -> u32 {
+        self.state.lock().unwrap().boots - 1
+    }
+
+    pub(super) fn pulls(&self) -> u32 {
+        self.state.lock().unwrap().pulls
+    }
+
+    pub(super) fn jobs(&self) -> Vec<String> {
+        self.state.lock().unwrap().jobs.clone()
+    }
+
+    pub(super) fn booted_image(&self) -> Digest {
+        let disk = self.state.lock().unwrap();
+        disk.deployments
+            .iter()
+            .find(|(id, ..)| Some(id) == disk.booted.as_ref())
+            .unwrap()
+            .1
+    }
+
+    fn job(&self, job: String) {
+        self.state.lock().unwrap().jobs.push(job);
+    }
+}
+
+/// The machine as the agent sees it. A wrapper, for the traits take no `Arc`.
+#[derive(Debug)]
+pub(super) struct Fake(pub(super) Arc<Machine>);
+
+impl Os for Fake {
+    fn status(&self) -> Result<Deployments, OsError> {
+        self.0.kill.point(Place::Before("status"));
+        let disk = self.0.state.lock().unwrap();
+        let at = disk
+            .deployments
+            .iter()
+            .position(|(id, ..)| Some(id) == disk.booted.as_ref());
+        let role = |place: usize| match at {
+            Some(booted) if place == booted => Role::Booted,
+            Some(booted) if place < booted => Role::Pending,
+            _ => Role::Rollback,
+        };
+        let deployments = disk
+            .deployments
+            .iter()
+            .enumerate()
+            .map(|(place, (id, image, _))| Deployment {
+                id: id.clone(),
+                os: "fake".to_owned(),
+                role: role(place),
+                image: Some(*image),
+            });
+        Ok(Deployments(deployments.collect()))
+    }
+
+    fn has(&self, image: &Digest) -> Result<bool, OsError> {
+        Ok(self.0.state.lock().unwrap().pulled.contains(image))
+    }
+
+    fn pull(&self, image: &str, _: &Client) -> Result<Digest, OsError> {
+        self.0.kill.point(Place::Before("pull"));
+        let digest: Digest = image.rsplit_once('@').unwrap().1.parse().unwrap();
+        {
+            let mut disk = self.0.state.lock().unwrap();
+            disk.pulls += 1;
+            if !disk.registry.contains_key(&digest) {
+                let source = "connection refused".into();
+                return Err(OsError::Pull {
+                    image: image.to_owned(),
+                    source,
+                });
+            }
+            disk.pulled.insert(digest);
+        }
+        self.0.kill.point(Place::After("pull"));
+        Ok(digest)
+    }
+
+    fn deploy(&self, image: &Digest, arguments: &KernelArguments) -> Result<DeploymentId, OsError> {
+        self.0.kill.point(Place::Before("deploy"));
+        let mut kept = self.kernel_arguments()?;
+        kept.retain(|argument| !arguments.remove.contains(argument));
+        kept.extend(
+            arguments
+                .add
+                .iter()
+                .filter(|a| !kept.contains(a))
+                .cloned()
+                .collect::<Vec<_>>(),
+        );
+        let id = self.0.install(*image, kept);
+        self.0.kill.point(Place::After("deploy"));
+        Ok(id)
+    }
+
+    fn kernel_arguments(&self) -> Result<Vec<String>, OsError> {
+        let disk = self.0.state.lock().unwrap();
+        let booted = disk
+            .deployments
+            .iter()
+            .find(|(id, ..)| Some(id) == disk.booted.as_ref());
+        Ok(booted
+            .map(|(.., arguments)| arguments.clone())
+            .unwrap_or_default())
+    }
+
+    fn root_of(&self, deployment: &Deployment) -> Utf8PathBuf {
+        self.0.dir.join("deploy").join(deployment.id.to_string())
+    }
+
+    fn rollback(&self) -> Result<(), OsError> {
+        self.0.kill.point(Place::Before("rollback"));
+        self.0.state.lock().unwrap().deployments.rotate_left(1);
+        self.0.kill.point(Place::After("rollback"));
+        Ok(())
+    }
+
+    fn cleanup(&self, keep: &[Digest]) -> Result<(), OsError> {
+        self.0.kill.point(Place::Before("cleanup"));
+        let mut disk = self.0.state.lock().unwrap();
+        let deployed: Vec<Digest> = disk
+            .deployments
+            .iter()
+            .map(|(_, image, _)| *image)
+            .collect();
+        disk.pulled
+            .retain(|image| deployed.contains(image) || keep.contains(image));
+        Ok(())
+    }
+}
+
+impl Systemd for Fake {
+    fn daemon_reload(&self) -> Result<(), SystemdError> {
+        self.0.kill.point(Place::Before("daemon-reload"));
+        self.0.job("daemon-reload".to_owned());
+        Ok(())
+    }
+
+    fn run(&self, job: Job, unit: &str) -> Result<(), SystemdError> {
+        self.0.kill.point(Place::Before("job"));
+        self.0.job(format!("{job} {unit}"));
+        self.0.kill.point(Place::After("job"));
+        Ok(())
+    }
+
+    fn unit(&self, name: &str) -> Result<UnitState, SystemdError> {
+        self.0.kill.point(Place::Before("unit"));
+        let broken = self.0.state.lock().unwrap().broken.contains(name);
+        let active = if broken { "failed" } else { "active" };
+        Ok(UnitState {
+            load: "loaded".into(),
+            active: active.into(),
+            result: "exit-code".into(),
+            ..UnitState::default()
+        })
+    }
+
+    fn start_missing(&self) -> Result<(), SystemdError> {
+        self.0.job("start default.target".to_owned());
+        Ok(())
+    }
+
+    fn reboot(&self) -> Result<(), SystemdError> {
+        self.0.kill.point(Place::Before("reboot"));
+        // systemd merges repeated requests into one job.
+        let first = !std::mem::replace(&mut self.0.state.lock().unwrap().rebooting, true);
+        if first {
+            self.0.reboot.notify_one();
+        }
+        self.0.kill.point(Place::After("reboot"));
+        Ok(())
+    }
+}

@@ -1,0 +1,97 @@
+//! SIGKILL at every step: one reboot, whole files, the right end.
+
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::kill::Place;
+use super::world::{World, layered, rendered};
+
+/// A live update and then one with a reboot, killed at these places.
+async fn journey(kills: Vec<(Place, u32)>) -> World {
+    let mut world = World::new().await;
+    world.machine.kill.at(kills);
+    world.registered().await;
+    world.progress_object().await;
+    let image = world.machine.booted_image();
+    let units = json!([{"name": "sshd.service", "enabled": true}]);
+    world
+        .config(
+            "rendered-1",
+            rendered(
+                image,
+                &[("/etc/motd", "one"), ("/var/shared", "one")],
+                units,
+            ),
+        )
+        .await;
+    world.desire("rendered-1", None).await;
+    world.until_done("rendered-1").await;
+    let new = world.machine.publish(layered());
+    let units = json!([{"name": "sshd.service", "enabled": true}, {"name": "autofs.service", "enabled": true}]);
+    let files = [("/etc/auto.misc", "two"), ("/var/shared", "two")];
+    world
+        .config("rendered-2", rendered(image, &files, units))
+        .await;
+    world.desire("rendered-2", Some(new)).await;
+    world.until_done("rendered-2").await;
+    assert_eq!(world.machine.booted_image(), new);
+    assert_eq!(world.machine.reboots(), 1, "one reboot");
+    let read = |path| world.machine.read(path);
+    assert_eq!(
+        [read("/etc/auto.misc"), read("/var/shared")],
+        ["two", "two"]
+    );
+    assert_eq!(read("/etc/motd"), "from the base image\n");
+    let links = world
+        .machine
+        .root()
+        .join("etc/systemd/system/multi-user.target.wants");
+    assert!(links.join("autofs.service").is_symlink() && links.join("sshd.service").is_symlink());
+    let old = world.machine.other_root();
+    assert_eq!(
+        std::fs::read_to_string(old.join("etc/motd")).unwrap(),
+        "one",
+        "the old deployment is untouched"
+    );
+    assert_eq!(
+        world.annotations().await["lastAppliedDrain"],
+        "uncordon-rendered-2"
+    );
+    world
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_once_at_every_kind_of_step() {
+    let calm = journey(Vec::new()).await;
+    let places: Vec<(Place, u32)> = calm
+        .machine
+        .kill
+        .seen()
+        .into_iter()
+        .filter(|(_, times)| *times == 0)
+        .collect();
+    assert!(places.len() > 10, "{places:?}");
+    let wanted = u32::try_from(places.len()).unwrap();
+    let world = journey(places).await;
+    assert_eq!(world.deaths(), wanted);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 6, max_shrink_iters: 8, ..ProptestConfig::default() })]
+
+    #[test]
+    fn killed_anywhere(kills in proptest::collection::vec((0..16_usize, 0..12_u32), 1..6)) {
+        let places = [
+            Place::Before("status"), Place::Before("pull"), Place::After("pull"), Place::Before("deploy"),
+            Place::After("deploy"), Place::Before("reboot"), Place::After("reboot"), Place::Before("unit"),
+            Place::Before("daemon-reload"), Place::Before("job"), Place::After("job"), Place::Before("cleanup"),
+        ];
+        let kills = kills.into_iter().map(|(place, times)| match places.get(place) {
+            Some(place) => (*place, times % 2),
+            // Looking at the deployments is the commonest call: between any two others there is one.
+            None => (Place::Before("status"), times * 3),
+        });
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        runtime.block_on(journey(kills.collect()));
+    }
+}

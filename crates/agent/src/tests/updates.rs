@@ -1,0 +1,399 @@
+//! What an update does to a node.
+
+use serde_json::json;
+
+use super::world::{World, base, layered, pull_spec, rendered};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_config_is_applied_live() {
+    let mut world = World::new().await;
+    world.registered().await;
+    world.progress_object().await;
+    let image = world.machine.booted_image();
+    let units = json!([{"name": "sshd.service", "enabled": true}]);
+    world
+        .config(
+            "rendered-1",
+            rendered(
+                image,
+                &[("/etc/motd", "one"), ("/var/shared", "one")],
+                units,
+            ),
+        )
+        .await;
+    world.desire("rendered-1", None).await;
+    world.until_done("rendered-1").await;
+    assert_eq!(
+        (
+            world.machine.read("/etc/motd").as_str(),
+            world.machine.read("/var/shared").as_str()
+        ),
+        ("one", "one")
+    );
+    assert_eq!(world.machine.reboots(), 0);
+    assert_eq!(
+        world.machine.jobs(),
+        ["daemon-reload", "start sshd.service"]
+    );
+    assert_eq!(
+        world.condition("Updated").await,
+        "True: the node runs `rendered-1`"
+    );
+    let annotations = world.annotations().await;
+    assert!(!annotations.contains_key("desiredDrain"), "{annotations:?}");
+    assert_eq!(world.events().await, ["Applying", "Verifying", "Updated"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_layered_image_with_its_units_takes_one_reboot() {
+    let mut world = World::new().await;
+    world.registered().await;
+    world.progress_object().await;
+    let image = world.machine.booted_image();
+    world
+        .config(
+            "rendered-1",
+            rendered(
+                image,
+                &[("/etc/motd", "one"), ("/var/shared", "one")],
+                json!([]),
+            ),
+        )
+        .await;
+    world.desire("rendered-1", None).await;
+    world.until_done("rendered-1").await;
+
+    let new = world.machine.publish(layered());
+    let units = json!([{"name": "autofs.service", "enabled": true}]);
+    world
+        .config(
+            "rendered-2",
+            rendered(
+                image,
+                &[
+                    ("/etc/auto.master.d/x.autofs", "map"),
+                    ("/var/shared", "two"),
+                ],
+                units,
+            ),
+        )
+        .await;
+    world.desire("rendered-2", Some(new)).await;
+    world.until_done("rendered-2").await;
+    assert_eq!((world.machine.reboots(), world.machine.pulls()), (1, 1));
+    assert_eq!(world.machine.booted_image(), new);
+    assert_eq!(world.machine.read("/etc/auto.master.d/x.autofs"), "map");
+    assert_eq!(
+        world.machine.read("/etc/motd"),
+        "from the base image\n",
+        "the image's own comes back"
+    );
+    assert_eq!(world.machine.read("/var/shared"), "two");
+    assert!(
+        world
+            .machine
+            .root()
+            .join("etc/systemd/system/multi-user.target.wants/autofs.service")
+            .is_symlink()
+    );
+    let annotations = world.annotations().await;
+    assert_eq!(annotations["currentImage"], pull_spec(new));
+    assert_eq!(annotations["lastAppliedDrain"], "uncordon-rendered-2");
+    // The old deployment is as it was: going back is choosing it.
+    let old = world.machine.other_root();
+    assert_eq!(
+        std::fs::read_to_string(old.join("etc/motd")).unwrap(),
+        "one"
+    );
+    assert!(!old.join("etc/auto.master.d").exists());
+    let events = world.events().await;
+    assert_eq!(
+        events[3..],
+        [
+            "Pulling",
+            "AskedForDrain",
+            "Applying",
+            "Rebooting",
+            "Verifying",
+            "Updated"
+        ]
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_is_there_before_it_is_asked_for() {
+    let mut world = World::new().await;
+    world.registered().await;
+    world.progress_object().await;
+    let new = world.machine.publish(layered());
+    world.built(new).await;
+    let machine = world.machine.clone();
+    world
+        .play("image prefetched", |_| machine.pulls() == 1)
+        .await;
+    assert_eq!(
+        (
+            world.machine.reboots(),
+            world.annotations().await.contains_key("desiredDrain")
+        ),
+        (0, false)
+    );
+    world
+        .config(
+            "rendered-1",
+            rendered(world.machine.booted_image(), &[], json!([])),
+        )
+        .await;
+    world.desire("rendered-1", Some(new)).await;
+    world.until_done("rendered-1").await;
+    assert_eq!(world.machine.pulls(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_that_cannot_be_pulled_disturbs_nothing_and_says_why() {
+    let mut world = World::new().await;
+    world.registered().await;
+    world.progress_object().await;
+    let absent = oci::Digest::of(b"absent");
+    world
+        .config(
+            "rendered-1",
+            rendered(world.machine.booted_image(), &[], json!([])),
+        )
+        .await;
+    world.desire("rendered-1", Some(absent)).await;
+    let reason = world.until_degraded().await;
+    assert_eq!(
+        reason,
+        format!("cannot pull `{}`: connection refused", pull_spec(absent))
+    );
+    assert!(
+        !world.annotations().await.contains_key("desiredDrain"),
+        "no drain before the image is there"
+    );
+    assert!(
+        world
+            .condition("NodeDegraded")
+            .await
+            .starts_with("True: cannot pull")
+    );
+    world.desire("rendered-1", None).await;
+    world.until_done("rendered-1").await;
+    assert_eq!(world.condition("NodeDegraded").await, "False: ");
+    assert!(!world.annotations().await.contains_key("reason"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_unit_that_exists_nowhere_is_named() {
+    let mut world = World::new().await;
+    world.registered().await;
+    let units = json!([{"name": "nowhere.service", "enabled": true}]);
+    world
+        .config(
+            "rendered-1",
+            rendered(world.machine.booted_image(), &[], units),
+        )
+        .await;
+    world.desire("rendered-1", None).await;
+    let reason = world.until_degraded().await;
+    assert!(
+        reason.starts_with("unit `nowhere.service` of rendered config `rendered-1` is enabled but"),
+        "{reason}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deployment_that_never_was_well_is_taken_back_with_its_reason() {
+    let mut world = World::new().await;
+    world.registered().await;
+    world.progress_object().await;
+    let image = world.machine.booted_image();
+    world
+        .config(
+            "rendered-1",
+            rendered(
+                image,
+                &[("/etc/motd", "one"), ("/var/shared", "one")],
+                json!([]),
+            ),
+        )
+        .await;
+    world.desire("rendered-1", None).await;
+    world.until_done("rendered-1").await;
+
+    world.machine.break_unit("autofs.service");
+    let new = world.machine.publish(layered());
+    let units = json!([{"name": "autofs.service", "enabled": true}]);
+    world
+        .config(
+            "rendered-2",
+            rendered(image, &[("/var/shared", "two")], units),
+        )
+        .await;
+    world.desire("rendered-2", Some(new)).await;
+    let machine = world.machine.clone();
+    world.play("rolled back", |_| machine.reboots() == 2).await;
+    let reason = world.until_degraded().await;
+    assert!(
+        reason
+            .contains("was taken back: rendered config `rendered-2`: unit `autofs.service` failed"),
+        "{reason}"
+    );
+    world
+        .play("uncordoned", |node| {
+            node.metadata
+                .annotations
+                .as_ref()
+                .unwrap()
+                .values()
+                .any(|value| value == "uncordon-rendered-1")
+        })
+        .await;
+    assert_eq!(world.machine.booted_image(), image);
+    assert_eq!(
+        (
+            world.machine.read("/etc/motd").as_str(),
+            world.machine.read("/var/shared").as_str()
+        ),
+        ("one", "one")
+    );
+    assert_eq!(world.annotations().await["currentConfig"], "rendered-1");
+    assert_eq!(world.machine.reboots(), 2, "it is not tried again");
+
+    // Something else may be tried.
+    world
+        .config(
+            "rendered-3",
+            rendered(image, &[("/etc/motd", "three")], json!([])),
+        )
+        .await;
+    world.desire("rendered-3", None).await;
+    world.until_done("rendered-3").await;
+    assert_eq!(world.machine.reboots(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_leaves_the_config_becomes_what_it_was() {
+    let mut world = World::new().await;
+    world.registered().await;
+    let image = world.machine.booted_image();
+    let root = world.machine.root();
+    std::fs::write(root.join("etc/motd"), "by hand").unwrap();
+    std::fs::create_dir_all(root.join("var/lib")).unwrap();
+    std::fs::write(root.join("var/lib/x"), "by hand").unwrap();
+    let files = [
+        ("/etc/motd", "ours"),
+        ("/var/lib/x", "ours"),
+        ("/etc/new/x", "ours"),
+    ];
+    world
+        .config("rendered-1", rendered(image, &files, json!([])))
+        .await;
+    world
+        .config("rendered-2", rendered(image, &[], json!([])))
+        .await;
+    world.desire("rendered-1", None).await;
+    world.until_done("rendered-1").await;
+    assert_eq!(files.map(|(path, _)| world.machine.read(path)), ["ours"; 3]);
+    world.desire("rendered-2", None).await;
+    world.until_done("rendered-2").await;
+    assert_eq!(
+        files.map(|(path, _)| world.machine.read(path)),
+        ["by hand", "by hand", "entity not found"]
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kernel_arguments_reboot_into_another_deployment_of_the_same_image() {
+    let mut world = World::new().await;
+    world.registered().await;
+    let image = world.machine.booted_image();
+    let mut spec = rendered(image, &[], json!([]));
+    world.config("rendered-1", spec.clone()).await;
+    spec["kernelArguments"] = json!(["audit=0", "audit=0"]);
+    world.config("rendered-2", spec).await;
+    world.desire("rendered-1", None).await;
+    world.until_done("rendered-1").await;
+    world.desire("rendered-2", None).await;
+    world.until_done("rendered-2").await;
+    assert_eq!(
+        (world.machine.reboots(), world.machine.booted_image()),
+        (1, image)
+    );
+    use crate::os::Os;
+    assert_eq!(
+        super::fake::Fake(world.machine.clone())
+            .kernel_arguments()
+            .unwrap(),
+        ["audit=0"]
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_server_may_be_away_in_the_middle() {
+    let mut world = World::new().await;
+    world.registered().await;
+    let image = world.machine.booted_image();
+    let new = world.machine.publish(layered());
+    world
+        .config(
+            "rendered-1",
+            rendered(image, &[("/etc/motd", "one")], json!([])),
+        )
+        .await;
+    world.desire("rendered-1", Some(new)).await;
+    let machine = world.machine.clone();
+    world.play("pulled", |_| machine.pulls() == 1).await;
+    let server = world.swap_server(None);
+    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    world.swap_server(server);
+    world.until_done("rendered-1").await;
+    assert_eq!(world.machine.reboots(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_that_changes_before_the_reboot_still_takes_one() {
+    let mut world = World::new().await;
+    world.registered().await;
+    let image = world.machine.booted_image();
+    let (first, second) = (world.machine.publish(layered()), {
+        let mut other = layered();
+        other.insert("/usr/bin/other", "");
+        world.machine.publish(other)
+    });
+    world
+        .config(
+            "rendered-1",
+            rendered(image, &[("/etc/first", "1")], json!([])),
+        )
+        .await;
+    world
+        .config(
+            "rendered-2",
+            rendered(image, &[("/etc/second", "2")], json!([])),
+        )
+        .await;
+    world
+        .machine
+        .kill
+        .at([(super::kill::Place::Before("reboot"), 0)]);
+    world.desire("rendered-1", Some(first)).await;
+    let machine = world.machine.clone();
+    while !machine.kill.is_dead() {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    world.desire("rendered-2", Some(second)).await;
+    world.until_done("rendered-2").await;
+    assert_eq!(
+        (world.machine.reboots(), world.machine.booted_image()),
+        (1, second)
+    );
+    assert_eq!(
+        (
+            world.machine.read("/etc/first").as_str(),
+            world.machine.read("/etc/second").as_str()
+        ),
+        ("entity not found", "2")
+    );
+    assert_eq!(base().len(), 4);
+}

@@ -1,0 +1,366 @@
+//! One node with its agent, an API server, and somebody who plays the controllers.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use apiserver::{ApiServer, Config, Token};
+use camino::Utf8Path;
+use k8s_openapi::api::core::v1::{Event, Node};
+use kube::api::{ListParams, Patch, PatchParams, PostParams};
+use kube::{Api, Client};
+use model::api::{MachineConfig, MachineConfigNode, MachineOSConfig};
+use model::keys;
+use model::node::annotation;
+use oci::Digest;
+use serde_json::{Value, json};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
+
+use super::fake::{Fake, Image, Machine};
+use crate::agent::{Agent, Settings};
+use crate::host::Host;
+use crate::state::State;
+
+pub(super) const NODE: &str = "worker-1";
+const TOKEN: &str = "a token that only tests know";
+/// Nothing here takes longer than a few seconds on a busy machine.
+const DEADLINE: Duration = Duration::from_secs(120);
+
+pub(super) struct World {
+    _dir: tempfile::TempDir,
+    pub(super) machine: Arc<Machine>,
+    client: Client,
+    server: Arc<Mutex<Option<ApiServer>>>,
+    agent: Option<JoinHandle<()>>,
+    controllers: JoinHandle<()>,
+    deaths: u32,
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        self.controllers.abort();
+        if let Some(agent) = &self.agent {
+            agent.abort();
+        }
+    }
+}
+
+/// Text of an enabled unit.
+pub(super) const SERVICE: &str =
+    "[Service]\nExecStart=/bin/true\n[Install]\nWantedBy=multi-user.target\n";
+
+pub(super) fn base() -> Image {
+    BTreeMap::from([
+        ("/etc/passwd", "root:x:0:0::/root:/bin/sh\n"),
+        ("/usr/etc/motd", "from the base image\n"),
+        ("/etc/motd", "from the base image\n"),
+        ("/usr/lib/systemd/system/sshd.service", SERVICE),
+    ])
+}
+
+/// The base image with the unit that only the layered image has.
+pub(super) fn layered() -> Image {
+    let mut image = base();
+    image.insert("/usr/lib/systemd/system/autofs.service", SERVICE);
+    image
+}
+
+pub(super) fn pull_spec(image: Digest) -> String {
+    format!("registry.test/os/image@{image}")
+}
+
+/// A rendered config with files and units, owned by whoever runs the tests.
+pub(super) fn rendered(image: Digest, files: &[(&str, &str)], units: Value) -> Value {
+    let (uid, gid) = (
+        rustix::process::geteuid().as_raw(),
+        rustix::process::getegid().as_raw(),
+    );
+    let files: Vec<Value> = files
+        .iter()
+        .map(|(path, text)| {
+            json!({"path": path, "contents": {"source": format!("data:,{text}")}, "user": {"id": uid}, "group": {"id": gid}})
+        })
+        .collect();
+    json!({
+        "osImageURL": pull_spec(image),
+        "config": {"ignition": {"version": "3.4.0"}, "storage": {"files": files}, "systemd": {"units": units}},
+    })
+}
+
+impl World {
+    pub(super) async fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let path = Utf8Path::from_path(dir.path()).unwrap();
+        let machine = Machine::new(path.join("machine"), base());
+        let mut config = Config::new(path.join("api"));
+        config.tokens = vec![Token::new("admin", &["system:masters"], TOKEN)];
+        config.crds = model::api::crds()
+            .iter()
+            .map(|crd| serde_json::to_value(crd).unwrap())
+            .collect();
+        config.namespaces.push(keys::NAMESPACE.to_owned());
+        let server = Arc::new(Mutex::new(Some(ApiServer::open(config).unwrap())));
+        let client = client(&server, None);
+        let controllers = tokio::spawn(drain(client.clone()));
+        World {
+            _dir: dir,
+            machine,
+            client,
+            server,
+            agent: None,
+            controllers,
+            deaths: 0,
+        }
+    }
+
+    pub(super) fn all<K: kube::Resource<DynamicType = ()>>(&self) -> Api<K> {
+        Api::all(self.client.clone())
+    }
+
+    pub(super) async fn config(&self, name: &str, spec: Value) {
+        let config = MachineConfig::new(name, serde_json::from_value(spec).unwrap());
+        self.all::<MachineConfig>()
+            .create(&PostParams::default(), &config)
+            .await
+            .unwrap();
+    }
+
+    /// Makes the MachineConfigNode, as the pool controller does.
+    pub(super) async fn progress_object(&self) {
+        let spec = json!({"node": {"name": NODE}, "pool": {"name": "worker"}, "configVersion": {"desired": "not-yet-set"}});
+        let object = MachineConfigNode::new(NODE, serde_json::from_value(spec).unwrap());
+        self.all::<MachineConfigNode>()
+            .create(&PostParams::default(), &object)
+            .await
+            .unwrap();
+    }
+
+    /// A MachineOSConfig of the node's pool with a finished image.
+    pub(super) async fn built(&self, image: Digest) {
+        let spec = json!({
+            "machineConfigPool": {"name": "worker"},
+            "imageBuilder": {"imageBuilderType": "Job"},
+            "renderedImagePushSpec": "registry.test/os/image:latest",
+        });
+        let api = self.all::<MachineOSConfig>();
+        let object = MachineOSConfig::new("worker", serde_json::from_value(spec).unwrap());
+        api.create(&PostParams::default(), &object).await.unwrap();
+        let status = json!({"status": {"currentImagePullSpec": pull_spec(image)}});
+        api.patch_status("worker", &PatchParams::default(), &Patch::Merge(status))
+            .await
+            .unwrap();
+    }
+
+    /// Tells the node where to go, as the pool controller does.
+    pub(super) async fn desire(&self, config: &str, image: Option<Digest>) {
+        let annotations =
+            json!({keys::DESIRED_CONFIG: config, keys::DESIRED_IMAGE: image.map(pull_spec)});
+        self.annotate(annotations).await;
+    }
+
+    async fn annotate(&self, annotations: Value) {
+        let patch = json!({"metadata": {"annotations": annotations}});
+        self.all::<Node>()
+            .patch(NODE, &PatchParams::default(), &Patch::Merge(patch))
+            .await
+            .unwrap();
+    }
+
+    /// Starts the agent, with its boot step, as systemd does.
+    pub(super) async fn start(&mut self) {
+        let machine = self.machine.clone();
+        let client = client(&self.server, Some(machine.clone()));
+        let host = tokio::task::spawn_blocking(move || {
+            let state = State::open(&machine.state_dir()).unwrap();
+            let (os, systemd) = (
+                Arc::new(Fake(machine.clone())),
+                Arc::new(Fake(machine.clone())),
+            );
+            let host = Host::new(os, systemd, state, &machine.root(), &machine.run_dir());
+            host.complete_boot().map(|()| host)
+        });
+        let settings = Settings {
+            node_name: NODE.to_owned(),
+            register: Some(BTreeMap::new()),
+            registry_ca: None,
+            verify_deadline: Duration::from_secs(2),
+        };
+        // A kill may come during the boot step already.
+        if let Ok(host) = host.await {
+            let agent = Agent::new(client, host.unwrap(), settings);
+            self.agent = Some(tokio::spawn(agent.run(CancellationToken::new())));
+        }
+    }
+
+    /// Ends the agent as SIGKILL does.
+    pub(super) async fn kill(&mut self) {
+        if let Some(agent) = self.agent.take() {
+            agent.abort();
+            agent.await.unwrap_err();
+        }
+    }
+
+    /// Takes the API away, or gives it back.
+    pub(super) fn swap_server(&self, with: Option<ApiServer>) -> Option<ApiServer> {
+        std::mem::replace(&mut *self.server.lock().unwrap(), with)
+    }
+
+    /// Plays systemd and the power button until `done`: restarts an agent that was killed, boots a machine that reboots.
+    pub(super) async fn play(&mut self, what: &str, mut done: impl FnMut(&Node) -> bool) -> Node {
+        let began = Instant::now();
+        loop {
+            let machine = self.machine.clone();
+            tokio::select! {
+                () = machine.reboot.notified() => {
+                    self.kill().await;
+                    machine.kill.revive();
+                    machine.boot();
+                    self.start().await;
+                }
+                () = machine.kill.died.notified() => {
+                    self.kill().await;
+                    self.deaths += 1;
+                    machine.kill.revive();
+                    self.start().await;
+                }
+                () = tokio::time::sleep(Duration::from_millis(10)) => {}
+            }
+            let node = self.all::<Node>().get_opt(NODE).await.unwrap();
+            if let Some(node) = node.filter(|node| done(node)) {
+                return node;
+            }
+            if began.elapsed() > DEADLINE {
+                panic!(
+                    "{what}: not in time; node says {:?}; jobs {:?}",
+                    self.annotations().await,
+                    self.machine.jobs()
+                );
+            }
+        }
+    }
+
+    /// Plays until the node says that it has arrived.
+    pub(super) async fn until_done(&mut self, config: &str) {
+        let config = config.to_owned();
+        self.play(&format!("node at {config}"), |node| {
+            annotation(node, keys::CURRENT_CONFIG) == Some(config.as_str())
+                && annotation(node, keys::DESIRED_CONFIG) == Some(config.as_str())
+                && annotation(node, keys::STATE) == Some("Done")
+        })
+        .await;
+    }
+
+    pub(super) async fn until_degraded(&mut self) -> String {
+        let node = self
+            .play("node degraded", |node| {
+                annotation(node, keys::STATE) == Some("Degraded")
+            })
+            .await;
+        annotation(&node, keys::REASON)
+            .unwrap_or_default()
+            .to_owned()
+    }
+
+    /// Starts, and plays until the node is registered.
+    pub(super) async fn registered(&mut self) {
+        self.start().await;
+        self.play("node registered", |_| true).await;
+    }
+
+    pub(super) fn deaths(&self) -> u32 {
+        self.deaths
+    }
+
+    /// Annotations of the node, by their short names.
+    pub(super) async fn annotations(&self) -> BTreeMap<String, String> {
+        let node = self.all::<Node>().get(NODE).await.unwrap();
+        let all = node.metadata.annotations.unwrap_or_default().into_iter();
+        all.map(|(key, value)| (key.rsplit('/').next().unwrap().to_owned(), value))
+            .collect()
+    }
+
+    /// Events of the node, in order, by their reasons.
+    pub(super) async fn events(&self) -> Vec<String> {
+        let api: Api<Event> = Api::namespaced(self.client.clone(), "default");
+        let mut events = api.list(&ListParams::default()).await.unwrap().items;
+        events.sort_by_key(|event| event.metadata.name.clone());
+        events
+            .into_iter()
+            .filter_map(|event| event.reason)
+            .collect()
+    }
+
+    /// A condition of the MachineConfigNode, as `Status: message`.
+    pub(super) async fn condition(&self, kind: &str) -> String {
+        let object = self.all::<MachineConfigNode>().get(NODE).await.unwrap();
+        let conditions = object.status.unwrap_or_default().conditions;
+        let found = conditions
+            .into_iter()
+            .find(|condition| condition.type_ == kind);
+        found.map_or("absent".to_owned(), |found| {
+            format!("{}: {}", found.status, found.message)
+        })
+    }
+}
+
+/// A client whose server may be away, and whose user may be dead.
+fn client(server: &Arc<Mutex<Option<ApiServer>>>, user: Option<Arc<Machine>>) -> Client {
+    let server = server.clone();
+    let service = tower::service_fn(move |request: http::Request<kube::client::Body>| {
+        let router = server
+            .lock()
+            .unwrap()
+            .as_ref()
+            .map(|server| server.router_as(TOKEN));
+        let dead = user.as_ref().is_some_and(|user| user.kill.is_dead());
+        async move {
+            if dead {
+                // Nobody hears a dead agent.
+                std::future::pending::<()>().await;
+            }
+            match router {
+                Some(router) => Ok(router
+                    .oneshot(request)
+                    .await
+                    .unwrap_or_else(|never| match never {})),
+                None => Err(std::io::Error::other("connection refused")),
+            }
+        }
+    });
+    Client::new(service, "default")
+}
+
+/// The node controller: carries out every drain and uncordon that is asked for.
+async fn drain(client: Client) {
+    let api: Api<Node> = Api::all(client);
+    loop {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        let Ok(Some(node)) = api.get_opt(NODE).await else {
+            continue;
+        };
+        let asked = annotation(&node, keys::DESIRED_DRAIN);
+        if asked.is_none() || asked == annotation(&node, keys::LAST_APPLIED_DRAIN) {
+            continue;
+        }
+        let unschedulable = asked.is_some_and(|asked| asked.starts_with("drain-"));
+        let patch = json!({
+            "metadata": {"annotations": {keys::LAST_APPLIED_DRAIN: asked}},
+            "spec": {"unschedulable": unschedulable},
+        });
+        let patched: Result<Node, _> = api
+            .patch(NODE, &PatchParams::default(), &Patch::Merge(patch))
+            .await;
+        report(patched);
+    }
+}
+
+/// A server that is away just now is asked again.
+fn report<T: Debug>(result: Result<T, kube::Error>) {
+    if let Err(error) = result {
+        tracing::debug!(%error, "the node controller tries again");
+    }
+}
