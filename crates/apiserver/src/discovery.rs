@@ -112,19 +112,14 @@ pub(crate) fn resources(registry: &Registry, group: &str, version: &str) -> Opti
             entry["categories"] = json!(resource.categories);
         }
         entries.push(entry);
-        for name in subresources(version) {
-            let mut entry = json!({
-                "name": format!("{}/{name}", resource.plural),
+        if version.status {
+            entries.push(json!({
+                "name": format!("{}/status", resource.plural),
                 "singularName": "",
                 "namespaced": resource.namespaced,
-                "kind": if name == "scale" { "Scale" } else { &resource.kind },
-                "verbs": SUBRESOURCE_VERBS,
-            });
-            if name == "scale" {
-                entry["group"] = json!("autoscaling");
-                entry["version"] = json!("v1");
-            }
-            entries.push(entry);
+                "kind": resource.kind,
+                "verbs": STATUS_VERBS,
+            }));
         }
     }
     for (plural, kind) in reviews(group, version) {
@@ -213,18 +208,10 @@ fn aggregated_resource(resource: &Resource, version: &Version) -> Value {
     if !resource.categories.is_empty() {
         entry["categories"] = json!(resource.categories);
     }
-    let parts: Vec<Value> = subresources(version)
-        .map(|name| {
-            let kind = if name == "scale" {
-                json!({"group": "autoscaling", "version": "v1", "kind": "Scale"})
-            } else {
-                response_kind.clone()
-            };
-            json!({"subresource": name, "responseKind": kind, "verbs": SUBRESOURCE_VERBS})
-        })
-        .collect();
-    if !parts.is_empty() {
-        entry["subresources"] = json!(parts);
+    if version.status {
+        entry["subresources"] = json!([{
+            "subresource": "status", "responseKind": response_kind, "verbs": STATUS_VERBS,
+        }]);
     }
     entry
 }
@@ -239,14 +226,7 @@ const VERBS: &[&str] = &[
     "update",
     "watch",
 ];
-const SUBRESOURCE_VERBS: &[&str] = &["get", "patch", "update"];
-
-fn subresources(version: &Version) -> impl Iterator<Item = &'static str> {
-    let status = version.status.then_some("status");
-    status
-        .into_iter()
-        .chain(version.scale.as_ref().map(|_| "scale"))
-}
+const STATUS_VERBS: &[&str] = &["get", "patch", "update"];
 
 fn served<'a>(
     registry: &'a Registry,

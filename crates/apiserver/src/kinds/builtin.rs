@@ -223,7 +223,6 @@ fn resource(entry: Entry) -> Resource {
             ),
             published: Arc::new(published),
             status: entry.status,
-            scale: None,
             columns: entry.columns,
             selectable: entry
                 .selectable

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::registry::priority;
-use super::{Behaviour, Column, Columns, NameRule, Resource, Scale, Version};
+use super::{Behaviour, Column, Columns, NameRule, Resource, Version};
 use crate::jsonpath::JsonPath;
 use crate::resources::metadata::{parsed_schema, timestamp};
 use crate::schema::Schema;
@@ -234,14 +234,6 @@ fn version(entry: &Value, group: &str, kind: &str, path: &str) -> Result<Version
         .map(dotted)
         .collect();
     let subresources = &entry["subresources"];
-    let scale = subresources["scale"].as_object().map(|scale| {
-        let path = |name: &str| scale.get(name).and_then(Value::as_str).map(dotted);
-        Scale {
-            spec: path("specReplicasPath").unwrap_or_default(),
-            status: path("statusReplicasPath").unwrap_or_default(),
-            selector: path("labelSelectorPath"),
-        }
-    });
     if !causes.is_empty() {
         return Err(causes);
     }
@@ -257,7 +249,6 @@ fn version(entry: &Value, group: &str, kind: &str, path: &str) -> Result<Version
         schema: Arc::new(schema.with_metadata(parsed_schema())),
         published: Arc::new(declared.clone()),
         status: subresources["status"].is_object(),
-        scale,
         columns: Columns::Paths(columns),
         selectable,
         convert: None,

@@ -48,7 +48,7 @@ pub(crate) struct Behaviour {
     pub(crate) generation: bool,
     /// Replacing needs no resourceVersion.
     pub(crate) unconditional_update: bool,
-    /// Whether names follow the rule for path segments only (RBAC-like) or for DNS subdomains or labels.
+    /// What names look like.
     pub(crate) names: NameRule,
     /// Fills in what clients may leave out, before validation.
     pub(crate) prepare: fn(&mut Value),
@@ -60,7 +60,6 @@ pub(crate) struct Behaviour {
 pub(crate) enum NameRule {
     Subdomain,
     Label,
-    PathSegment,
 }
 
 impl Behaviour {
@@ -88,19 +87,10 @@ pub(crate) struct Version {
     /// The schema as it was written, for OpenAPI.
     pub(crate) published: Arc<Value>,
     pub(crate) status: bool,
-    pub(crate) scale: Option<Scale>,
     pub(crate) columns: Columns,
     /// Paths that field selectors may use, besides `metadata.name` and `metadata.namespace`.
     pub(crate) selectable: Vec<Vec<String>>,
     pub(crate) convert: Option<Convert>,
-}
-
-/// JSON paths of the scale subresource.
-#[derive(Debug, Clone)]
-pub(crate) struct Scale {
-    pub(crate) spec: Vec<String>,
-    pub(crate) status: Vec<String>,
-    pub(crate) selector: Option<Vec<String>>,
 }
 
 /// Between a version's own shape and the stored one.

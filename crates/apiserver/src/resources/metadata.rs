@@ -85,20 +85,14 @@ pub(crate) fn normalise(object: &mut Value, schema: &Schema) -> Result<Vec<Strin
         Value::Object(metadata) => metadata,
         _ => return Err(ApiError::bad_request("metadata: expected an object")),
     };
-    metadata.retain(|_, value| match value {
-        Value::Null => false,
-        Value::String(text) => !text.is_empty(),
-        Value::Object(map) => !map.is_empty(),
-        Value::Array(items) => !items.is_empty(),
-        _ => true,
-    });
-    let wrapped = Value::Object(metadata);
+    metadata.retain(|_, value| !value.is_null());
+    let sent = Value::Object(metadata.clone());
     let unknown = schema
-        .unknown_fields(&wrapped)
+        .unknown_fields(&sent)
         .into_iter()
         .map(|text| text.replacen("unknown field \"", "unknown field \"metadata.", 1))
         .collect();
-    if let Some(cause) = schema.validate(&wrapped).into_iter().find(|cause| {
+    if let Some(cause) = schema.validate(&sent).into_iter().find(|cause| {
         // What cannot even be decoded; anything subtler is a 422 later.
         cause.reason == "FieldValueTypeInvalid"
     }) {
@@ -107,9 +101,18 @@ pub(crate) fn normalise(object: &mut Value, schema: &Schema) -> Result<Vec<Strin
             cause.field, cause.message
         )));
     }
-    let mut wrapped = wrapped;
-    schema.prune(&mut wrapped);
-    object["metadata"] = wrapped;
+    metadata.retain(|name, value| {
+        let empty = match value {
+            Value::String(text) => text.is_empty(),
+            Value::Object(map) => map.is_empty(),
+            Value::Array(items) => items.is_empty(),
+            _ => false,
+        };
+        !empty && schema.properties.contains_key(name)
+    });
+    let mut kept = Value::Object(metadata);
+    schema.prune(&mut kept);
+    object["metadata"] = kept;
     Ok(unknown)
 }
 

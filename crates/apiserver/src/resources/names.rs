@@ -41,10 +41,6 @@ pub(crate) fn check(rule: NameRule, name: &str) -> Result<(), &'static str> {
              start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for \
              validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')",
         ),
-        NameRule::PathSegment => (
-            !name.is_empty() && name != "." && name != ".." && !name.contains(['/', '%']),
-            "may not be '.', '..', or contain '/' or '%'",
-        ),
     };
     if fits { Ok(()) } else { Err(message) }
 }
