@@ -79,6 +79,11 @@ impl BuildState {
         }
     }
 
+    /// Whether the last attempt failed for a reason that may pass.
+    fn is_retrying(&self) -> bool {
+        matches!(self, BuildState::Building { retrying: true, .. })
+    }
+
     /// Whether nothing follows any more.
     pub fn is_final(&self) -> bool {
         match self {
@@ -102,10 +107,15 @@ pub enum Step {
     },
     /// The builder got further.
     Advance(BuildProgress),
-    /// An attempt failed for a reason that may pass; another follows.
+    /// An attempt failed for a reason that may pass; another follows. The failure stays in the condition until the
+    /// build ends, so that it does not come and go with each attempt.
     Retry {
-        /// What failed, and when it is tried again.
+        /// What failed, in the same words as long as it is the same.
         message: String,
+        /// When it is tried again.
+        next: Timestamp,
+        /// Attempts so far.
+        attempts: u32,
     },
     /// The image is in its registry.
     Succeed {
@@ -159,32 +169,44 @@ pub fn after(
                 identity: identity.clone(),
             });
             next.build_start.get_or_insert(Time(now));
-            let message = format!("claimed by builder `{identity}`");
-            enter(
-                &mut next,
-                BuildConditionType::Building,
-                BuildReason::Building,
-                &message,
-                now,
-            );
+            if !state.is_retrying() {
+                let message = format!("claimed by builder `{identity}`");
+                enter(
+                    &mut next,
+                    BuildConditionType::Building,
+                    BuildReason::Building,
+                    &message,
+                    now,
+                );
+            }
         }
         Step::Advance(progress) => {
-            let message = format!(
-                "step {} of {}: {}",
-                progress.step, progress.steps, progress.message
-            );
             next.progress = Some(progress.clone());
             next.build_start.get_or_insert(Time(now));
-            enter(
-                &mut next,
-                BuildConditionType::Building,
-                BuildReason::Building,
-                &message,
-                now,
-            );
+            if !state.is_retrying() {
+                let message = format!(
+                    "step {} of {}: {}",
+                    progress.step, progress.steps, progress.message
+                );
+                enter(
+                    &mut next,
+                    BuildConditionType::Building,
+                    BuildReason::Building,
+                    &message,
+                    now,
+                );
+            }
         }
-        Step::Retry { message } => {
+        Step::Retry {
+            message,
+            next: when,
+            attempts,
+        } => {
             next.build_start.get_or_insert(Time(now));
+            next.progress.get_or_insert_default().message = format!(
+                "attempt {attempts} failed; next attempt at {}",
+                when.strftime("%H:%M:%S UTC")
+            );
             enter(
                 &mut next,
                 BuildConditionType::Building,
@@ -337,7 +359,9 @@ mod tests {
     fn a_build_goes_through_its_life() {
         let check = |steps: &[Step], expected: &str| assert_eq!(shown(&play(steps)), expected);
         let retry = Step::Retry {
-            message: "registry `r` is down; tried again at 10:00".to_owned(),
+            message: "registry `r` is down".to_owned(),
+            next: at(60),
+            attempts: 1,
         };
         check(&[Step::Prepare], "Prepared (Prepared): waits for a builder");
         check(
@@ -348,9 +372,11 @@ mod tests {
             &[Step::Prepare, start(), advance(2)],
             "Building (Building): step 2 of 3: RUN dnf install autofs",
         );
+        let retrying = "Building (Retrying): registry `r` is down";
+        check(&[Step::Prepare, start(), retry.clone()], retrying);
         check(
-            &[Step::Prepare, start(), retry.clone()],
-            "Building (Retrying): registry `r` is down; tried again at 10:00",
+            &[Step::Prepare, start(), retry.clone(), start(), advance(1)],
+            retrying,
         );
         check(
             &[Step::Prepare, start(), retry, advance(1), succeed()],
@@ -414,6 +440,21 @@ mod tests {
         let status = play(&[Step::Prepare, start(), advance(2)]);
         assert_eq!(after(Some(&status), &advance(2), at(50)), None);
         assert_eq!(after(Some(&status), &Step::Prepare, at(50)), None);
+    }
+
+    #[test]
+    fn the_next_attempt_is_in_the_progress() {
+        let retry = Step::Retry {
+            message: "registry `r` is down".to_owned(),
+            next: at(60),
+            attempts: 3,
+        };
+        let progress = play(&[start(), advance(2), retry]).progress.unwrap();
+        assert_eq!((progress.step, progress.steps), (2, 3));
+        assert_eq!(
+            progress.message,
+            "attempt 3 failed; next attempt at 22:14:20 UTC"
+        );
     }
 
     #[test]

@@ -179,23 +179,30 @@ fn updating(seen: &Seen, plan: &Plan, status: &MachineConfigPoolStatus, finished
             Reason::InvalidMaxUnavailable,
             also(format!("will not update to {target}: {invalid}")),
         ),
+        // Who is under way holds a slot and is named there.
+        Some(hold @ Hold::Slots { .. }) => verdict(
+            true,
+            PoolReason::NodesUpdating,
+            format!("{}; others wait: {hold}", so_far(&target, status)),
+        ),
         Some(hold) => verdict(
             true,
             PoolReason::NodesUpdating,
-            also(format!(
-                "updating to {target}: {} of {} nodes are ready; others wait: {hold}",
-                status.ready_machine_count, status.machine_count
-            )),
+            also(format!("{}; others wait: {hold}", so_far(&target, status))),
         ),
         None => verdict(
             true,
             PoolReason::NodesUpdating,
-            also(format!(
-                "updating to {target}: {} of {} nodes are ready",
-                status.ready_machine_count, status.machine_count
-            )),
+            also(so_far(&target, status)),
         ),
     }
+}
+
+fn so_far(target: &Target, status: &MachineConfigPoolStatus) -> String {
+    format!(
+        "updating to {target}: {} of {} nodes are ready",
+        status.ready_machine_count, status.machine_count
+    )
 }
 
 /// What a node that is not where it should be does about it.
@@ -352,3 +359,6 @@ fn degraded(conditions: &[PoolCondition], seen: &Seen) -> Verdict {
         verdict(true, Reason::PoolDegraded, faults.join("; "))
     }
 }
+
+#[cfg(test)]
+mod tests;
