@@ -2,7 +2,7 @@
 //!
 //! Every path is resolved by the kernel beneath the root (`openat2`, `RESOLVE_IN_ROOT`), so that a link in the
 //! tree, absolute or with `..`, cannot lead a write out of it. Files are replaced atomically: written beside,
-//! synced, renamed.
+//! synced, renamed. Only the superuser can give files away; for anyone else everything is their own.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -76,6 +76,8 @@ pub enum Found {
 pub struct Root {
     dir: OwnedFd,
     path: Utf8PathBuf,
+    /// The owner of everything, where we are not the superuser.
+    owner: Option<(u32, u32)>,
 }
 
 impl Root {
@@ -95,10 +97,19 @@ impl Root {
             root: path.to_owned(),
             source: errno.into(),
         })?;
+        let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
         Ok(Self {
             dir,
             path: path.to_owned(),
+            owner: (!uid.is_root()).then(|| (uid.as_raw(), gid.as_raw())),
         })
+    }
+
+    /// The owner and mode that something written here gets.
+    #[must_use]
+    pub fn reachable(&self, access: Access) -> Access {
+        let (uid, gid) = self.owner.unwrap_or((access.uid, access.gid));
+        Access { uid, gid, ..access }
     }
 
     /// Where the root is.
@@ -161,6 +172,7 @@ impl Root {
     /// # Errors
     /// When it cannot be written, or a directory is in its place.
     pub fn write(&self, path: &Utf8Path, bytes: &[u8], access: Access) -> Result<bool, RootError> {
+        let access = self.reachable(access);
         if matches!(self.find(path)?, Found::File { bytes: b, access: a } if b == bytes && a == access)
         {
             return Ok(false);
@@ -194,6 +206,11 @@ impl Root {
         uid: u32,
         gid: u32,
     ) -> Result<bool, RootError> {
+        let Access { uid, gid, .. } = self.reachable(Access {
+            mode: 0o777,
+            uid,
+            gid,
+        });
         let wanted = Found::Link {
             target: target.to_owned(),
             uid,
@@ -249,6 +266,7 @@ impl Root {
     /// # Errors
     /// When something that is no directory is in its place.
     pub fn directory(&self, path: &Utf8Path, access: Access) -> Result<bool, RootError> {
+        let access = self.reachable(access);
         let fault = |errno: Errno| self.fault("make directory", path, errno.into());
         if self.find(path)? == (Found::Directory { access }) {
             return Ok(false);

@@ -145,7 +145,9 @@ pub fn differences(root: &Root, to: &Version) -> Result<Vec<Utf8PathBuf>, Config
     let mut found = Vec::new();
     for places in [Places::Running, Places::Shared] {
         for (path, entry) in entries::of(to, &accounts, places)? {
-            if root.find(&path)? != as_found(&entry) && !is_looser_directory(root, &path, &entry)? {
+            if root.find(&path)? != as_found(root, &entry)
+                && !is_looser_directory(root, &path, &entry)?
+            {
                 found.push(path);
             }
         }
@@ -187,20 +189,24 @@ fn is_looser_directory(
         && matches!(root.find(path)?, Found::Directory { .. }))
 }
 
-fn as_found(entry: &Entry) -> Found {
+fn as_found(root: &Root, entry: &Entry) -> Found {
+    let access = |mode| root.reachable(entry.access(mode));
     match &entry.what {
         What::File { bytes, mode } => Found::File {
             bytes: bytes.clone(),
-            access: entry.access(*mode),
+            access: access(*mode),
         },
         What::Directory { mode } => Found::Directory {
-            access: entry.access(*mode),
+            access: access(*mode),
         },
-        What::Link { target } => Found::Link {
-            target: target.clone(),
-            uid: entry.uid,
-            gid: entry.gid,
-        },
+        What::Link { target } => {
+            let Access { uid, gid, .. } = access(0o777);
+            Found::Link {
+                target: target.clone(),
+                uid,
+                gid,
+            }
+        }
     }
 }
 
@@ -228,7 +234,7 @@ fn keep_original(
 ) -> Result<(), ConfigureError> {
     let found = root.find(path)?;
     // What is ours already was written by a run that was killed; what the image brings comes back from there.
-    if found != as_found(entry) && found != vendor(root, path)? {
+    if found != as_found(root, entry) && found != vendor(root, path)? {
         state.keep_original(path, &found)?;
     }
     Ok(())

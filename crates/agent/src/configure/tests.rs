@@ -22,7 +22,7 @@ fn tree() -> Tree {
     let files = [
         (
             "etc/passwd",
-            "root:x:0:0::/root:/bin/sh\ncore:x:UID:GID::/home/core:/bin/sh\n",
+            "root:x:0:0::/root:/bin/sh\ncore:x:1000:1000::/home/core:/bin/sh\n",
         ),
         ("etc/shadow", "core:!:1::::::\n"),
         ("etc/hand.conf", "by hand"),
@@ -33,13 +33,9 @@ fn tree() -> Tree {
         ("usr/lib/systemd/system/image.service", SERVICE),
         ("usr/lib/systemd/system/spare@.service", SERVICE),
     ];
-    let owner = crate::state::mine(0);
     for (name, text) in files {
         let place = path.join("root").join(name);
         std::fs::create_dir_all(place.parent().unwrap()).unwrap();
-        let text = text
-            .replace("UID", &owner.uid.to_string())
-            .replace("GID", &owner.gid.to_string());
         std::fs::write(place, text).unwrap();
     }
     let root = Root::open(&path.join("root")).unwrap();
@@ -53,13 +49,6 @@ fn tree() -> Tree {
 
 fn version(name: &str, mut config: Value) -> Version {
     config["ignition"] = json!({"version": "3.4.0"});
-    let owner = crate::state::mine(0);
-    for kind in ["files", "links", "directories"] {
-        for entry in config["storage"][kind].as_array_mut().into_iter().flatten() {
-            entry["user"] = json!({"id": owner.uid});
-            entry["group"] = json!({"id": owner.gid});
-        }
-    }
     if config["storage"].is_null() {
         config["storage"] = json!({});
     }

@@ -73,18 +73,10 @@ pub(super) fn pull_spec(image: Digest) -> String {
     format!("registry.test/os/image@{image}")
 }
 
-/// A rendered config with files and units, owned by whoever runs the tests.
+/// A rendered config with files and units.
 pub(super) fn rendered(image: Digest, files: &[(&str, &str)], units: Value) -> Value {
-    let (uid, gid) = (
-        rustix::process::geteuid().as_raw(),
-        rustix::process::getegid().as_raw(),
-    );
-    let files: Vec<Value> = files
-        .iter()
-        .map(|(path, text)| {
-            json!({"path": path, "contents": {"source": format!("data:,{text}")}, "user": {"id": uid}, "group": {"id": gid}})
-        })
-        .collect();
+    let file = |(path, text): &(&str, &str)| json!({"path": path, "contents": {"source": format!("data:,{text}")}});
+    let files: Vec<Value> = files.iter().map(file).collect();
     json!({
         "osImageURL": pull_spec(image),
         "config": {"ignition": {"version": "3.4.0"}, "storage": {"files": files}, "systemd": {"units": units}},

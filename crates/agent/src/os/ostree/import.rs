@@ -320,7 +320,8 @@ fn take_opaque_mark(path: &Utf8Path) -> Result<bool, OsError> {
     use rustix::io::Errno;
     match rustix::fs::lremovexattr(path.as_std_path(), OPAQUE) {
         Ok(()) => Ok(true),
-        Err(Errno::NODATA | Errno::NOTSUP) => Ok(false),
+        // Only the superuser can set such a mark, or see one.
+        Err(Errno::NODATA | Errno::NOTSUP | Errno::PERM) => Ok(false),
         Err(errno) => Err(io_error("read the attributes of", path)(errno.into())),
     }
 }
