@@ -61,6 +61,8 @@ start_server() {
     API_PORT=$(sed -n 's/^api //p' "$STATE/ports")
     REGISTRY=127.0.0.1:$(sed -n 's/^registry //p' "$STATE/ports")
     BASE_IMAGE=$REGISTRY/os/debian@$BASE_DIGEST
+    # What a killed server left would say "ready" before the new one is.
+    rm -f "$KUBECONFIG"
     setsid "$CAPROCK" serve --data-dir "$DATA" --listen "127.0.0.1:$API_PORT" \
         --registry-listen "$REGISTRY" --base-image "$BASE_IMAGE" </dev/null >>"$STATE/serve.log" 2>&1 &
     echo $! >"$STATE/serve.pid"
