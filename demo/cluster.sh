@@ -38,10 +38,12 @@ server_pid() {
 
 server_is_down() { ! server_pid >/dev/null; }
 
-# True when it is ready; a server that died meanwhile ends the wait.
+# True when it is ready; a server that died meanwhile ends the wait. Its command line does not tell yet: the process
+# may still be on its way from this script to the server's program.
 server_is_ready() {
     [ -s "$KUBECONFIG" ] && return 0
-    server_pid >/dev/null || die "\`caprock serve\` ended: $(tail -n 5 "$STATE/serve.log")"
+    kill -0 "$(cat "$STATE/serve.pid")" 2>/dev/null ||
+        die "\`caprock serve\` ended: $(tail -n 5 "$STATE/serve.log")"
     return 1
 }
 
