@@ -73,8 +73,7 @@ pub(crate) fn document_v2(registry: &Registry) -> Value {
             }
         }
     }
-    let mut definitions = Value::Object(definitions);
-    downgrade(&mut definitions);
+    definitions.values_mut().for_each(downgrade);
     let mut paths = Value::Object(paths);
     for operation in paths
         .as_object_mut()
@@ -96,22 +95,26 @@ pub(crate) fn document_v2(registry: &Registry) -> Value {
     })
 }
 
-/// Rewrites references, and drops what version 2 does not have.
-fn downgrade(value: &mut Value) {
-    match value {
-        Value::Object(map) => {
-            for dropped in ["anyOf", "oneOf", "not", "nullable"] {
-                if !map.get(dropped).is_some_and(|v| v.get("type").is_some()) {
-                    map.remove(dropped);
-                }
+/// Rewrites references in a schema, and drops what version 2 does not have.
+fn downgrade(schema: &mut Value) {
+    let Some(fields) = schema.as_object_mut() else {
+        return;
+    };
+    for dropped in ["anyOf", "oneOf", "not", "nullable"] {
+        fields.remove(dropped);
+    }
+    if let Some(Value::String(reference)) = fields.get_mut("$ref") {
+        *reference = reference.replace("#/components/schemas/", "#/definitions/");
+    }
+    for (name, inner) in fields {
+        match (name.as_str(), inner) {
+            ("properties", Value::Object(properties)) => {
+                properties.values_mut().for_each(downgrade);
             }
-            if let Some(Value::String(reference)) = map.get_mut("$ref") {
-                *reference = reference.replace("#/components/schemas/", "#/definitions/");
-            }
-            map.values_mut().for_each(downgrade);
+            ("allOf", Value::Array(schemas)) => schemas.iter_mut().for_each(downgrade),
+            ("items" | "additionalProperties", inner) => downgrade(inner),
+            _ => {}
         }
-        Value::Array(items) => items.iter_mut().for_each(downgrade),
-        _ => {}
     }
 }
 

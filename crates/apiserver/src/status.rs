@@ -120,8 +120,14 @@ pub(crate) struct ApiError {
     pub(crate) code: StatusCode,
     pub(crate) reason: &'static str,
     pub(crate) message: String,
+    details: Box<Details>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq)]
+struct Details {
     subject: Option<Subject>,
     causes: Vec<Cause>,
+    /// Seconds.
     retry_after: Option<u32>,
 }
 
@@ -131,14 +137,22 @@ impl ApiError {
             code,
             reason,
             message: message.into(),
-            subject: None,
-            causes: Vec::new(),
-            retry_after: None,
+            details: Box::default(),
         }
     }
 
     fn about(mut self, subject: &Subject) -> Self {
-        self.subject = Some(subject.clone());
+        self.details.subject = Some(subject.clone());
+        self
+    }
+
+    fn because(mut self, causes: Vec<Cause>) -> Self {
+        self.details.causes = causes;
+        self
+    }
+
+    fn retry_after(mut self, seconds: u32) -> Self {
+        self.details.retry_after = Some(seconds);
         self
     }
 
@@ -242,10 +256,9 @@ impl ApiError {
                 lines
             }
         };
-        Self {
-            causes,
-            ..Self::new(StatusCode::CONFLICT, "Conflict", message).about(&Subject::default())
-        }
+        Self::new(StatusCode::CONFLICT, "Conflict", message)
+            .about(&Subject::default())
+            .because(causes)
     }
 
     /// `subject.kind` is the kind here, not the plural.
@@ -266,10 +279,9 @@ impl ApiError {
             subject.qualified(),
             subject.name
         );
-        Self {
-            causes,
-            ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", message).about(subject)
-        }
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", message)
+            .about(subject)
+            .because(causes)
     }
 
     /// A request that is well formed but cannot be carried out on the object.
@@ -291,20 +303,16 @@ impl ApiError {
 
     /// The client is ahead of the server.
     pub(crate) fn future_version(requested: u64, current: u64) -> Self {
-        Self {
-            causes: vec![Cause {
-                reason: "ResourceVersionTooLarge",
-                message: "Too large resource version".into(),
-                field: String::new(),
-            }],
-            retry_after: Some(1),
-            ..Self::new(
-                StatusCode::GATEWAY_TIMEOUT,
-                "Timeout",
-                format!("Too large resource version: {requested}, current: {current}"),
-            )
+        let cause = Cause {
+            reason: "ResourceVersionTooLarge",
+            message: "Too large resource version".into(),
+            field: String::new(),
+        };
+        let message = format!("Too large resource version: {requested}, current: {current}");
+        Self::new(StatusCode::GATEWAY_TIMEOUT, "Timeout", message)
             .about(&Subject::default())
-        }
+            .because(vec![cause])
+            .retry_after(1)
     }
 
     pub(crate) fn internal(message: impl Into<String>) -> Self {
@@ -317,14 +325,8 @@ impl ApiError {
     }
 
     pub(crate) fn unavailable(message: impl Into<String>) -> Self {
-        Self {
-            retry_after: Some(1),
-            ..Self::new(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "ServiceUnavailable",
-                message,
-            )
-        }
+        let code = StatusCode::SERVICE_UNAVAILABLE;
+        Self::new(code, "ServiceUnavailable", message).retry_after(1)
     }
 
     /// The `Status` object.
@@ -338,7 +340,7 @@ impl ApiError {
             "reason": self.reason,
             "code": self.code.as_u16(),
         });
-        if let Some(subject) = &self.subject {
+        if let Some(subject) = &self.details.subject {
             let mut details = Map::new();
             for (name, value) in [
                 ("name", &subject.name),
@@ -349,8 +351,8 @@ impl ApiError {
                     details.insert(name.into(), json!(value));
                 }
             }
-            if !self.causes.is_empty() {
-                let causes = self.causes.iter().map(|cause| {
+            if !self.details.causes.is_empty() {
+                let causes = self.details.causes.iter().map(|cause| {
                     let mut entry = json!({"reason": cause.reason, "message": cause.message});
                     if !cause.field.is_empty() {
                         entry["field"] = json!(cause.field);
@@ -359,7 +361,7 @@ impl ApiError {
                 });
                 details.insert("causes".into(), causes.collect());
             }
-            if let Some(seconds) = self.retry_after {
+            if let Some(seconds) = self.details.retry_after {
                 details.insert("retryAfterSeconds".into(), json!(seconds));
             }
             status["details"] = Value::Object(details);
@@ -377,7 +379,7 @@ impl IntoResponse for ApiError {
             header::CONTENT_TYPE,
             HeaderValue::from_static("application/json"),
         );
-        if let Some(seconds) = self.retry_after {
+        if let Some(seconds) = self.details.retry_after {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         response

@@ -6,6 +6,8 @@
 mod default;
 mod parse;
 mod prune;
+#[cfg(test)]
+mod tests;
 mod unknown;
 mod validate;
 

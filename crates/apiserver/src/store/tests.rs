@@ -224,7 +224,7 @@ proptest! {
                 Step::Delete { object, guess } => write(open_store, &mut model, object, guess, false),
                 Step::Reopen => {
                     check(open_store, &model);
-                    store = None;
+                    drop(store.take());
                     store = Some(open(&path));
                 }
             }
