@@ -73,7 +73,14 @@ pub(crate) async fn drive<K, F, Fut>(
                 Ok(_) => {}
                 // Deleted between the change and the look.
                 Err(controller::Error::ObjectNotFound(_)) => {}
-                Err(error) => tracing::warn!("loop" = name, "{}; trying again", chain(&error)),
+                // Two loops write the same pool; the second looks again.
+                Err(controller::Error::ReconcilerFailed(error, _)) if error.is_conflict() => {
+                    tracing::debug!("loop" = name, "{}", chain(&error));
+                }
+                Err(controller::Error::ReconcilerFailed(error, _)) => {
+                    tracing::warn!("loop" = name, "{}; trying again", chain(&error));
+                }
+                Err(error) => tracing::error!("loop" = name, "{}", chain(&error)),
             }
         })
         .await;

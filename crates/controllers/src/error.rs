@@ -101,19 +101,31 @@ pub(crate) fn back_off(failures: u32) -> Duration {
 }
 
 /// An error with its causes, in one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
+pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = words(error);
     let mut source = error.source();
     while let Some(cause) = source {
-        let cause_text = cause.to_string();
+        let cause_text = words(cause);
         // Many errors of libraries repeat their cause in their own text.
         if !text.contains(&cause_text) {
             text.push_str(": ");
             text.push_str(&cause_text);
         }
-        source = cause.source();
+        source = match cause.downcast_ref() {
+            // What is below says the same once more.
+            Some(kube::Error::Api(_)) => None,
+            Some(_) | None => cause.source(),
+        };
     }
     text
+}
+
+/// An error without its causes. The client's text of an API error is a dump; the API's own is a sentence.
+fn words(error: &(dyn std::error::Error + 'static)) -> String {
+    match error.downcast_ref() {
+        Some(kube::Error::Api(status)) => status.message.clone(),
+        Some(_) | None => error.to_string(),
+    }
 }
 
 #[cfg(test)]
@@ -127,5 +139,15 @@ mod tests {
             .map(|failures| back_off(failures).as_millis())
             .collect();
         assert_eq!(waits, [500, 1000, 2000, 16000, 30000, 30000, 30000]);
+    }
+
+    #[test]
+    fn an_api_error_is_told_in_the_apis_words() {
+        let status = kube::core::Status::failure("no such node", "NotFound");
+        let error = Error::Api {
+            doing: "change Node `a`".to_owned(),
+            source: kube::Error::Api(status.boxed()),
+        };
+        assert_eq!(chain(&error), "failed to change Node `a`: no such node");
     }
 }

@@ -2,13 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::time::Duration;
 
 use model::condition::BuildReason;
 use model::keys;
-use oci::{Client, ClientConfig, ClientError, DockerConfig, Reference};
+use oci::{Client, ClientConfig, ClientError, DockerConfig, Reference, Retry};
 
 use crate::cache::Cache;
 use crate::error::chain;
+
+/// For how long a failing request is repeated before the failure is shown on the object; the loops go on trying.
+const TOLD_AFTER: Duration = Duration::from_secs(10);
 
 /// Something that keeps an image from being pulled, built or pushed, told in the words of a condition.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,6 +63,10 @@ pub(crate) fn access(
     Ok(ClientConfig {
         auth,
         cas: trust(cache),
+        retry: Retry {
+            deadline: TOLD_AFTER,
+            ..Retry::default()
+        },
         ..ClientConfig::default()
     })
 }

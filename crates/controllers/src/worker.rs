@@ -158,7 +158,9 @@ async fn conclude<B>(
         Outcome::Failed(Failure { message, .. }) => {
             let (failures, wait) = worker.attempts.failed(&name, &job.inputs_version);
             let step = Step::Retry {
-                message: retry_message(failures, &message, wait, Timestamp::now()),
+                message: format!("{message}; tried again until it succeeds"),
+                next: after(wait, Timestamp::now()),
+                attempts: failures,
             };
             step::take(ctx, build, &step).await?;
             tracing::warn!(build = name, failures, "{message}; trying again");
@@ -170,15 +172,9 @@ async fn conclude<B>(
     Ok(Action::await_change())
 }
 
-fn retry_message(failures: u32, message: &str, wait: Duration, now: Timestamp) -> String {
-    let next = SignedDuration::try_from(wait)
-        .ok()
-        .and_then(|wait| now.checked_add(wait).ok())
-        .unwrap_or(now);
-    format!(
-        "attempt {failures} failed: {message}; next attempt at {}, or when a Secret or ConfigMap that it uses changes",
-        next.strftime("%H:%M:%S UTC")
-    )
+fn after(wait: Duration, now: Timestamp) -> Timestamp {
+    let wait = SignedDuration::try_from(wait).unwrap_or(SignedDuration::MAX);
+    now.checked_add(wait).unwrap_or(now)
 }
 
 /// Returns when the build is no longer wanted: stopped, removed, or removed and made anew.

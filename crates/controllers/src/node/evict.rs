@@ -1,12 +1,12 @@
 //! One round of evictions from one node.
 
 use k8s_openapi::api::core::v1::{Node, Pod};
-use kube::api::{Api, EvictParams, ListParams};
+use kube::api::{Api, DeleteParams, EvictParams, ListParams, Preconditions};
 use kube::{Client, ResourceExt};
 use model::drain::{Fate, Waiting, fate};
 
 use crate::context::Context;
-use crate::error::{Doing, Result, has_code};
+use crate::error::{Doing, Result, chain, has_code};
 
 /// Asks every pod that must go to go, through the eviction API, so that disruption budgets hold. Returns those that
 /// are still there.
@@ -51,13 +51,23 @@ async fn evict(client: &Client, pod: &Pod) -> Evicted {
     let api: Api<Pod> = Api::namespaced(client.clone(), &namespace);
     match api.evict(&pod.name_any(), &EvictParams::default()).await {
         Ok(_) => Evicted::Asked,
-        Err(error) if has_code(&error, 404) => Evicted::Gone,
+        // Either the pod has gone, or the API has no evictions and so no disruption budgets either.
+        Err(error) if has_code(&error, 404) || has_code(&error, 405) => delete(&api, pod).await,
         Err(kube::Error::Api(status)) if status.code == 429 => {
             Evicted::Refused(format!("may not be evicted yet: {}", status.message))
         }
-        Err(error) => Evicted::Refused(format!(
-            "cannot be evicted: {}",
-            crate::error::chain(&error)
-        )),
+        Err(error) => Evicted::Refused(format!("cannot be evicted: {}", chain(&error))),
+    }
+}
+
+async fn delete(api: &Api<Pod>, pod: &Pod) -> Evicted {
+    let this_one = DeleteParams::default().preconditions(Preconditions {
+        uid: pod.uid(),
+        resource_version: None,
+    });
+    match api.delete(&pod.name_any(), &this_one).await {
+        Ok(_) => Evicted::Asked,
+        Err(error) if has_code(&error, 404) || has_code(&error, 409) => Evicted::Gone,
+        Err(error) => Evicted::Refused(format!("cannot be deleted: {}", chain(&error))),
     }
 }

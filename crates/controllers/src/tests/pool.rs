@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::ResourceExt;
-use kube::api::{Api, ObjectMeta, PostParams};
+use kube::api::{Api, ObjectMeta, Patch, PatchParams, PostParams};
 use model::api::{MachineConfigNode, MachineConfigPool};
 use model::condition::PoolConditionType::{Degraded, NodeDegraded, Updated, Updating};
 use model::keys;
@@ -285,4 +285,65 @@ async fn a_silent_agent_makes_its_node_not_ready() {
         }
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_drain_waits_for_pods_and_says_for_which() {
+    let world = World::new().await;
+    worker_pool(&world, false).await;
+    let mut agent = world.register("worker-1", &["worker"]).await;
+    let pods: Api<Pod> = Api::namespaced(world.client.clone(), "default");
+    let pod = |name: &str, kind: &str| -> Pod {
+        serde_json::from_value(json!({
+            "metadata": {
+                "name": name,
+                // Keeps it there until the test lets it go.
+                "finalizers": ["example.com/slow"],
+                "ownerReferences": [{
+                    "apiVersion": "apps/v1", "kind": kind, "name": "o", "uid": "u", "controller": true,
+                }],
+            },
+            "spec": {"nodeName": "worker-1", "containers": [{"name": "c", "image": "i"}]},
+        }))
+        .unwrap()
+    };
+    for pod in [pod("web", "ReplicaSet"), pod("daemon", "DaemonSet")] {
+        pods.create(&PostParams::default(), &pod).await.unwrap();
+    }
+    // It asks for the drain, which goes on by itself then.
+    eventually("told", || async {
+        let node: Node = world.get("worker-1").await;
+        node.annotations()
+            .get(keys::DESIRED_CONFIG)
+            .cloned()
+            .ok_or("not yet")
+    })
+    .await;
+    agent.act().await;
+    eventually("waits", || async {
+        let node: Node = world.get("worker-1").await;
+        let waits = node
+            .annotations()
+            .get("caprock.dev/drain-waits-for")
+            .cloned();
+        match waits {
+            Some(text) if text.contains("default/web") && !text.contains("daemon") => Ok(()),
+            other => Err(other),
+        }
+    })
+    .await;
+    let gone = json!({"metadata": {"finalizers": null}});
+    pods.patch("web", &PatchParams::default(), &Patch::Merge(gone))
+        .await
+        .unwrap();
+    world.play(std::slice::from_mut(&mut agent)).await;
+    let node: Node = world.get("worker-1").await;
+    for key in ["drain-waits-for", "drain-since", "cordoned-by"] {
+        assert!(
+            !node
+                .annotations()
+                .contains_key(&format!("caprock.dev/{key}"))
+        );
+    }
+    assert!(pods.get_opt("daemon").await.unwrap().is_some());
 }

@@ -1,5 +1,6 @@
 //! One attempt at one build: prepare, build, check, push; with progress in the build's status and a log.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ use crate::build::rebuild::may_use_cache;
 use crate::build::wanted::{self, BASE_DIGEST};
 use crate::cache::Cache;
 use crate::context::Context;
-use crate::error::{Error, Result, chain};
+use crate::error::{Result, chain};
 use crate::fit;
 use crate::registry::{self, Failure, Purpose};
 use crate::step;
@@ -109,7 +110,7 @@ pub(super) async fn run<B: Build>(
     });
     let made = tokio::select! {
         made = make(ctx, worker, build, job, tell) => made,
-        error = report(ctx, build, told, &log) => return Err(error),
+        never = report(ctx, build, told, &log) => match never {},
     };
     log.add(match &made {
         Ok(image) => image,
@@ -123,13 +124,13 @@ pub(super) async fn run<B: Build>(
     })
 }
 
-/// Writes progress and log as they come; ends only when the API fails.
+/// Writes progress and log as they come, for ever. An API that is away for a while does not end the build.
 async fn report(
     ctx: &Context,
     build: &MachineOSBuild,
     mut told: watch::Receiver<Option<BuildProgress>>,
     log: &Log,
-) -> Error {
+) -> Infallible {
     loop {
         log.flush().await;
         let news = told.has_changed().unwrap_or(false);
@@ -137,7 +138,8 @@ async fn report(
         if let Some(progress) = progress
             && let Err(error) = step::take(ctx, build, &Step::Advance(progress)).await
         {
-            return error;
+            tracing::warn!("{}", chain(&error));
+            told.mark_changed();
         }
         tokio::time::sleep(TELL_EVERY).await;
     }

@@ -216,3 +216,74 @@ impl ImageRoot for Image {
         Ok(names.filter_map(|name| name.into_string().ok()).collect())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use builder::StepStatus;
+    use oci::ClientError;
+
+    #[test]
+    fn a_failed_step_is_told_with_its_line_status_and_last_output() {
+        let told = failure(
+            BuildError::Step {
+                step: 2,
+                steps: 3,
+                text: "RUN dnf install -y autofs".to_owned(),
+                line: 6,
+                status: StepStatus::Exit(1),
+                tail: (0..30).map(|n| format!("line {n}")).collect(),
+            },
+            4,
+        );
+        assert_eq!(told.reason, BuildReason::StepFailed);
+        assert!(!told.may_pass);
+        let lines: Vec<&str> = told.message.lines().collect();
+        assert_eq!(
+            lines[0],
+            "step 2 of 3, line 2: `RUN dnf install -y autofs` exited with status 1"
+        );
+        assert_eq!(
+            (lines.len(), lines[1], lines[20]),
+            (21, "line 10", "line 29")
+        );
+    }
+
+    #[test]
+    fn lines_of_a_bad_containerfile_are_the_users() {
+        let text = "FROM a AS configs\nLABEL a=b\nFROM configs\nRUNN true\n";
+        let problems = builder::containerfile::parse(text).expect_err("not an instruction");
+        let file = "Containerfile".to_owned();
+        let told = failure(BuildError::Syntax { file, problems }, 2);
+        assert_eq!(told.reason, BuildReason::InvalidContainerfile);
+        assert!(!told.may_pass);
+        assert!(
+            told.message.starts_with("Containerfile:2:1: "),
+            "{}",
+            told.message
+        );
+        assert!(told.message.contains("RUNN"), "{}", told.message);
+    }
+
+    #[test]
+    fn what_somebody_may_mend_elsewhere_is_tried_again() {
+        let base = |source| {
+            failure(
+                BuildError::Base {
+                    reference: "r/base".to_owned(),
+                    source,
+                },
+                0,
+            )
+        };
+        let away = base(ClientError::Unreachable {
+            host: "r".to_owned(),
+            reason: "connection refused".to_owned(),
+        });
+        assert_eq!(away.reason, BuildReason::RegistryUnavailable);
+        assert!(away.may_pass && away.message.contains("connection refused"));
+        let gone = base(ClientError::NotFound("r/base".to_owned()));
+        assert_eq!(gone.reason, BuildReason::BaseImageUnavailable);
+        assert!(gone.may_pass);
+    }
+}
