@@ -13,6 +13,7 @@ set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 
 STATE=${DEMO_STATE:-$TARGET/demo/state}
+TEMPLATES=$TARGET/demo/templates
 STATEROOT=debian
 SELF=$ROOT/demo/node.sh
 
@@ -50,17 +51,22 @@ cgroups() {
 
 # --- create ------------------------------------------------------------------------------------
 
-# make_template CAPROCK IMAGE: a sysroot with the image deployed, made once and copied for each node.
-make_template() {
-    local partial began=$SECONDS
-    TEMPLATE=$STATE/templates/$(printf %s "$2" | sha256sum | cut -c1-16)
-    [ ! -d "$TEMPLATE" ] || return 0
-    partial=$TEMPLATE.partial
-    note "deploying the base image into a template"
-    remove_sysroots "$partial"
-    "$1" node import --sysroot "$partial" --stateroot "$STATEROOT" "$2"
-    mv "$partial" "$TEMPLATE"
-    note "template ready in $((SECONDS - began)) s"
+# use_template CAPROCK IMAGE: a sysroot with the image deployed, made once and copied for each node. It is kept
+# between runs; another image or another importer makes another one, which replaces it.
+use_template() {
+    local partial old began=$SECONDS
+    mkdir -p "$TEMPLATES"
+    exec 8>"$TEMPLATES/lock"
+    flock 8
+    TEMPLATE=$TEMPLATES/$({ printf '%s\n' "$2"; sha256sum <"$1"; } | sha256sum | cut -c1-16)
+    if [ ! -d "$TEMPLATE" ]; then
+        note "deploying the base image into a template"
+        partial=$TEMPLATES/partial
+        for old in "$TEMPLATES"/*/; do remove_sysroots "$old"; done
+        "$1" node import --sysroot "$partial" --stateroot "$STATEROOT" "$2"
+        mv "$partial" "$TEMPLATE"
+        note "template ready in $((SECONDS - began)) s"
+    fi
 }
 
 # The deployment that boots next: the entry with the highest version, as a boot loader sorts them.
@@ -71,7 +77,7 @@ default_deployment() {
 }
 
 create() {
-    local image='' caprock='' kubeconfig='' labels='' etc unit
+    local image='' caprock='' kubeconfig='' labels='' etc var unit
     use_node "${1:?}"
     shift
     while [ $# -gt 1 ]; do
@@ -86,17 +92,18 @@ create() {
     done
     if [ $# -ne 0 ] || [ -z "$image" ] || [ -z "$caprock" ] || [ -z "$kubeconfig" ]; then usage; fi
     [ ! -e "$NODE" ] || die "node \`$NAME\` exists; \`demo/node.sh delete $NAME\` removes it"
-    mkdir -p "$STATE/nodes" "$STATE/templates"
-    exec 8>"$STATE/templates/lock"
-    flock 8
-    make_template "$caprock" "$image"
-    flock -u 8
-    mkdir "$NODE"
+    use_template "$caprock" "$image"
+    mkdir -p "$NODE"
     cp -a --reflink=auto "$TEMPLATE" "$SYSROOT"
+    # Until here nobody may replace the template.
+    flock -u 8
     echo 0 >"$NODE/reboots"
     # What differs between machines: the agent, its credential and what it registers the node with.
     etc=$(default_deployment)/etc
-    install -D -m 0755 "$caprock" "$SYSROOT/ostree/deploy/$STATEROOT/var/usrlocal/bin/caprock"
+    var=$SYSROOT/ostree/deploy/$STATEROOT/var
+    install -D -m 0755 "$caprock" "$var/usrlocal/bin/caprock"
+    # Without it the journal of the first boot is kept in memory, and gone after the reboot.
+    mkdir -p "$var/log/journal"
     install -D -m 0600 "$kubeconfig" "$etc/caprock/kubeconfig"
     printf 'CAPROCK_AGENT_ARGS=--register-node --node-labels %s\n' "$labels" >"$etc/caprock/agent.env"
     "$caprock" node units "$etc/systemd/system"
