@@ -28,8 +28,25 @@ finish() {
 
 # say COMMAND...: shows a command as one would type it, and runs it.
 say() {
-    printf '$ %s\n' "$*"
+    show "$@"
     "$@"
+}
+
+show() {
+    local word line='$'
+    for word in "$@"; do
+        case $word in
+            *[\ \{\}\"]*) line+=" '$word'" ;;
+            *) line+=" $word" ;;
+        esac
+    done
+    printf '%s\n' "$line"
+}
+
+# inside NODE COMMAND...: runs a command in a node.
+inside() {
+    show demo/node.sh exec "$@"
+    node exec "$@"
 }
 
 create() {
@@ -79,10 +96,10 @@ node_has_moved() { [ "$(field "mcp/$POOL" .status.machineCount)" = 1 ]; }
 prove() {
     autofs_is_active "$1" || die "autofs.service is not active on $1"
     ! is_mounted "$1" "$HOME_OF_DALE" || die "$HOME_OF_DALE is mounted on $1 before the first access"
-    say node exec "$1" systemctl is-active autofs.service
-    say node exec "$1" ls -ld "$HOME_OF_DALE"
+    inside "$1" systemctl is-active autofs.service
+    inside "$1" ls -ld "$HOME_OF_DALE"
     is_mounted "$1" "$HOME_OF_DALE" || die "$HOME_OF_DALE is not in the mount table of $1 after the first access"
-    say node exec "$1" grep -w "$HOME_OF_DALE" /proc/1/mountinfo
+    inside "$1" grep -w "$HOME_OF_DALE" /proc/1/mountinfo
     [ "$(reboots "$1")" = 1 ] || die "$1 has rebooted $(reboots "$1") times, not once"
 }
 
@@ -146,6 +163,7 @@ at_exit() {
 
 play() {
     use_base_image
+    PATH=$(dirname "$CAPROCK"):$PATH
     if [ -d "$STATE" ]; then
         step "removing what an earlier run left"
         remove_state
@@ -175,7 +193,7 @@ play() {
     begin worker-1 "moving worker-1 to pool $POOL"
     say kubectl label node worker-1 node-role.kubernetes.io/worker- "node-role.kubernetes.io/$POOL="
     poll 30 "worker-1 to count in pool $POOL" node_has_moved || die "worker-1 is not in pool $POOL"
-    say "$CAPROCK" plan
+    say caprock plan
     say kubectl patch "mcp/$POOL" --type merge --patch '{"spec":{"paused":false}}'
     watch_until 180 mcp "worker-1 to be updated" pool_is_updated "$POOL" 1
     say kubectl get machineosbuild
