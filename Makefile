@@ -36,6 +36,8 @@ check:
 	@demo/deps.sh rust
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- --deny warnings
+	@if command -v shellcheck >/dev/null; then shellcheck demo/*.sh demo/scenarios/*.sh; \
+	else echo 'shellcheck is not installed; the scripts are not checked'; fi
 
 fmt:
 	cargo fmt --all

@@ -93,6 +93,7 @@ PYTHON
 need_rust
 if [ "${1:-}" != rust ]; then
     need_root
+    step "checking what this machine has"
     install_packages
     install_kubectl
 fi
