@@ -242,7 +242,7 @@ impl Host {
         {
             tracing::warn!(target = %journal.target(), "completing a deployment that was booted before it was configured");
             let from = self.former(from.as_deref())?;
-            changed = configure(root, &self.state, &[&from], &to, Places::Running)?;
+            changed = self.write(root, &[&from], &to, Places::Running)?;
             self.state
                 .set_record(&booted.id, &Record::of(&journal.target()))?;
         }
@@ -283,8 +283,21 @@ impl Host {
             return Ok(false);
         };
         let from = self.former(shared.as_deref())?;
-        let changed = configure(root, &self.state, &[&from], &to, Places::Shared)?;
+        let changed = self.write(root, &[&from], &to, Places::Shared)?;
         self.state.set_shared(&record.config)?;
+        Ok(changed)
+    }
+
+    /// Configures a root and syncs it, before any record may say that it is done: also what a killed run had written.
+    fn write(
+        &self,
+        root: &Root,
+        from: &[&Version],
+        to: &Version,
+        places: Places,
+    ) -> Result<bool, HostError> {
+        let changed = configure(root, &self.state, from, to, places)?;
+        root.sync()?;
         Ok(changed)
     }
 
@@ -344,8 +357,7 @@ impl Host {
             }
         };
         let root = Root::open(&self.os.root_of(&deployment))?;
-        configure(&root, &self.state, &[&current], to, Places::NewDeployment)?;
-        root.sync()?;
+        self.write(&root, &[&current], to, Places::NewDeployment)?;
         self.state
             .set_record(&deployment.id, &Record::of(&target))?;
         Ok(self.state.finish()?)
@@ -359,7 +371,7 @@ impl Host {
         let back = sight.current.clone().unwrap_or_default();
         let root = Root::open(&self.root)?;
         for places in [Places::Running, Places::Shared] {
-            configure(&root, &self.state, &[&back, half], &back, places)?;
+            self.write(&root, &[&back, half], &back, places)?;
         }
         self.systemd.daemon_reload()?;
         Ok(self.state.finish()?)
@@ -407,7 +419,7 @@ impl Host {
             }
         }
         for places in [Places::Running, Places::Shared] {
-            configure(&root, &self.state, &from, to, places)?;
+            self.write(&root, &from, to, places)?;
         }
         for action in actions {
             match action {
@@ -500,10 +512,13 @@ impl Host {
     /// # Errors
     /// When the deployments cannot be put in order, or systemd refuses to reboot.
     pub fn take_back(&self, sight: &Sight, reason: &str) -> Result<bool, HostError> {
-        let (Some(record), Some(rollback)) = (&sight.record, sight.deployments.rollback()) else {
+        // A killed run may have put the deployments in order already.
+        let ordered = sight.deployments.pending();
+        let (Some(record), Some(other)) = (&sight.record, ordered.or(sight.deployments.rollback()))
+        else {
             return Ok(false);
         };
-        let previous = self.state.record(&rollback.id)?;
+        let previous = self.state.record(&other.id)?;
         let (None, Some(previous)) = (&record.verified, previous) else {
             return Ok(false);
         };
@@ -514,7 +529,9 @@ impl Host {
             target: record.target(),
             reason: reason.to_owned(),
         }))?;
-        self.os.rollback()?;
+        if ordered.is_none() {
+            self.os.rollback()?;
+        }
         self.reboot(sight, &previous.target())?;
         Ok(true)
     }

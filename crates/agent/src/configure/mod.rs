@@ -85,7 +85,7 @@ impl Places {
 }
 
 /// Brings the `places` of `root` to the version `to`. `from` are the versions that were, wholly or half, written there
-/// before. Returns whether anything changed.
+/// before. Returns whether anything changed. The caller syncs.
 ///
 /// # Errors
 /// When something cannot be written. What was written stays; the next call goes on from there.
@@ -129,9 +129,6 @@ pub fn configure(
             changed |= accounts.set_password(root, accounts::CORE, hash)?;
         }
         enablement::enable(root, from, to)?;
-    }
-    if changed {
-        root.sync()?;
     }
     Ok(changed)
 }

@@ -76,6 +76,44 @@ async fn killed_once_at_every_kind_of_step() {
     assert_eq!(world.deaths(), wanted);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_on_the_way_back() {
+    let mut world = World::new().await;
+    world.machine.kill.at([
+        (Place::Before("rollback"), 0),
+        (Place::After("rollback"), 0),
+        (Place::Before("reboot"), 1),
+        (Place::After("reboot"), 1),
+    ]);
+    world.registered().await;
+    let image = world.machine.booted_image();
+    world
+        .config(
+            "rendered-1",
+            rendered(image, &[("/etc/motd", "one")], json!([])),
+        )
+        .await;
+    world.desire("rendered-1", None).await;
+    world.until_done("rendered-1").await;
+    world.machine.break_unit("autofs.service");
+    let new = world.machine.publish(layered());
+    let units = json!([{"name": "autofs.service", "enabled": true}]);
+    world
+        .config("rendered-2", rendered(image, &[], units))
+        .await;
+    world.desire("rendered-2", Some(new)).await;
+    let machine = world.machine.clone();
+    world.play("rolled back", |_| machine.reboots() == 2).await;
+    let reason = world.until_degraded().await;
+    assert!(reason.contains("unit `autofs.service` failed"), "{reason}");
+    assert_eq!(
+        (world.machine.booted_image(), world.machine.reboots()),
+        (image, 2)
+    );
+    assert_eq!(world.machine.read("/etc/motd"), "one");
+    assert!(world.deaths() >= 3, "{}", world.deaths());
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 6, max_shrink_iters: 8, ..ProptestConfig::default() })]
 

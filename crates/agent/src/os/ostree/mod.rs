@@ -88,6 +88,7 @@ impl Ostree {
         let pull_spec = source.pull_spec(wanted);
         let image = self.runtime.block_on(source.image(wanted))?;
         let layers = layers(&image, &pull_spec)?;
+        self.make_writable()?;
         let blobs = BlobStore::open(&self.blobs).map_err(|error| source.failed(error))?;
         let import = Import::new(&self.repo, self.sysroot.join("ostree/caprock-import"))?;
         let present = layers
@@ -119,6 +120,39 @@ impl Ostree {
             "image is on the disk"
         );
         Ok(wanted)
+    }
+
+    /// Makes a sysroot that hosts mount read-only writable for this process alone. The `ostree` tool does the same for
+    /// itself, but an import writes beside the repository first.
+    fn make_writable(&self) -> Result<(), OsError> {
+        let dir = self.sysroot.join("sysroot");
+        let dir = if dir.is_dir() {
+            dir
+        } else {
+            self.sysroot.clone()
+        };
+        let failed = |source: rustix::io::Errno| io_error("look at", &dir)(source.into());
+        let flags = rustix::fs::statvfs(dir.as_std_path())
+            .map_err(failed)?
+            .f_flag;
+        if !flags.contains(rustix::fs::StatVfsMountFlags::RDONLY) {
+            return Ok(());
+        }
+        let namespace = |process: &str| {
+            let link = Utf8Path::new("/proc").join(process).join("ns/mnt");
+            link.read_link_utf8().map_err(io_error("read", &link))
+        };
+        if namespace("self")? == namespace("1")? {
+            return Err(OsError::Io {
+                action: "make writable, outside a mount namespace of its own (`PrivateMounts=yes`),",
+                path: dir,
+                source: rustix::io::Errno::ROFS.into(),
+            });
+        }
+        Ok(Command::new("mount")
+            .args(["-o", "remount,bind,rw", dir.as_str()])
+            .run()
+            .map(drop)?)
     }
 
     fn admin(&self, verb: &str) -> Command {

@@ -1,6 +1,6 @@
 //! The `ostree` commands that act on a repository: refs, commits, checkouts.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use camino::{Utf8Path, Utf8PathBuf};
 
@@ -25,13 +25,6 @@ pub(super) enum Tree<'a> {
     Checkout(&'a Utf8Path),
     /// The tree of a ref.
     Ref(&'a str),
-}
-
-/// What lies at a path of a commit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
-    Directory,
-    Other,
 }
 
 impl Repo {
@@ -123,12 +116,32 @@ impl Repo {
             .map(drop)
     }
 
-    /// Every path of a commit. Lists names as the tool prints them: one with a line break in it is not found again,
-    /// which makes an import slower, never wrong.
-    pub(super) fn list(&self, name: &str) -> Result<BTreeMap<Utf8PathBuf, Kind>, CommandError> {
-        Ok(parse_listing(
-            &self.ostree("ls").arg("--recursive").arg(name).run()?,
-        ))
+    /// Every path of a commit. Names are read as the tool prints them: one with a line break in it is not found again.
+    pub(super) fn list(&self, name: &str) -> Result<BTreeSet<Utf8PathBuf>, CommandError> {
+        Ok(parse_listing(&self.ostree("ls").arg("--recursive").arg(name).run()?).collect())
+    }
+
+    /// Whether a commit has a path.
+    pub(super) fn has_path(&self, name: &str, path: &Utf8Path) -> Result<bool, CommandError> {
+        let (status, ..) = self
+            .ostree("ls")
+            .arg("--dironly")
+            .arg(name)
+            .arg(path.as_str())
+            .output()?;
+        Ok(status.success())
+    }
+
+    /// What is in a directory of a commit; nothing when it has no such directory.
+    pub(super) fn children(
+        &self,
+        name: &str,
+        path: &Utf8Path,
+    ) -> Result<Vec<Utf8PathBuf>, CommandError> {
+        let (_, stdout, _) = self.ostree("ls").arg(name).arg(path.as_str()).output()?;
+        Ok(parse_listing(&stdout)
+            .filter(|found| found != path)
+            .collect())
     }
 
     /// A string of a commit's metadata; none when it has no such key.
@@ -145,18 +158,16 @@ impl Repo {
 }
 
 /// Lines such as `-00755 0 0 1265648 /usr/bin/bash` and `l00777 0 0 0 /bin -> usr/bin`.
-fn parse_listing(text: &str) -> BTreeMap<Utf8PathBuf, Kind> {
-    text.lines()
-        .filter_map(|line| {
-            let path = &line[line.find(" /")? + 1..];
-            let kind = match line.chars().next()? {
-                'd' => Kind::Directory,
-                'l' => return Some((path.split(" -> ").next()?.into(), Kind::Other)),
-                _ => Kind::Other,
-            };
-            Some((path.into(), kind))
-        })
-        .collect()
+fn parse_listing(text: &str) -> impl Iterator<Item = Utf8PathBuf> {
+    text.lines().filter_map(|line| {
+        let path = &line[line.find(" /")? + 1..];
+        let is_link = line.starts_with('l');
+        let path = path
+            .split_once(" -> ")
+            .filter(|_| is_link)
+            .map_or(path, |(path, _)| path);
+        Some(path.into())
+    })
 }
 
 #[cfg(test)]
@@ -165,19 +176,8 @@ mod tests {
 
     #[test]
     fn listing_is_understood() {
-        let text = "d00755 0 0      0 /\nl00777 0 0      0 /bin -> usr/bin\n-00755 0 0 1265648 /usr/bin/a b\n";
-        let found = parse_listing(text);
-        let seen: Vec<_> = found
-            .iter()
-            .map(|(path, kind)| (path.as_str(), *kind))
-            .collect();
-        assert_eq!(
-            seen,
-            [
-                ("/", Kind::Directory),
-                ("/bin", Kind::Other),
-                ("/usr/bin/a b", Kind::Other)
-            ]
-        );
+        let text = "d00755 0 0      0 /\nl00777 0 0      0 /bin -> usr/bin\n-00755 0 0 1265648 /usr/bin/a -> b\n";
+        let found: Vec<Utf8PathBuf> = parse_listing(text).collect();
+        assert_eq!(found, ["/", "/bin", "/usr/bin/a -> b"]);
     }
 }
