@@ -95,7 +95,12 @@ pub(crate) struct Build {
     #[arg(long, value_name = "FILE")]
     pub(crate) iidfile: Option<Utf8PathBuf>,
     /// Where layers and unpacked bases are cached.
-    #[arg(long, value_name = "DIR", default_value = "/var/cache/caprock", env = "CAPROCK_CACHE_DIR")]
+    #[arg(
+        long,
+        value_name = "DIR",
+        default_value = "/var/cache/caprock",
+        env = "CAPROCK_CACHE_DIR"
+    )]
     pub(crate) cache_dir: Utf8PathBuf,
     #[command(flatten)]
     pub(crate) registry: RegistryAccess,
@@ -206,7 +211,9 @@ pub(crate) enum Node {
 
 /// Print a kubeconfig for one node's agent, with a credential of its own.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  caprock node kubeconfig worker-1 --data-dir ./caprock-data > worker-1.kubeconfig")]
+#[command(
+    after_help = "Example:\n  caprock node kubeconfig worker-1 --data-dir ./caprock-data > worker-1.kubeconfig"
+)]
 pub(crate) struct NodeKubeconfig {
     /// The node's name.
     #[arg(value_name = "NODE")]
@@ -255,7 +262,9 @@ pub(crate) struct Cluster {
 
 /// Run the agent of one node.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  caprock agent --kubeconfig /etc/caprock/kubeconfig --register-node --node-labels node-role.kubernetes.io/worker=")]
+#[command(
+    after_help = "Example:\n  caprock agent --kubeconfig /etc/caprock/kubeconfig --register-node --node-labels node-role.kubernetes.io/worker="
+)]
 pub(crate) struct Agent {
     #[command(flatten)]
     pub(crate) cluster: Cluster,
@@ -266,7 +275,12 @@ pub(crate) struct Agent {
     #[arg(long)]
     pub(crate) register_node: bool,
     /// Labels of the Node when it is created.
-    #[arg(long, value_name = "K=V", value_delimiter = ',', requires = "register_node")]
+    #[arg(
+        long,
+        value_name = "K=V",
+        value_delimiter = ',',
+        requires = "register_node"
+    )]
     pub(crate) node_labels: Vec<String>,
     /// Finish what a deployment still needs, then exit: what the early-boot unit runs.
     #[arg(long, conflicts_with_all = ["register_node", "node_labels"])]
@@ -286,7 +300,12 @@ pub(crate) struct Builder {
     #[command(flatten)]
     pub(crate) cluster: Cluster,
     /// Where layers and unpacked bases are cached.
-    #[arg(long, value_name = "DIR", default_value = "/var/cache/caprock", env = "CAPROCK_CACHE_DIR")]
+    #[arg(
+        long,
+        value_name = "DIR",
+        default_value = "/var/cache/caprock",
+        env = "CAPROCK_CACHE_DIR"
+    )]
     pub(crate) cache_dir: Utf8PathBuf,
     /// Name under which builds are claimed; default: the host's name. The same name takes its own claims up again.
     #[arg(long, value_name = "NAME")]

@@ -39,7 +39,9 @@ fn init_logs(verbose: u8) {
     use tracing_subscriber::EnvFilter;
     let default = match verbose {
         0 => "warn,caprock=info,controllers=info,agent=info,builder=info,apiserver=info,oci=info",
-        1 => "info,caprock=debug,controllers=debug,agent=debug,builder=debug,apiserver=debug,oci=debug",
+        1 => {
+            "info,caprock=debug,controllers=debug,agent=debug,builder=debug,apiserver=debug,oci=debug"
+        }
         _ => "debug",
     };
     let filter = EnvFilter::try_from_env("CAPROCK_LOG").unwrap_or_else(|_| EnvFilter::new(default));

@@ -5,8 +5,6 @@ use std::io::{IsTerminal, Write};
 use clap::ValueEnum;
 use serde::Serialize;
 
-use crate::exit::Failure;
-
 /// How a result is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
@@ -21,7 +19,7 @@ pub(crate) fn colour() -> bool {
 }
 
 /// Writes a result as it is. A reader that went away (`| head`) is not an error.
-pub(crate) fn result(text: &str) -> Result<(), Failure> {
+pub(crate) fn result(text: &str) -> anyhow::Result<()> {
     match std::io::stdout().write_all(text.as_bytes()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
         _ => Ok(()),
@@ -33,7 +31,7 @@ pub(crate) fn value<T: Serialize>(
     format: Format,
     value: &T,
     text: impl FnOnce(&T) -> String,
-) -> Result<(), Failure> {
+) -> anyhow::Result<()> {
     match format {
         Format::Text => result(&text(value)),
         Format::Json => result(&format!("{}\n", serde_json::to_string_pretty(value)?)),
@@ -42,7 +40,7 @@ pub(crate) fn value<T: Serialize>(
 }
 
 /// A value as one YAML document.
-pub(crate) fn yaml<T: Serialize>(value: &T) -> Result<String, Failure> {
+pub(crate) fn yaml<T: Serialize>(value: &T) -> anyhow::Result<String> {
     let mut text = serde_saphyr::to_string(value)?;
     if !text.ends_with('\n') {
         text.push('\n');

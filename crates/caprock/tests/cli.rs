@@ -38,7 +38,15 @@ fn a_command_that_does_not_exist_is_a_wrong_invocation() {
 
 #[test]
 fn the_examples_render_offline() {
-    let (code, text, words) = caprock(&["render", "-f", "examples/automount", "--pool", "worker-automount", "-o", "json"]);
+    let (code, text, words) = caprock(&[
+        "render",
+        "-f",
+        "examples/automount",
+        "--pool",
+        "worker-automount",
+        "-o",
+        "json",
+    ]);
     assert_eq!(code, Some(0), "{words}");
     let rendered: serde_json::Value = serde_json::from_str(&text).unwrap();
     let name = rendered["metadata"]["name"].as_str().unwrap();
@@ -82,7 +90,13 @@ spec:
 fn the_printed_crds_are_the_committed_ones() {
     let (code, text, _) = caprock(&["crds"]);
     assert_eq!(code, Some(0));
-    for kind in ["MachineConfig", "MachineConfigPool", "MachineOSConfig", "MachineOSBuild", "MachineConfigNode"] {
+    for kind in [
+        "MachineConfig",
+        "MachineConfigPool",
+        "MachineOSConfig",
+        "MachineOSBuild",
+        "MachineConfigNode",
+    ] {
         assert!(text.contains(&format!("kind: {kind}\n")), "{kind}");
     }
 }
@@ -99,7 +113,13 @@ fn completions_are_offered_for_the_usual_shells() {
 #[test]
 fn a_node_kubeconfig_needs_a_server() {
     let dir = tempfile::tempdir().unwrap();
-    let (code, _, words) = caprock(&["node", "kubeconfig", "worker-1", "--data-dir", dir.path().to_str().unwrap()]);
+    let (code, _, words) = caprock(&[
+        "node",
+        "kubeconfig",
+        "worker-1",
+        "--data-dir",
+        dir.path().to_str().unwrap(),
+    ]);
     assert_eq!(code, Some(1));
     assert!(words.contains("caprock serve"), "{words}");
 }

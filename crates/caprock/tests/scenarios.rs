@@ -9,7 +9,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../..")
+        .canonicalize()
+        .unwrap()
 }
 
 /// Runs one scenario and returns what it printed. The server is started by the script's library, so that scripts can
@@ -54,7 +57,10 @@ fn privileged_scenarios() {
         .unwrap()
         .map(|entry| entry.unwrap().path())
         .filter(|path| path.extension().is_some_and(|extension| extension == "sh"))
-        .filter(|path| only.as_deref().is_none_or(|only| path.file_stem().unwrap() == only))
+        .filter(|path| {
+            only.as_deref()
+                .is_none_or(|only| path.file_stem().unwrap() == only)
+        })
         .collect();
     scripts.sort();
     assert!(!scripts.is_empty(), "no scenario fits {only:?}");
@@ -67,7 +73,10 @@ fn privileged_scenarios() {
         if update {
             std::fs::write(&expected, &printed).unwrap();
         } else if std::fs::read_to_string(&expected).unwrap_or_default() != printed {
-            eprintln!("scenario {name} printed, unlike {}:\n{printed}", expected.display());
+            eprintln!(
+                "scenario {name} printed, unlike {}:\n{printed}",
+                expected.display()
+            );
             wrong.push(name);
         }
     }

@@ -16,7 +16,11 @@ use crate::exit::{Failure, refused, unexpected};
 use crate::output;
 
 pub(crate) async fn run(args: cli::Build) -> Result<(), Failure> {
-    let tags = args.tag.iter().map(|tag| registry::reference(tag)).collect::<Result<Vec<_>, _>>()?;
+    let tags = args
+        .tag
+        .iter()
+        .map(|tag| registry::reference(tag))
+        .collect::<Result<Vec<_>, _>>()?;
     let layout = args.output.as_deref().map(layout_of).transpose()?;
     let client = registry::client(&args.registry, &tags.iter().collect::<Vec<_>>())?;
     let request = request(&args)?;
@@ -34,7 +38,14 @@ pub(crate) async fn run(args: cli::Build) -> Result<(), Failure> {
             .build(request, cancel.clone(), &|event| shown.event(event))
             .await
             .map_err(failure)?;
-        deliver(&engine, &image, args.push.then_some(tags.as_slice()), layout.as_ref(), &shown).await?;
+        deliver(
+            &engine,
+            &image,
+            args.push.then_some(tags.as_slice()),
+            layout.as_ref(),
+            &shown,
+        )
+        .await?;
         Ok::<_, Failure>(image)
     };
     tokio::pin!(work);
@@ -51,7 +62,7 @@ pub(crate) async fn run(args: cli::Build) -> Result<(), Failure> {
         std::fs::write(path, image.digest().to_string())
             .with_context(|| format!("failed to write `{path}`"))?;
     }
-    output::result(&format!("{}\n", image.digest()))
+    Ok(output::result(&format!("{}\n", image.digest()))?)
 }
 
 async fn deliver(
@@ -63,7 +74,9 @@ async fn deliver(
 ) -> Result<(), Failure> {
     if let Some((dir, tag)) = layout {
         engine
-            .write_layout(image, dir.as_std_path(), tag.as_deref(), &|event| shown.event(event))
+            .write_layout(image, dir.as_std_path(), tag.as_deref(), &|event| {
+                shown.event(event)
+            })
             .await
             .map_err(failure)?;
         output::words(&format!("wrote {dir}\n"));
@@ -86,7 +99,10 @@ fn request(args: &cli::Build) -> Result<Request, Failure> {
     let containerfile = std::fs::read_to_string(&file)
         .map_err(|error| refused(anyhow!(error).context(format!("failed to read `{file}`"))))?;
     if !args.context.is_dir() {
-        return Err(refused(anyhow!("the context `{}` is not a directory", args.context)));
+        return Err(refused(anyhow!(
+            "the context `{}` is not a directory",
+            args.context
+        )));
     }
     Ok(Request {
         containerfile,
@@ -110,8 +126,10 @@ fn default_file(context: &Utf8Path) -> Result<Utf8PathBuf, Failure> {
         .into_iter()
         .find(|path| path.is_file())
         .ok_or_else(|| {
-            refused(anyhow!("`{context}` has neither a Containerfile nor a Dockerfile"))
-                .hint("name one with `--file`")
+            refused(anyhow!(
+                "`{context}` has neither a Containerfile nor a Dockerfile"
+            ))
+            .hint("name one with `--file`")
         })
 }
 
@@ -132,7 +150,10 @@ fn source_date_epoch() -> Result<Option<jiff::Timestamp>, Failure> {
     let Ok(text) = std::env::var("SOURCE_DATE_EPOCH") else {
         return Ok(None);
     };
-    let seconds = text.parse().ok().and_then(|s| jiff::Timestamp::from_second(s).ok());
+    let seconds = text
+        .parse()
+        .ok()
+        .and_then(|s| jiff::Timestamp::from_second(s).ok());
     match seconds {
         Some(time) => Ok(Some(time)),
         None => Err(refused(anyhow!(
@@ -144,7 +165,9 @@ fn source_date_epoch() -> Result<Option<jiff::Timestamp>, Failure> {
 fn layout_of(text: &str) -> Result<(Utf8PathBuf, Option<String>), Failure> {
     match Place::parse(text)? {
         Place::Layout { dir, tag } => Ok((dir, tag)),
-        Place::Registry(_) => Err(refused(anyhow!("`--output {text}`: expected `oci:DIR[:TAG]`"))),
+        Place::Registry(_) => Err(refused(anyhow!(
+            "`--output {text}`: expected `oci:DIR[:TAG]`"
+        ))),
     }
 }
 
@@ -154,7 +177,11 @@ fn failure(error: BuildError) -> Failure {
         BuildError::Step { ref tail, .. } => {
             let tail = tail.join("\n");
             let failure = refused(error);
-            if tail.is_empty() { failure } else { failure.hint(format!("its last lines were\n{tail}")) }
+            if tail.is_empty() {
+                failure
+            } else {
+                failure.hint(format!("its last lines were\n{tail}"))
+            }
         }
         BuildError::Syntax { .. }
         | BuildError::Base { .. }
@@ -172,21 +199,34 @@ struct Shown {
 
 impl Shown {
     fn new() -> Self {
-        Shown { bar: Mutex::new(None) }
+        Shown {
+            bar: Mutex::new(None),
+        }
     }
 
     fn event(&self, event: Event) {
         match event {
-            Event::StepStarted { step, steps, text } => self.line(&format!("[{step}/{steps}] {text}")),
+            Event::StepStarted { step, steps, text } => {
+                self.line(&format!("[{step}/{steps}] {text}"))
+            }
             Event::Cached { step } => self.line(&format!("[{step}] cached")),
             Event::Output { line, .. } => self.line(&format!("    {line}")),
             Event::StepDone { .. } => {}
-            Event::Bytes { transfer, blob, done, total } => self.bytes(transfer, &blob, done, total),
+            Event::Bytes {
+                transfer,
+                blob,
+                done,
+                total,
+            } => self.bytes(transfer, &blob, done, total),
         }
     }
 
     fn line(&self, text: &str) {
-        match &*self.bar.lock().expect("nothing panics while it holds the bar") {
+        match &*self
+            .bar
+            .lock()
+            .expect("nothing panics while it holds the bar")
+        {
             Some(bar) => bar.println(text),
             None => output::words(&format!("{text}\n")),
         }
@@ -197,13 +237,21 @@ impl Shown {
             Transfer::Fetch => "fetching",
             Transfer::Push => "pushing",
         };
-        let mut bar = self.bar.lock().expect("nothing panics while it holds the bar");
+        let mut bar = self
+            .bar
+            .lock()
+            .expect("nothing panics while it holds the bar");
         let shown = bar.get_or_insert_with(|| {
             let style = ProgressStyle::with_template("{msg} {bar:30} {bytes}/{total_bytes}");
-            ProgressBar::new(total).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+            ProgressBar::new(total)
+                .with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
         });
         // A digest's first digits tell blobs apart.
-        let short: String = blob.trim_start_matches("sha256:").chars().take(12).collect();
+        let short: String = blob
+            .trim_start_matches("sha256:")
+            .chars()
+            .take(12)
+            .collect();
         shown.set_message(format!("{verb} {short}"));
         shown.set_length(total);
         shown.set_position(done);
@@ -226,7 +274,10 @@ mod tests {
         assert_eq!(pairs["B"], "x=y");
         assert_eq!(pairs["C"], "");
         for bad in ["A", "=1"] {
-            assert!(super::pairs("--build-arg", &[bad.to_owned()]).is_err(), "{bad}");
+            assert!(
+                super::pairs("--build-arg", &[bad.to_owned()]).is_err(),
+                "{bad}"
+            );
         }
     }
 }

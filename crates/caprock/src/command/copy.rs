@@ -27,12 +27,24 @@ pub(crate) async fn run(args: cli::Copy) -> Result<(), Failure> {
             let scratch = tempfile::tempdir()?;
             let blobs = BlobStore::open(scratch.path())?;
             for blob in blobs_of(&image.manifest) {
-                client.fetch_blob(&image.reference, blob, &blobs, &|_| {}).await?;
+                client
+                    .fetch_blob(&image.reference, blob, &blobs, &|_| {})
+                    .await?;
             }
-            push(&client, &image.manifest, &blobs, Some(&image.reference), &destination).await?
+            push(
+                &client,
+                &image.manifest,
+                &blobs,
+                Some(&image.reference),
+                &destination,
+            )
+            .await?
         }
     };
-    output::result(&format!("{}\n", destination.with_digest(digest)))
+    Ok(output::result(&format!(
+        "{}\n",
+        destination.with_digest(digest)
+    ))?)
 }
 
 fn one_image(document: Document, name: &str) -> Result<Manifest, Failure> {

@@ -7,15 +7,19 @@ use crate::output::{self, Format};
 pub(crate) fn run(args: &cli::Crds) -> Result<(), Failure> {
     let crds = model::api::crds();
     match args.output {
-        Format::Json => output::result(&format!("{}\n", serde_json::to_string_pretty(&list(&crds))?)),
+        Format::Json => output::result(&format!(
+            "{}\n",
+            serde_json::to_string_pretty(&list(&crds))?
+        ))?,
         Format::Yaml | Format::Text => {
             let documents = crds
                 .iter()
                 .map(output::yaml)
                 .collect::<Result<Vec<_>, _>>()?;
-            output::result(&documents.join("---\n"))
+            output::result(&documents.join("---\n"))?;
         }
     }
+    Ok(())
 }
 
 /// One object for programs that read a single JSON value; `kubectl apply -f -` takes it too.

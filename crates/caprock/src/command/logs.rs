@@ -25,7 +25,10 @@ pub(crate) async fn run(args: cli::Logs) -> Result<(), Failure> {
     let mut position = build_log::Position::default();
     loop {
         // The state is read before the log, so that nothing written before the end is missed.
-        let ended = builds.get_opt(&build).await?.is_none_or(|build| BuildState::of(&build).is_final());
+        let ended = builds
+            .get_opt(&build)
+            .await?
+            .is_none_or(|build| BuildState::of(&build).is_final());
         if let Some(log) = logs.get_opt(&build_log::name(&build)).await? {
             output::result(&position.advance(log.data.as_ref()))?;
         }
@@ -56,7 +59,8 @@ async fn find(
         .and_then(|status| status.machine_os_build)
         .map(|build| build.name)
         .ok_or_else(|| {
-            refused(anyhow!("MachineOSConfig `{name}` has no build yet"))
-                .hint(format!("`kubectl describe machineosconfig {name}` says what it waits for"))
+            refused(anyhow!("MachineOSConfig `{name}` has no build yet")).hint(format!(
+                "`kubectl describe machineosconfig {name}` says what it waits for"
+            ))
         })
 }

@@ -34,7 +34,9 @@ fn kubeconfig(args: &cli::NodeKubeconfig) -> Result<(), Failure> {
     })?;
     let user = format!("system:node:{}", args.node);
     let token = credentials::mint(&args.data_dir, &user, credentials::NODES)?;
-    output::result(&credentials::kubeconfig(&server, &ca, &user, &token))
+    Ok(output::result(&credentials::kubeconfig(
+        &server, &ca, &user, &token,
+    ))?)
 }
 
 /// Address and CA that the server of a data directory wrote into its own kubeconfig.

@@ -2,10 +2,10 @@
 
 use tokio_util::sync::CancellationToken;
 
+use crate::cli;
 use crate::client::client;
 use crate::exit::Failure;
 use crate::host::{host_name, stop_signal};
-use crate::cli;
 
 /// `caprock controller`.
 pub(crate) async fn controller(args: cli::Controller) -> Result<(), Failure> {

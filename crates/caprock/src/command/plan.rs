@@ -61,13 +61,19 @@ pub(crate) async fn run(args: cli::Plan) -> Result<(), Failure> {
     let plans = cluster
         .pools
         .iter()
-        .filter(|pool| args.pool.as_ref().is_none_or(|name| pool.name_any() == *name))
+        .filter(|pool| {
+            args.pool
+                .as_ref()
+                .is_none_or(|name| pool.name_any() == *name)
+        })
         .map(|pool| cluster.plan(pool))
         .collect::<Result<Vec<_>, _>>()?;
     if let (Some(name), true) = (&args.pool, plans.is_empty()) {
-        return Err(refused(anyhow::anyhow!("there is no MachineConfigPool `{name}`")));
+        return Err(refused(anyhow::anyhow!(
+            "there is no MachineConfigPool `{name}`"
+        )));
     }
-    output::value(args.output, &plans, |plans| text(plans))
+    Ok(output::value(args.output, &plans, |plans| text(plans))?)
 }
 
 impl Cluster {
@@ -87,7 +93,11 @@ impl Cluster {
         )?;
         Ok(Cluster {
             pools: pools.items,
-            configs: configs.items.into_iter().map(|c| (c.name_any(), c)).collect(),
+            configs: configs
+                .items
+                .into_iter()
+                .map(|c| (c.name_any(), c))
+                .collect(),
             images: images
                 .items
                 .into_iter()
@@ -105,7 +115,10 @@ impl Cluster {
         let image = layering
             .and_then(|image| image.status.as_ref())
             .and_then(|status| status.current_image_pull_spec.clone());
-        let target = Target { config: config.clone(), image: image.clone() };
+        let target = Target {
+            config: config.clone(),
+            image: image.clone(),
+        };
         let mut nodes = Vec::new();
         for node in self.members(&name)? {
             nodes.push(self.node_plan(&node, &target)?);
@@ -131,7 +144,9 @@ impl Cluster {
             .nodes
             .iter()
             .map(NodeView::of)
-            .filter(|node| membership(&node.labels, &selectors) == Membership::Member(pool.to_owned()))
+            .filter(|node| {
+                membership(&node.labels, &selectors) == Membership::Member(pool.to_owned())
+            })
             .collect())
     }
 
@@ -178,7 +193,10 @@ impl Cluster {
         let Some(build) = build else {
             return Some("a build, not started yet".to_owned());
         };
-        let found = self.builds.iter().find(|found| found.name_any() == build.name)?;
+        let found = self
+            .builds
+            .iter()
+            .find(|found| found.name_any() == build.name)?;
         let condition = found
             .status
             .as_ref()?

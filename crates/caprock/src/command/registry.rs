@@ -18,8 +18,9 @@ pub(crate) fn client(access: &RegistryAccess, hosts: &[&Reference]) -> Result<Cl
     if let Some(path) = &access.authfile {
         let text =
             std::fs::read(path).with_context(|| format!("failed to read the authfile `{path}`"))?;
-        config.auth = DockerConfig::parse(&text)
-            .map_err(|error| refused(anyhow!(error).context(format!("`{path}` is not an authfile"))))?;
+        config.auth = DockerConfig::parse(&text).map_err(|error| {
+            refused(anyhow!(error).context(format!("`{path}` is not an authfile")))
+        })?;
     }
     if let Some(path) = &access.ca_file {
         let pem =
@@ -38,7 +39,10 @@ pub(crate) fn client(access: &RegistryAccess, hosts: &[&Reference]) -> Result<Cl
 /// Where an image is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Place {
-    Layout { dir: Utf8PathBuf, tag: Option<String> },
+    Layout {
+        dir: Utf8PathBuf,
+        tag: Option<String>,
+    },
     Registry(Reference),
 }
 
@@ -52,9 +56,14 @@ impl Place {
                     _ => (rest, None),
                 };
                 if dir.is_empty() {
-                    return Err(refused(anyhow!("`{text}` names no directory: expected `oci:DIR[:TAG]`")));
+                    return Err(refused(anyhow!(
+                        "`{text}` names no directory: expected `oci:DIR[:TAG]`"
+                    )));
                 }
-                Ok(Place::Layout { dir: dir.into(), tag })
+                Ok(Place::Layout {
+                    dir: dir.into(),
+                    tag,
+                })
             }
             None => reference(text).map(Place::Registry),
         }
@@ -63,8 +72,9 @@ impl Place {
 
 /// Reads an image reference.
 pub(crate) fn reference(text: &str) -> Result<Reference, Failure> {
-    text.parse::<Reference>()
-        .map_err(|error| refused(anyhow!(error).context(format!("`{text}` is not an image reference"))))
+    text.parse::<Reference>().map_err(|error| {
+        refused(anyhow!(error).context(format!("`{text}` is not an image reference")))
+    })
 }
 
 /// An OCI image layout on disk.
@@ -93,22 +103,31 @@ impl Layout {
         let text = std::fs::read(&path).map_err(|error| {
             refused(anyhow!(error).context(format!("`{dir}` is not an OCI image layout")))
         })?;
-        let index: Index = serde_json::from_slice(&text)
-            .map_err(|error| refused(anyhow!(error).context(format!("`{path}` is not an image index"))))?;
+        let index: Index = serde_json::from_slice(&text).map_err(|error| {
+            refused(anyhow!(error).context(format!("`{path}` is not an image index")))
+        })?;
         let mut fitting = index.manifests.into_iter().filter(|entry| {
             tag.is_none_or(|tag| {
-                entry.annotations.get("org.opencontainers.image.ref.name").map(String::as_str) == Some(tag)
+                entry
+                    .annotations
+                    .get("org.opencontainers.image.ref.name")
+                    .map(String::as_str)
+                    == Some(tag)
             })
         });
         let entry = match (fitting.next(), fitting.next()) {
             (Some(entry), None) => entry,
-            (None, _) => return Err(refused(match tag {
-                Some(tag) => anyhow!("the image layout `{dir}` has no tag `{tag}`"),
-                None => anyhow!("the image layout `{dir}` is empty"),
-            })),
+            (None, _) => {
+                return Err(refused(match tag {
+                    Some(tag) => anyhow!("the image layout `{dir}` has no tag `{tag}`"),
+                    None => anyhow!("the image layout `{dir}` is empty"),
+                }));
+            }
             (Some(_), Some(_)) => {
-                return Err(refused(anyhow!("the image layout `{dir}` has several images"))
-                    .hint("name one as `oci:DIR:TAG`"));
+                return Err(
+                    refused(anyhow!("the image layout `{dir}` has several images"))
+                        .hint("name one as `oci:DIR:TAG`"),
+                );
             }
         };
         let blobs = BlobStore::open(dir)?;
@@ -125,7 +144,10 @@ mod tests {
 
     #[test]
     fn a_layout_has_an_optional_tag() {
-        let layout = |dir: &str, tag: Option<&str>| Place::Layout { dir: dir.into(), tag: tag.map(str::to_owned) };
+        let layout = |dir: &str, tag: Option<&str>| Place::Layout {
+            dir: dir.into(),
+            tag: tag.map(str::to_owned),
+        };
         for (text, expected) in [
             ("oci:out", layout("out", None)),
             ("oci:out:latest", layout("out", Some("latest"))),

@@ -31,7 +31,11 @@ pub(crate) fn run(args: &cli::Render) -> Result<(), Failure> {
             }
         }
     }
-    pools.retain(|pool| args.pool.as_ref().is_none_or(|name| pool.name_any() == *name));
+    pools.retain(|pool| {
+        args.pool
+            .as_ref()
+            .is_none_or(|name| pool.name_any() == *name)
+    });
     if pools.is_empty() {
         return Err(refused(match &args.pool {
             Some(name) => anyhow!("the manifests have no MachineConfigPool `{name}`"),
@@ -45,14 +49,16 @@ pub(crate) fn run(args: &cli::Render) -> Result<(), Failure> {
             refused(anyhow!(error).context(format!("cannot render pool `{}`", pool.name_any())))
         })?);
     }
-    match args.output {
-        Format::Json if rendered.len() == 1 => output::value(Format::Json, &rendered[0], |_| String::new()),
-        Format::Json => output::value(Format::Json, &rendered, |_| String::new()),
-        Format::Yaml | Format::Text => {
-            let documents = rendered.iter().map(output::yaml).collect::<Result<Vec<_>, _>>()?;
-            output::result(&documents.join("---\n"))
-        }
-    }
+    let text = match (args.output, rendered.as_slice()) {
+        (Format::Json, [only]) => serde_json::to_string_pretty(only)? + "\n",
+        (Format::Json, several) => serde_json::to_string_pretty(several)? + "\n",
+        (Format::Yaml | Format::Text, several) => several
+            .iter()
+            .map(output::yaml)
+            .collect::<Result<Vec<_>, _>>()?
+            .join("---\n"),
+    };
+    Ok(output::result(&text)?)
 }
 
 /// The texts of files, of the manifests in directories, and of standard input, each with its name.
@@ -60,10 +66,16 @@ fn read_all(paths: &[Utf8PathBuf]) -> Result<Vec<(String, String)>, Failure> {
     let mut texts = Vec::new();
     for path in paths {
         if path == "-" {
-            texts.push(("standard input".to_owned(), bounded(std::io::stdin(), "standard input")?));
+            texts.push((
+                "standard input".to_owned(),
+                bounded(std::io::stdin(), "standard input")?,
+            ));
         } else if path.is_dir() {
             let mut files = Vec::new();
-            for entry in path.read_dir_utf8().with_context(|| format!("failed to read `{path}`"))? {
+            for entry in path
+                .read_dir_utf8()
+                .with_context(|| format!("failed to read `{path}`"))?
+            {
                 let file = entry?.into_path();
                 if matches!(file.extension(), Some("yaml" | "yml" | "json")) && file.is_file() {
                     files.push(file);
@@ -93,7 +105,9 @@ fn bounded(reader: impl Read, name: &str) -> Result<String, Failure> {
         .read_to_string(&mut text)
         .with_context(|| format!("failed to read `{name}`"))?;
     if text.len() as u64 > MAX_BYTES {
-        return Err(refused(anyhow!("`{name}` is longer than {MAX_BYTES} bytes")));
+        return Err(refused(anyhow!(
+            "`{name}` is longer than {MAX_BYTES} bytes"
+        )));
     }
     Ok(text)
 }

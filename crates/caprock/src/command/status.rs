@@ -40,20 +40,30 @@ pub(crate) async fn run(args: cli::Status) -> Result<(), Failure> {
         builds: builds.iter().map(build).collect(),
         nodes: nodes.iter().map(node).collect(),
     };
-    output::value(args.output, &overview, text)
+    Ok(output::value(args.output, &overview, text)?)
 }
 
 /// The worst that a pool says of itself comes first.
 fn pool(pool: &MachineConfigPool) -> Line {
-    let conditions = pool.status.as_ref().map(|status| status.conditions.as_slice());
-    let told = ["RenderDegraded", "ImageBuildDegraded", "NodeDegraded", "Degraded", "Updating", "Updated"]
-        .into_iter()
-        .find_map(|wanted| {
-            let condition = conditions?
-                .iter()
-                .find(|condition| condition.type_ == wanted && condition.status == "True")?;
-            Some((wanted.to_owned(), condition.message.clone()))
-        });
+    let conditions = pool
+        .status
+        .as_ref()
+        .map(|status| status.conditions.as_slice());
+    let told = [
+        "RenderDegraded",
+        "ImageBuildDegraded",
+        "NodeDegraded",
+        "Degraded",
+        "Updating",
+        "Updated",
+    ]
+    .into_iter()
+    .find_map(|wanted| {
+        let condition = conditions?
+            .iter()
+            .find(|condition| condition.type_ == wanted && condition.status == "True")?;
+        Some((wanted.to_owned(), condition.message.clone()))
+    });
     let waiting = || {
         let message = conditions
             .into_iter()
@@ -63,22 +73,39 @@ fn pool(pool: &MachineConfigPool) -> Line {
         ("Waiting".to_owned(), message.unwrap_or_default())
     };
     let (state, message) = told.unwrap_or_else(waiting);
-    Line { name: pool.name_any(), state, message }
+    Line {
+        name: pool.name_any(),
+        state,
+        message,
+    }
 }
 
 fn build(build: &MachineOSBuild) -> Line {
     let status = build.status.as_ref();
     let condition = status.and_then(|status| {
-        status.conditions.iter().find(|condition| condition.status == "True")
+        status
+            .conditions
+            .iter()
+            .find(|condition| condition.status == "True")
     });
     let (state, mut message) = match condition {
         Some(condition) => (condition.type_.clone(), condition.message.clone()),
-        None => ("Waiting".to_owned(), "no builder has claimed it yet".to_owned()),
+        None => (
+            "Waiting".to_owned(),
+            "no builder has claimed it yet".to_owned(),
+        ),
     };
-    if let (true, Some(image)) = (state == "Succeeded", status.and_then(|s| s.digested_image_push_spec.as_ref())) {
+    if let (true, Some(image)) = (
+        state == "Succeeded",
+        status.and_then(|s| s.digested_image_push_spec.as_ref()),
+    ) {
         message.clone_from(image);
     }
-    Line { name: build.name_any(), state, message }
+    Line {
+        name: build.name_any(),
+        state,
+        message,
+    }
 }
 
 fn node(node: &Node) -> Line {
@@ -88,14 +115,20 @@ fn node(node: &Node) -> Line {
         Some(obstacle) if view.reason.is_empty() => obstacle,
         _ => view.reason,
     };
-    Line { name: view.name, state, message }
+    Line {
+        name: view.name,
+        state,
+        message,
+    }
 }
 
 fn text(overview: &Overview) -> String {
     let mut text = String::new();
-    for (heading, lines) in
-        [("POOL", &overview.pools), ("BUILD", &overview.builds), ("NODE", &overview.nodes)]
-    {
+    for (heading, lines) in [
+        ("POOL", &overview.pools),
+        ("BUILD", &overview.builds),
+        ("NODE", &overview.nodes),
+    ] {
         if lines.is_empty() {
             continue;
         }

@@ -46,11 +46,7 @@ pub(crate) async fn write(client: &Client, facts: &Facts<'_>) -> anyhow::Result<
         facts.registry_host.replace(':', ".."),
         facts.registry_ca.to_owned(),
     )]);
-    put(
-        &config_maps,
-        config_map(keys::REGISTRY_CERTS, trust),
-    )
-    .await?;
+    put(&config_maps, config_map(keys::REGISTRY_CERTS, trust)).await?;
     if let Some(image) = facts.base_image {
         let data = BTreeMap::from([(keys::BASE_OS_IMAGE_KEY.to_owned(), image.to_owned())]);
         put(
@@ -82,7 +78,11 @@ async fn put<K>(api: &Api<K>, object: K) -> anyhow::Result<()>
 where
     K: Resource + Clone + Serialize + DeserializeOwned + std::fmt::Debug,
 {
-    let name = object.meta().name.clone().context("object without a name")?;
+    let name = object
+        .meta()
+        .name
+        .clone()
+        .context("object without a name")?;
     let done = match api.create(&PostParams::default(), &object).await {
         Err(kube::Error::Api(status)) if status.code == 409 => api
             .patch(&name, &PatchParams::default(), &Patch::Merge(&object))

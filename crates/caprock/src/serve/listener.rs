@@ -55,8 +55,7 @@ async fn connection(
         Err(_) => return tracing::debug!("TLS handshake timed out"),
     };
     let server = auto::Builder::new(TokioExecutor::new());
-    let serving =
-        server.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    let serving = server.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     tokio::pin!(serving);
     let ended = tokio::select! {
         ended = &mut serving => ended,

@@ -38,8 +38,7 @@ pub(crate) async fn run(args: cli::Serve) -> Result<(), Failure> {
     let authority = pki::Authority::load_or_create(&data_dir.join("pki"))?;
     let api_socket = listen(args.listen, "--listen").await?;
     let registry_socket = listen(args.registry_listen, "--registry-listen").await?;
-    let (api_address, registry_address) =
-        (api_socket.local_addr()?, registry_socket.local_addr()?);
+    let (api_address, registry_address) = (api_socket.local_addr()?, registry_socket.local_addr()?);
     let tls = authority.server_config(&addresses(&[api_address, registry_address]))?;
     let registry_host = reachable(registry_address).to_string();
     let login = RegistryLogin::load_or_create(&data_dir, &registry_host)?;
@@ -69,8 +68,7 @@ pub(crate) async fn run(args: cli::Serve) -> Result<(), Failure> {
     });
 
     let server = format!("https://{}", reachable(api_address));
-    let kubeconfig =
-        credentials::kubeconfig(&server, authority.certificate(), "admin", &token);
+    let kubeconfig = credentials::kubeconfig(&server, authority.certificate(), "admin", &token);
     let client = crate::client::client_from_text(&kubeconfig).await?;
     bootstrap::write(
         &client,
@@ -128,7 +126,8 @@ fn prepare(data_dir: &Utf8Path) -> anyhow::Result<Utf8PathBuf> {
 /// Keeps a second server off the data directory; the lock ends with the process, however it ends.
 fn lock(data_dir: &Utf8Path) -> Result<std::fs::File, Failure> {
     let path = data_dir.join("lock");
-    let file = std::fs::File::create(&path).with_context(|| format!("failed to create `{path}`"))?;
+    let file =
+        std::fs::File::create(&path).with_context(|| format!("failed to create `{path}`"))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(std::fs::TryLockError::WouldBlock) => Err(refused(anyhow::anyhow!(
@@ -151,7 +150,8 @@ fn remove_if_present(path: &Utf8Path) -> anyhow::Result<()> {
 async fn listen(address: SocketAddr, flag: &str) -> Result<TcpListener, Failure> {
     TcpListener::bind(address).await.map_err(|error| {
         let in_use = error.kind() == std::io::ErrorKind::AddrInUse;
-        let failure = refused(anyhow::Error::new(error).context(format!("cannot listen on {address}")));
+        let failure =
+            refused(anyhow::Error::new(error).context(format!("cannot listen on {address}")));
         if in_use {
             failure.hint(format!("choose another address with `{flag}`"))
         } else {
@@ -194,7 +194,11 @@ async fn reload_tokens(
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let path = data_dir.join("tokens.json");
-    let changed = |path: &Utf8Path| std::fs::metadata(path).and_then(|meta| meta.modified()).ok();
+    let changed = |path: &Utf8Path| {
+        std::fs::metadata(path)
+            .and_then(|meta| meta.modified())
+            .ok()
+    };
     let mut seen = None;
     while stop
         .run_until_cancelled(tokio::time::sleep(Duration::from_millis(500)))
@@ -236,7 +240,11 @@ async fn wait(
     let drained = tokio::time::timeout(STOP_DEADLINE, async {
         let mut result = Ok(());
         while let Some(ended) = parts.join_next().await {
-            result = result.and(ended.context("a part of the server panicked").and_then(|r| r));
+            result = result.and(
+                ended
+                    .context("a part of the server panicked")
+                    .and_then(|r| r),
+            );
         }
         result
     })

@@ -50,7 +50,12 @@ fn node_rules() -> Vec<Rule> {
         own(READ, "", &["nodes"], None),
         own(WRITE, "", &["nodes", "nodes/status"], None),
         own(READ, MACHINE_CONFIGURATION, &["machineconfignodes"], None),
-        own(WRITE, MACHINE_CONFIGURATION, &["machineconfignodes/status"], None),
+        own(
+            WRITE,
+            MACHINE_CONFIGURATION,
+            &["machineconfignodes/status"],
+            None,
+        ),
         own(READ, "coordination.k8s.io", &["leases"], lease_namespace),
         own(WRITE, "coordination.k8s.io", &["leases"], lease_namespace),
         any(
@@ -61,7 +66,12 @@ fn node_rules() -> Vec<Rule> {
         ),
         any(&["create", "patch"], "", &["events"], None),
         any(&["create", "patch"], "events.k8s.io", &["events"], None),
-        any(&["get"], "", &["secrets", "configmaps"], Some(keys::NAMESPACE)),
+        any(
+            &["get"],
+            "",
+            &["secrets", "configmaps"],
+            Some(keys::NAMESPACE),
+        ),
     ]
 }
 
