@@ -3,17 +3,18 @@
 //!
 //! ```text
 //! blobs/sha256/<hex>      compressed layers
-//! layers/<chain>/         one layer in overlayfs form, named by the chain it is the top of
+//! layers/<boot>/<chain>/  one layer in overlayfs form, named by the chain it is the top of
 //! index/<key>             what a step with this key gave
 //! mounts/<id>             `RUN --mount=type=cache`
-//! unsynced/<boot>/<chain> layers that a power cut could still tear, by the boot of the machine they were made in
 //! work/<engine>/          scratch of one engine, which holds a lock on work/<engine>/lock while it lives
 //! ```
+//!
+//! Blobs are synced to disk, layers are not: that would take as long as the rest of a build. A machine that went
+//! down may have torn them, so they count for one boot only and are unpacked from the blobs again in the next.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 
 use oci::{BlobStore, Digest};
 use serde::{Deserialize, Serialize};
@@ -27,9 +28,7 @@ pub(crate) struct Cache {
     dir: PathBuf,
     blobs: BlobStore,
     session: Session,
-    /// Names of layers that may not be on disk yet.
-    unsynced: PathBuf,
-    syncing: Mutex<()>,
+    layers: PathBuf,
 }
 
 /// What a step gave: a layer, or nothing when it changed no file.
@@ -58,15 +57,14 @@ impl Cache {
                 dir.display()
             ))
         };
-        for name in ["layers", "index", "mounts", "unsynced", "work"] {
+        for name in ["layers", "index", "mounts", "work"] {
             fs::create_dir_all(dir.join(name)).map_err(failed())?;
         }
         // Mounts are told apart by their paths, which must therefore be the kernel's.
         let dir = dir.canonicalize().map_err(failed())?;
         let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").map_err(failed())?;
-        let unsynced = dir.join("unsynced").join(boot.trim());
-        forget_torn(&dir, &unsynced).map_err(failed())?;
-        fs::create_dir_all(&unsynced).map_err(failed())?;
+        let layers = dir.join("layers").join(boot.trim());
+        forget_earlier(&layers).map_err(failed())?;
         let blobs = BlobStore::open(&dir)?;
         let session = Session::start(&dir.join("work")).map_err(BuildError::host(format!(
             "build cache `{}` cannot be cleaned",
@@ -76,8 +74,7 @@ impl Cache {
             dir,
             blobs,
             session,
-            unsynced,
-            syncing: Mutex::new(()),
+            layers,
         })
     }
 
@@ -101,31 +98,16 @@ impl Cache {
 
     /// Where the top layer of a chain is, or would be.
     pub(crate) fn layer(&self, chain: &Digest) -> PathBuf {
-        self.dir.join("layers").join(chain.hex())
+        self.layers.join(chain.hex())
     }
 
     /// Makes a finished tree the top layer of a chain. When another build was faster, its tree stays.
     pub(crate) fn publish(&self, tree: &Path, chain: &Digest) -> io::Result<()> {
         let place = self.layer(chain);
-        File::create(self.unsynced.join(chain.hex()))?;
         match fs::rename(tree, &place) {
             Err(_) if place.is_dir() => Ok(()),
             other => other,
         }
-    }
-
-    /// Brings all layers to disk. Takes as long as the disk needs, so nobody should wait for it; layers for which it
-    /// did not happen before the machine went down are made anew.
-    pub(crate) fn sync(&self) -> io::Result<()> {
-        let Ok(_alone) = self.syncing.try_lock() else {
-            return Ok(());
-        };
-        let names: Vec<_> = fs::read_dir(&self.unsynced)?.collect::<io::Result<_>>()?;
-        rustix::fs::syncfs(File::open(&self.dir)?)?;
-        for name in names {
-            remove(fs::remove_file(name.path()))?;
-        }
-        Ok(())
     }
 
     /// What a step with this key gave before, if all of it is still there.
@@ -156,29 +138,20 @@ impl Cache {
     }
 }
 
-/// Removes the layers that were not on disk for sure when an earlier boot of the machine ended.
-fn forget_torn(dir: &Path, current: &Path) -> io::Result<()> {
-    for boot in fs::read_dir(dir.join("unsynced"))? {
+/// Removes the layers of earlier boots, and makes room for those of this one.
+fn forget_earlier(current: &Path) -> io::Result<()> {
+    for boot in fs::read_dir(current.parent().unwrap_or(current))? {
         let boot = boot?.path();
         if boot == current {
             continue;
         }
-        for name in fs::read_dir(&boot)? {
-            remove(fs::remove_dir_all(
-                dir.join("layers").join(name?.file_name()),
-            ))?;
+        match fs::remove_dir_all(&boot) {
+            // Another engine is removing it too.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            other => other?,
         }
-        remove(fs::remove_dir_all(boot))?;
     }
-    Ok(())
-}
-
-/// Another engine may be removing the same.
-fn remove(result: io::Result<()>) -> io::Result<()> {
-    match result {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
+    fs::create_dir_all(current)
 }
 
 #[cfg(test)]
@@ -247,22 +220,14 @@ mod tests {
     }
 
     #[test]
-    fn layers_of_an_earlier_boot_count_only_when_synced() {
+    fn layers_count_for_one_boot() {
         let dir = tempfile::tempdir().unwrap();
-        let publish = |name: &[u8]| {
-            let cache = Cache::open(dir.path()).unwrap();
-            let scratch = cache.scratch().unwrap();
-            let tree = scratch.path.join("upper");
-            fs::create_dir(&tree).unwrap();
-            cache.publish(&tree, &Digest::of(name)).unwrap();
-            cache
-        };
-        publish(b"synced").sync().unwrap();
-        let cache = publish(b"torn");
-        fs::rename(&cache.unsynced, dir.path().join("unsynced/earlier-boot")).unwrap();
         let cache = Cache::open(dir.path()).unwrap();
-        assert!(cache.layer(&Digest::of(b"synced")).is_dir());
-        assert!(!cache.layer(&Digest::of(b"torn")).exists());
-        assert!(!dir.path().join("unsynced/earlier-boot").exists());
+        fs::create_dir(cache.layer(&Digest::of(b"now"))).unwrap();
+        let earlier = dir.path().join("layers/earlier-boot");
+        fs::create_dir_all(earlier.join("chain/usr")).unwrap();
+        let again = Cache::open(dir.path()).unwrap();
+        assert!(again.layer(&Digest::of(b"now")).is_dir());
+        assert!(!earlier.exists());
     }
 }

@@ -9,8 +9,8 @@ use libdeflater::{CompressionLvl, Compressor};
 
 /// Large enough that the compression suffers little from starting anew.
 const BLOCK: usize = 1 << 20;
-/// Half of the time of the default level, for a few per cent more bytes.
-const LEVEL: i32 = 4;
+/// Takes 60 % of the time of level 6 for 4 % more bytes, measured on a Debian root.
+const LEVEL: i32 = 2;
 
 /// Compresses everything that `produce` writes into `sink`; returns what `produce` returned.
 pub(crate) fn gzip<T>(

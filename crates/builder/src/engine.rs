@@ -86,23 +86,10 @@ impl Engine {
                 problems,
             }
         })?;
-        let image = self
-            .in_background(progress, cancel, move |work| {
-                Build::new(request, file, work)?.run()
-            })
-            .await?;
-        self.sync_later();
-        Ok(image)
-    }
-
-    /// Brings layers to disk without anybody waiting for it, not even the end of the process.
-    fn sync_later(&self) {
-        let shared = self.shared.clone();
-        std::thread::spawn(move || {
-            if let Err(error) = shared.cache.sync() {
-                tracing::warn!(%error, "cannot sync the build cache");
-            }
-        });
+        self.in_background(progress, cancel, move |work| {
+            Build::new(request, file, work)?.run()
+        })
+        .await
     }
 
     pub(crate) fn cache(&self) -> &Cache {

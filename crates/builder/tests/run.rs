@@ -366,3 +366,29 @@ async fn privileged_commands_are_confined() {
     assert!(processes <= 2, "other processes are hidden: {output:?}");
     assert_eq!(output[output.len() - 2..], ["a", "b"]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_layers_unpacked_from_blobs_are_what_the_steps_made() {
+    if !privileged() {
+        return;
+    }
+    let make = "RUN mkdir -p /d/sub /gone && touch /d/sub/f /gone/x && ln /d/sub/f /d/twin && chown 5:6 /d/sub/f\n\
+                RUN rm -r /gone /d/sub && mkdir /d/sub && touch /d/sub/new && chmod 4750 /d/sub/new && mknod /d/p p";
+    let list = "RUN cd / && find bin etc d tmp -exec stat -c '%n %F %a %u %g %Y %s' {} ';' > /listing && cat /listing";
+    let lab = Lab::new();
+    let direct = lab.build(&format!("{make}\n{list}")).await.unwrap();
+    let listing = lab.output();
+    // As after a boot: the index and the blobs are there, the unpacked layers are not.
+    for boot in std::fs::read_dir(lab.dir.path().join("cache/layers")).unwrap() {
+        for layer in std::fs::read_dir(boot.unwrap().path()).unwrap() {
+            std::fs::remove_dir_all(layer.unwrap().path()).unwrap();
+        }
+    }
+    let unpacked = lab.build(&format!("{make}\n{list} && true")).await.unwrap();
+    assert_eq!(lab.cached(), [2, 3, 4]);
+    assert_eq!(lab.output(), listing);
+    assert_eq!(
+        unpacked.config().rootfs.diff_ids,
+        direct.config().rootfs.diff_ids
+    );
+}
