@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
+use crate::build::gate::Gates;
 use crate::cache::Cache;
 use crate::error::{Doing, Result};
 use crate::event::Recorder;
@@ -17,6 +18,7 @@ pub(crate) struct Context {
     pub(crate) client: Client,
     pub(crate) cache: Cache,
     pub(crate) events: Recorder,
+    pub(crate) gates: Gates,
 }
 
 impl Context {

@@ -92,6 +92,13 @@ pub(crate) async fn keep(ctx: &Context, build: &MachineOSBuild, facts: &Facts) -
     }
 }
 
+/// Changes when the kept facts of a build's image do.
+pub(crate) fn facts_version(cache: &Cache, build: &MachineOSBuild) -> Option<String> {
+    cache
+        .config_map(&name(&build.name_any()))?
+        .resource_version()
+}
+
 /// What keeps a pool's rendered config from running with the image of a build that was made for another rendered
 /// config. Nothing when no facts were kept: the image passed the check of its own config then, and the agent verifies.
 pub(crate) fn later_problems(

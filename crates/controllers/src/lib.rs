@@ -25,6 +25,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::attempts::Attempts;
+use crate::build::gate::Gates;
 use crate::cache::Cache;
 use crate::context::Context;
 use crate::drive::drive;
@@ -112,6 +113,7 @@ async fn run_parts<R: Resolve, B: Build>(
         events: Recorder::new(client.clone(), "caprock"),
         client,
         cache,
+        gates: Gates::default(),
     });
     if let Some(registries) = parts.registries {
         spawn_controllers(&ctx, registries, &stop, &mut tasks);
@@ -146,14 +148,9 @@ fn spawn_controllers<R: Resolve>(
     let nodes = || (ctx.clone(), cache.nodes.clone());
 
     let (c, store) = pools();
-    let looks = drive(
-        "render",
-        c,
-        store,
-        render::concerns,
-        render::reconcile,
-        stop.clone(),
-    );
+    let settled = Arc::new(render::Settled::default());
+    let look = move |pool, ctx| render::reconcile(pool, ctx, settled.clone());
+    let looks = drive("render", c, store, render::concerns, look, stop.clone());
     spawn(tasks, "render", looks);
 
     let (c, store) = pools();

@@ -130,7 +130,8 @@ async fn show(ctx: &Context, node: &Node, waiting: &Waiting) -> Result<()> {
     let text = waiting.to_string();
     let since = annotation(node, DRAIN_SINCE).and_then(|text| text.parse::<Timestamp>().ok());
     let now = Timestamp::now();
-    if annotation(node, DRAIN_WAITS_FOR) != Some(text.as_str()) || since.is_none() {
+    let changed = annotation(node, DRAIN_WAITS_FOR) != Some(text.as_str());
+    if changed || since.is_none() {
         let change = json!({"metadata": {"annotations": {
             DRAIN_WAITS_FOR: text,
             DRAIN_SINCE: since.unwrap_or(now).to_string(),
@@ -138,7 +139,9 @@ async fn show(ctx: &Context, node: &Node, waiting: &Waiting) -> Result<()> {
         ctx.merge(node, change).await?;
         tracing::info!(node = node.name_any(), "drain waits for {text}");
     }
-    if since.is_some_and(|since| now.duration_since(since) > LONG_DRAIN) {
+    let over = now.duration_since(since.unwrap_or(now)) - LONG_DRAIN;
+    let just_now = over < SignedDuration::try_from(EVICT_AGAIN).unwrap_or_default();
+    if !over.is_negative() && (changed || just_now) {
         let message = format!("drain takes longer than 10 minutes; it waits for {text}");
         ctx.events
             .publish(node, Tone::Warning, "DrainThresholdExceeded", &message)

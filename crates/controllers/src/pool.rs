@@ -40,7 +40,7 @@ pub(crate) fn concerns(change: &Change) -> Wake {
 
 /// One look at one pool.
 pub(crate) async fn reconcile(pool: Arc<MachineConfigPool>, ctx: Arc<Context>) -> Result<Action> {
-    let mut seen = observe::from_cache(&ctx.cache, &pool);
+    let mut seen = observe::from_cache(&ctx, &pool);
     let mut plan = rollout::plan(&seen);
     let mut done = Ok(());
     if !plan.assign.is_empty() {
@@ -65,7 +65,7 @@ async fn confirm(ctx: &Context, pool: &MachineConfigPool) -> Result<(Seen, Plan)
         .list(&ListParams::default())
         .await
         .doing(|| "list Nodes".to_owned())?;
-    let seen = observe::with_nodes(&ctx.cache, &fresh, nodes.items.iter());
+    let seen = observe::with_nodes(ctx, &fresh, nodes.items.iter());
     let plan = rollout::plan(&seen);
     Ok((seen, plan))
 }

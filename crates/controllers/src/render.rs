@@ -2,7 +2,8 @@
 
 mod collect;
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use jiff::Timestamp;
 use kube::api::{Api, PostParams};
@@ -38,8 +39,63 @@ pub(crate) fn concerns(change: &Change) -> Wake {
     }
 }
 
+/// What each pool was last rendered from: pools change with every step of their nodes, and mostly not in what the render
+/// is made from.
+#[derive(Debug, Default)]
+pub(crate) struct Settled {
+    versions: Mutex<HashMap<String, String>>,
+}
+
+impl Settled {
+    fn is(&self, pool: &MachineConfigPool, versions: &str) -> bool {
+        self.lock().get(&pool.name_any()).map(String::as_str) == Some(versions)
+    }
+
+    fn set(&self, pool: &MachineConfigPool, versions: String) {
+        self.lock().insert(pool.name_any(), versions);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, String>> {
+        self.versions
+            .lock()
+            .expect("no panic happens while the lock is held")
+    }
+}
+
+/// Changes with everything that a look depends on.
+fn versions(cache: &Cache, pool: &MachineConfigPool) -> String {
+    let status = pool.status.as_ref();
+    let degraded = status
+        .and_then(|status| condition::get(&status.conditions, PoolConditionType::RenderDegraded));
+    let defaults = cache.config_map(keys::OS_IMAGE_URL_CONFIG_MAP);
+    let mut configs: Vec<String> = cache
+        .machine_configs
+        .state()
+        .iter()
+        .filter_map(|config| config.resource_version())
+        .collect();
+    configs.sort_unstable();
+    format!(
+        "{:?} {:?} {:?} {:?} {:?} {}",
+        pool.uid(),
+        pool.metadata.generation,
+        status.map(|status| &status.configuration.name),
+        degraded,
+        defaults.and_then(|map| map.resource_version()),
+        configs.join(" ")
+    )
+}
+
 /// One look at one pool.
-pub(crate) async fn reconcile(pool: Arc<MachineConfigPool>, ctx: Arc<Context>) -> Result<Action> {
+pub(crate) async fn reconcile(
+    pool: Arc<MachineConfigPool>,
+    ctx: Arc<Context>,
+    settled: Arc<Settled>,
+) -> Result<Action> {
+    let versions = versions(&ctx.cache, &pool);
+    if settled.is(&pool, &versions) {
+        return Ok(Action::await_change());
+    }
     let configs: Vec<MachineConfig> = ctx
         .cache
         .machine_configs
@@ -54,6 +110,7 @@ pub(crate) async fn reconcile(pool: Arc<MachineConfigPool>, ctx: Arc<Context>) -
     };
     report(&ctx, &pool, outcome.as_ref().err()).await?;
     collect::unused(&ctx, &pool).await?;
+    settled.set(&pool, versions);
     Ok(Action::await_change())
 }
 

@@ -88,6 +88,7 @@ pub(crate) async fn reconcile<B: Build>(
         | BuildState::Failed { .. }
         | BuildState::Interrupted { .. } => {
             worker.attempts.clear(&name);
+            claim::forget(&ctx.client, &ctx.cache, &build, &worker.identity).await?;
             return Ok(Action::await_change());
         }
     }

@@ -9,23 +9,23 @@ use model::node::NodeView;
 use model::pool::{Membership, PoolSelector, max_unavailable, membership};
 use model::rollout::Seen;
 
-use crate::build::gate;
 use crate::cache::Cache;
+use crate::context::Context;
 
 /// From the local copy alone.
-pub(super) fn from_cache(cache: &Cache, pool: &MachineConfigPool) -> Seen {
-    let nodes = cache.nodes.state();
-    with_nodes(cache, pool, nodes.iter().map(AsRef::as_ref))
+pub(super) fn from_cache(ctx: &Context, pool: &MachineConfigPool) -> Seen {
+    let nodes = ctx.cache.nodes.state();
+    with_nodes(ctx, pool, nodes.iter().map(AsRef::as_ref))
 }
 
 /// From the local copy, but with this pool and these Nodes.
 pub(super) fn with_nodes<'a>(
-    cache: &Cache,
+    ctx: &Context,
     pool: &MachineConfigPool,
     nodes: impl Iterator<Item = &'a Node>,
 ) -> Seen {
     let name = pool.name_any();
-    let selectors = selectors(cache);
+    let selectors = selectors(&ctx.cache);
     let mut members = Vec::new();
     let mut contested = BTreeMap::new();
     for node in nodes {
@@ -41,7 +41,7 @@ pub(super) fn with_nodes<'a>(
     let configuration = &pool.spec.configuration;
     Seen {
         config: (!configuration.name.is_empty()).then(|| configuration.name.clone()),
-        gate: gate::of(cache, pool),
+        gate: ctx.gates.of(&ctx.cache, pool),
         paused: pool.spec.paused,
         max_unavailable: max_unavailable(&name, pool.spec.max_unavailable.as_ref(), members.len()),
         nodes: members,

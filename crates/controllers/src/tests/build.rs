@@ -1,9 +1,10 @@
 //! The build loop and the builder's, and what users do wrong.
 
 use k8s_openapi::ByteString;
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Node, Secret};
 use kube::ResourceExt;
-use kube::api::{Api, ObjectMeta, PostParams};
+use kube::api::{Api, DeleteParams, ListParams, ObjectMeta, PostParams};
 use model::api::{MachineConfig, MachineOSBuild, MachineOSConfig};
 use model::build_state::BuildState;
 use model::condition::BuildReason;
@@ -479,4 +480,41 @@ async fn a_rebuild_is_granted_once_and_without_the_cache() {
     assert_eq!(cached, [true, false, false]);
     let again: MachineOSBuild = world.get(&first.name_any()).await;
     assert_eq!(again.uid(), first.uid());
+}
+
+#[tokio::test]
+async fn without_its_machine_os_config_a_pool_goes_back_to_the_base_image() {
+    let world = World::new().await;
+    let mut agents = [layered(&world, &[]).await];
+    world.play(&mut agents).await;
+    world.until_updated("worker").await;
+    world
+        .all::<MachineOSConfig>()
+        .delete("worker", &DeleteParams::default())
+        .await
+        .unwrap();
+    eventually("told", || async {
+        let node: Node = world.get("worker-1").await;
+        match node.annotations().get(keys::DESIRED_IMAGE) {
+            None => Ok(()),
+            Some(image) => Err(image.clone()),
+        }
+    })
+    .await;
+    world.play(&mut agents).await;
+    world.until_updated("worker").await;
+    assert_eq!(agents[0].reached.last().unwrap().1, None);
+}
+
+#[tokio::test]
+async fn claims_are_given_back() {
+    let world = World::new().await;
+    layered(&world, &[]).await;
+    world.until_succeeded().await;
+    let leases: Api<Lease> = Api::namespaced(world.client.clone(), keys::NAMESPACE);
+    eventually("no claims", || async {
+        let left = leases.list(&ListParams::default()).await.unwrap().items;
+        if left.is_empty() { Ok(()) } else { Err(left) }
+    })
+    .await;
 }

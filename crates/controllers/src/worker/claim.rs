@@ -7,10 +7,12 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::api::{Api, DeleteParams, ObjectMeta, PostParams, Preconditions};
+use kube::runtime::reflector::ObjectRef;
 use kube::{Client, Resource, ResourceExt};
 use model::api::MachineOSBuild;
 use model::keys;
 
+use crate::cache::Cache;
 use crate::error::{Doing, Result, has_code};
 
 /// How long a claim is good for.
@@ -126,6 +128,32 @@ impl Claim {
                 .doing(|| format!("release the claim on MachineOSBuild `{name}`")),
         }
     }
+}
+
+/// Removes a claim that this builder left behind on a build that has ended.
+pub(crate) async fn forget(
+    client: &Client,
+    cache: &Cache,
+    build: &MachineOSBuild,
+    identity: &str,
+) -> Result<()> {
+    let name = build.name_any();
+    let place = ObjectRef::new(&name).within(keys::NAMESPACE);
+    let Some(lease) = cache.claims.get(&place) else {
+        return Ok(());
+    };
+    let holder = lease
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.holder_identity.as_deref());
+    if holder != Some(identity) {
+        return Ok(());
+    }
+    let claim = Claim {
+        api: Api::namespaced(client.clone(), keys::NAMESPACE),
+        lease: lease.as_ref().clone(),
+    };
+    claim.release().await
 }
 
 fn held(identity: &str, now: Timestamp, before: Option<&LeaseSpec>) -> LeaseSpec {
