@@ -9,7 +9,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use http::{HeaderValue, Request, header};
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
@@ -27,6 +27,12 @@ use crate::{collector, http as api, store};
 
 /// How long a TLS handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);
+/// How long a client may take to send the head of a request.
+const HEADERS: Duration = Duration::from_secs(30);
+/// Requests, watches above all, that one connection may have open.
+const MAX_STREAMS: u32 = 1000;
+/// How often a quiet connection is asked whether its client still lives.
+const KEEP_ALIVE: Duration = Duration::from_secs(30);
 /// How long requests in flight may go on once the server stops.
 const DRAIN: Duration = Duration::from_secs(5);
 /// How long to wait when no connection can be accepted, as when file descriptors run out.
@@ -94,8 +100,10 @@ impl ApiServer {
     ///
     /// Every request needs a bearer token. [`ApiServer::router_as`] adds one, so that tests need no socket:
     ///
-    /// ```ignore
-    /// let client = kube::Client::new(server.router_as("secret"), "default");
+    /// ```
+    /// fn client(server: &apiserver::ApiServer) -> kube::Client {
+    ///     kube::Client::new(server.router_as("secret"), "default")
+    /// }
     /// ```
     pub fn router(&self) -> Router {
         let cluster = self.cluster.clone();
@@ -164,7 +172,16 @@ impl ApiServer {
                         return;
                     }
                 };
-                let builder = auto::Builder::new(TokioExecutor::new());
+                let mut builder = auto::Builder::new(TokioExecutor::new());
+                builder
+                    .http1()
+                    .timer(TokioTimer::new())
+                    .header_read_timeout(HEADERS);
+                builder
+                    .http2()
+                    .timer(TokioTimer::new())
+                    .max_concurrent_streams(MAX_STREAMS)
+                    .keep_alive_interval(KEEP_ALIVE);
                 let service = TowerToHyperService::new(router);
                 let connection = builder
                     .serve_connection_with_upgrades(TokioIo::new(stream), service)

@@ -5,7 +5,7 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use serde_json::{Map, Value, json};
 
-use crate::store::{Expired, WriteError};
+use crate::store::{Expired, MAX_OBJECT, WriteError};
 
 /// One problem of one field.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -400,6 +400,7 @@ impl From<WriteError> for ApiError {
                 kind: key.resource().trim_start_matches('/').into(),
                 name: key.name().into(),
             }),
+            WriteError::TooLarge => Self::too_large(MAX_OBJECT),
             WriteError::Storage(_) => Self::internal(error.to_string()),
             WriteError::Closed => Self::unavailable("the server is stopping"),
         }

@@ -15,6 +15,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use http::StatusCode;
+use tokio::time::{Instant, sleep_until};
 
 use crate::cluster::{Cluster, DEFINITIONS, NAMESPACES};
 use crate::resources::Target;
@@ -23,7 +24,7 @@ use crate::status::ApiError;
 use crate::store::{Event, EventKind, Expired, Key, Object, Scope, Start, Watcher};
 use index::Index;
 
-/// How long to wait after an error before everything is looked at again.
+/// How long to wait after an error before trying again.
 const RETRY: Duration = Duration::from_secs(10);
 
 /// Something to look at.
@@ -39,6 +40,13 @@ enum Work {
     Definition(String),
     /// Old events.
     Expiry,
+}
+
+/// Why the collector has something to do.
+enum Woken {
+    Events(Result<Vec<Arc<Event>>, Expired>),
+    Expiry,
+    Retry,
 }
 
 /// Runs until the cluster is dropped or stops.
@@ -64,7 +72,7 @@ pub(crate) async fn run(cluster: Weak<Cluster>) {
     }
 }
 
-/// Follows the store until something fails; then everything is looked at again.
+/// Follows the store until its history is lost; then everything is looked at again.
 async fn follow(cluster: &Weak<Cluster>, mut watcher: Watcher) {
     let mut index = Index::default();
     let mut queue = BTreeSet::from([Work::Expiry]);
@@ -72,7 +80,9 @@ async fn follow(cluster: &Weak<Cluster>, mut watcher: Watcher) {
         index.add(&object);
         note(&object, &mut queue);
     }
-    let mut next_expiry = tokio::time::Instant::now() + expiry::INTERVAL;
+    let mut next_expiry = Instant::now() + expiry::INTERVAL;
+    let mut failed = BTreeSet::new();
+    let mut retry_at = Instant::now();
     loop {
         while let Some(work) = queue.pop_first() {
             let Some(strong) = cluster.upgrade() else {
@@ -80,24 +90,27 @@ async fn follow(cluster: &Weak<Cluster>, mut watcher: Watcher) {
             };
             if let Err(error) = perform(&strong, &index, &work).await {
                 tracing::warn!(?work, message = %error.message, "collection failed, will retry");
-                return;
+                failed.insert(work);
+                retry_at = Instant::now() + RETRY;
             }
         }
         let woken = tokio::select! {
-            events = watcher.next() => Some(events),
-            () = tokio::time::sleep_until(next_expiry) => None,
+            events = watcher.next() => Woken::Events(events),
+            () = sleep_until(next_expiry) => Woken::Expiry,
+            () = sleep_until(retry_at), if !failed.is_empty() => Woken::Retry,
         };
         match woken {
-            Some(Ok(events)) => {
+            Woken::Events(Ok(events)) => {
                 for event in events {
                     observe(&event, &mut index, &mut queue);
                 }
             }
-            Some(Err(Expired { .. })) => return,
-            None => {
+            Woken::Events(Err(Expired { .. })) => return,
+            Woken::Expiry => {
                 next_expiry += expiry::INTERVAL;
                 queue.insert(Work::Expiry);
             }
+            Woken::Retry => queue.append(&mut failed),
         }
     }
 }

@@ -10,10 +10,12 @@ mod resource;
 pub(crate) mod review;
 mod watch;
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
+use futures::FutureExt;
 use http::{HeaderValue, Method, Request, StatusCode, header};
 use serde_json::json;
 
@@ -27,16 +29,19 @@ use path::Path;
 
 /// Answers one request.
 pub(crate) async fn answer(cluster: Arc<Cluster>, request: Request<Body>) -> Response {
-    match route(&cluster, request).await {
-        Ok(response) => response,
-        Err(error) => error.into_response(),
+    let routed = AssertUnwindSafe(route(&cluster, request)).catch_unwind();
+    match routed.await {
+        Ok(Ok(response)) => response,
+        Ok(Err(error)) => error.into_response(),
+        // The panic hook has told where; the client only needs an answer.
+        Err(_) => ApiError::internal("the request could not be handled").into_response(),
     }
 }
 
 async fn route(cluster: &Arc<Cluster>, request: Request<Body>) -> Result<Response, ApiError> {
     let path = Path::parse(request.uri().path());
     match path {
-        Path::Health => return Ok(health()),
+        Path::Health => return Ok(health(cluster)),
         Path::Version => return Ok(encode::json(&discovery::version(&cluster.version))),
         _ => {}
     }
@@ -58,8 +63,16 @@ async fn route(cluster: &Arc<Cluster>, request: Request<Body>) -> Result<Respons
     document(cluster, &user, &path, &request)
 }
 
-fn health() -> Response {
-    let mut response = Response::new(Body::from("ok"));
+fn health(cluster: &Cluster) -> Response {
+    let (code, text) = match cluster.store.failure() {
+        None => (StatusCode::OK, "ok".to_owned()),
+        Some(failure) => (
+            StatusCode::INTERNAL_SERVER_ERROR,
+            format!("the store cannot be written: {failure}"),
+        ),
+    };
+    let mut response = Response::new(Body::from(text));
+    *response.status_mut() = code;
     response.headers_mut().insert(
         header::CONTENT_TYPE,
         HeaderValue::from_static("text/plain; charset=utf-8"),

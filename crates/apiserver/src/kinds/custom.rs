@@ -185,6 +185,13 @@ fn version(entry: &Value, group: &str, kind: &str, path: &str) -> Result<Version
     }
     let schema_path = format!("{path}.schema.openAPIV3Schema");
     let declared = &entry["schema"]["openAPIV3Schema"];
+    if declared.is_object() && declared["type"] != "object" {
+        causes.push(Cause::invalid(
+            format!("{schema_path}.type"),
+            &declared["type"],
+            "must be object at the root",
+        ));
+    }
     let schema = if declared.is_object() {
         Schema::parse(declared, &schema_path).unwrap_or_else(|error| {
             causes.push(Cause::invalid(error.path, &json!(""), &error.message));

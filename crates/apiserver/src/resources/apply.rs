@@ -97,9 +97,10 @@ fn check(configuration: &Value, options: &WriteOptions) -> Result<(), ApiError> 
         let cause = Cause::required("fieldManager", "is required for apply patch");
         return Err(ApiError::invalid(&subject, vec![cause]));
     }
-    if !configuration.is_object() {
+    let metadata = &configuration["metadata"];
+    if !configuration.is_object() || !(metadata.is_object() || metadata.is_null()) {
         return Err(ApiError::bad_request(
-            "an applied configuration must be an object",
+            "an applied configuration and its metadata must be objects",
         ));
     }
     if !configuration["metadata"]["managedFields"].is_null() {

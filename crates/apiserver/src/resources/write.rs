@@ -9,7 +9,7 @@ use super::{Part, Target, metadata};
 use crate::cluster::Cluster;
 use crate::managed::{Entries, Writer};
 use crate::rules;
-use crate::status::ApiError;
+use crate::status::{ApiError, Cause};
 use crate::store::{Change, Key, Object, Revision, Write, WriteError};
 
 /// `fieldValidation`.
@@ -102,29 +102,63 @@ pub(crate) fn prepare(
     mut object: Value,
     duplicates: &[String],
 ) -> Result<Prepared, ApiError> {
-    let Step {
-        target,
-        part,
-        options,
-        old,
-        management,
-        now,
-    } = step;
-    let resource = &target.resource;
-    let version = target.version();
-    check_identity(&object, target)?;
+    let Step { target, old, .. } = step;
+    let (resource, version) = (&target.resource, target.version());
+    let warnings = admit(cluster, step, &mut object, duplicates)?;
+    let mut entries = match step.management {
+        Management::Update => Entries::sent(&object, old),
+        Management::Applied(entries) => entries.clone(),
+    };
+    let mut object = complete(step, object)?;
+
+    version.schema.prune(&mut object);
+    version.schema.apply_defaults(&mut object);
+    refuse_if_any(structural_problems(&object, old, target), &object, target)?;
+    // From here on every field has the type that the schema says.
+    (resource.behaviour.prepare)(&mut object);
+    let mut causes = rules::check(&version.schema, &object, old);
+    causes.extend((resource.behaviour.validate)(&object, old));
+    refuse_if_any(causes, &object, target)?;
+
+    if let Some(old) = old
+        && resource.behaviour.generation
+        && generation_relevant(&object, version.status) != generation_relevant(old, version.status)
+    {
+        let before = old["metadata"]["generation"].as_i64().unwrap_or(0);
+        object["metadata"]["generation"] = json!(before + 1);
+    }
+    if let Management::Update = step.management {
+        let writer = writer(target, step.part, step.options, step.now);
+        entries.record_update(&writer, old, &object, &version.schema);
+    }
+    object["metadata"]["managedFields"] = entries.to_json();
+    Ok(Prepared {
+        value: to_storage(object, target),
+        warnings,
+    })
+}
+
+/// Checks that the proposal is what the URL says and has only known fields, and brings its metadata into shape.
+/// Returns warnings.
+fn admit(
+    cluster: &Cluster,
+    step: Step<'_>,
+    object: &mut Value,
+    duplicates: &[String],
+) -> Result<Vec<String>, ApiError> {
+    let resource = &step.target.resource;
+    let version = step.target.version();
+    check_identity(object, step.target)?;
     object["apiVersion"] = json!(version.api_version);
     object["kind"] = json!(resource.kind);
-
     if !resource.behaviour.custom {
-        drop_nulls(&mut object);
+        drop_nulls(object);
     }
-
     let mut problems = duplicates.to_vec();
-    problems.extend(version.schema.unknown_fields(&object));
-    problems.extend(metadata::normalise(&mut object, &cluster.metadata_schema)?);
+    problems.extend(version.schema.unknown_fields(object));
+    problems.extend(metadata::normalise(object, &cluster.metadata_schema)?);
     let mut warnings = Vec::new();
-    match options.validation {
+    match step.options.validation {
         FieldValidation::Strict if !problems.is_empty() => {
             return Err(ApiError::bad_request(format!(
                 "{kind} in version {version:?} cannot be handled as a {kind}: strict decoding error: {}",
@@ -137,71 +171,75 @@ pub(crate) fn prepare(
         FieldValidation::Strict | FieldValidation::Ignore => {}
     }
     warnings.extend(version.deprecation.clone());
+    Ok(warnings)
+}
 
-    let mut entries = match management {
-        Management::Update => Entries::sent(&object, old),
-        Management::Applied(entries) => entries.clone(),
-    };
-    match old {
+/// Adds what the server decides, and puts back what this endpoint may not change.
+fn complete(step: Step<'_>, mut object: Value) -> Result<Value, ApiError> {
+    let target = step.target;
+    match step.old {
         None => {
-            if version.status
+            if target.version().status
                 && let Some(fields) = object.as_object_mut()
             {
                 fields.remove("status");
             }
-            metadata::on_create(&mut object, resource, target.namespace.as_deref(), now)?;
+            let namespace = target.namespace.as_deref();
+            metadata::on_create(&mut object, &target.resource, namespace, step.now)?;
         }
         Some(old) => {
-            object = restrict_to_part(object, old, target, part);
+            object = restrict_to_part(object, old, target, step.part);
             metadata::on_update(&mut object, old);
         }
     }
-    if let Some(wanted) = &options.only_name
+    if let Some(wanted) = &step.options.only_name
         && object["metadata"]["name"] != json!(wanted)
     {
         let name = object["metadata"]["name"].as_str().unwrap_or_default();
         return Err(ApiError::forbidden(
-            &resource.subject(name),
+            &target.resource.subject(name),
             &format!("only the object named {wanted:?} may be written with this credential"),
         ));
     }
-    version.schema.prune(&mut object);
-    version.schema.apply_defaults(&mut object);
-    (resource.behaviour.prepare)(&mut object);
+    Ok(object)
+}
 
-    let mut causes = metadata::validate(&object, old, resource);
-    causes.extend(version.schema.validate(&object));
+fn refuse_if_any(causes: Vec<Cause>, object: &Value, target: &Target) -> Result<(), ApiError> {
     if causes.is_empty() {
-        causes.extend(rules::check(&version.schema, &object, old));
+        return Ok(());
     }
-    causes.extend((resource.behaviour.validate)(&object, old));
-    if !causes.is_empty() {
-        let name = object["metadata"]["name"].as_str().unwrap_or_default();
-        return Err(ApiError::invalid(&resource.kind_subject(name), causes));
-    }
-    if let Some(old) = old
-        && resource.behaviour.generation
-        && generation_relevant(&object, version.status) != generation_relevant(old, version.status)
+    let name = object["metadata"]["name"].as_str().unwrap_or_default();
+    Err(ApiError::invalid(
+        &target.resource.kind_subject(name),
+        causes,
+    ))
+}
+
+/// Where a proposal does not fit its schema. Problems that the object had before are no reason to refuse other
+/// changes, so that objects from before a stricter definition can still be worked with and deleted.
+fn structural_problems(object: &Value, old: Option<&Value>, target: &Target) -> Vec<Cause> {
+    let schema = &target.version().schema;
+    let mut structural = schema.validate(object);
+    if !structural.is_empty()
+        && let Some(old) = old
     {
-        let before = old["metadata"]["generation"].as_i64().unwrap_or(0);
-        object["metadata"]["generation"] = json!(before + 1);
+        let before = schema.validate(old);
+        structural.retain(|cause| !before.contains(cause));
     }
-    if let Management::Update = management {
-        let writer = writer(target, part, options, now);
-        entries.record_update(&writer, old, &object, &version.schema);
+    let mut causes = metadata::validate(object, old, &target.resource);
+    causes.append(&mut structural);
+    causes
+}
+
+fn to_storage(mut object: Value, target: &Target) -> Value {
+    let version = target.version();
+    match version.convert {
+        Some(convert) => (convert.to_storage)(object),
+        None => {
+            object["apiVersion"] = json!(target.resource.storage_version().api_version);
+            object
+        }
     }
-    object["metadata"]["managedFields"] = entries.to_json();
-    if let Some(convert) = version.convert {
-        object = (convert.to_storage)(object);
-    }
-    let storage = resource.storage_version();
-    if version.convert.is_none() && storage.name != version.name {
-        object["apiVersion"] = json!(storage.api_version);
-    }
-    Ok(Prepared {
-        value: object,
-        warnings,
-    })
 }
 
 /// For built-in kinds a null is the same as nothing.

@@ -30,6 +30,8 @@ use writer::{Request, Writer};
 /// A point in the history of the store; the `resourceVersion` of the API.
 pub(crate) type Revision = u64;
 
+/// Bytes of one object at most.
+pub(crate) const MAX_OBJECT: usize = 3 << 20;
 /// How many writes may wait for the writer before callers are made to wait.
 const QUEUE: usize = 1024;
 
@@ -216,6 +218,9 @@ pub(crate) enum WriteError {
         /// Its revision now; `None` if it does not exist.
         current: Option<Revision>,
     },
+    /// The object would be larger than the store takes.
+    #[error("the object is larger than {MAX_OBJECT} bytes")]
+    TooLarge,
     /// The disk refused. Nothing of the batch was made visible.
     #[error("cannot write to the store: {0}")]
     Storage(Arc<str>),
@@ -323,6 +328,11 @@ impl Store {
     /// The revision of the last committed write.
     pub(crate) fn revision(&self) -> Revision {
         self.read().revision
+    }
+
+    /// Why the last commit failed, if it did.
+    pub(crate) fn failure(&self) -> Option<Arc<str>> {
+        self.read().failure.clone()
     }
 
     /// The current version of an object.

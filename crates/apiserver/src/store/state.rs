@@ -111,6 +111,8 @@ pub(super) struct State {
     resources: HashMap<Arc<str>, History>,
     /// Sum of the weights of the events kept.
     weight: usize,
+    /// Why the last commit failed, if it did.
+    pub(super) failure: Option<Arc<str>>,
 }
 
 impl State {
@@ -123,6 +125,7 @@ impl State {
             all: History::new(compacted),
             resources: HashMap::new(),
             weight: 0,
+            failure: None,
         }
     }
 

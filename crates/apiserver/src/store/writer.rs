@@ -9,7 +9,9 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::disk::Disk;
 use super::state::{LOCK, State};
-use super::{Change, Event, EventKind, Key, Object, Retention, Revision, Write, WriteError};
+use super::{
+    Change, Event, EventKind, Key, MAX_OBJECT, Object, Retention, Revision, Write, WriteError,
+};
 
 /// Writes per commit at most, so that one batch stays short.
 const BATCH: usize = 256;
@@ -78,6 +80,7 @@ impl Writer {
             match self.disk.append(&events, drop_through, &obsolete) {
                 Ok(()) => {
                     let mut state = self.state.write().expect(LOCK);
+                    state.failure = None;
                     for event in events {
                         state.apply(event);
                     }
@@ -89,6 +92,7 @@ impl Writer {
                 Err(message) => {
                     tracing::error!(%message, "cannot write to the store");
                     let message: Arc<str> = message.into();
+                    self.state.write().expect(LOCK).failure = Some(message.clone());
                     for (_, result) in &mut replies {
                         if result.is_ok() {
                             *result = Err(WriteError::Storage(message.clone()));
@@ -146,9 +150,13 @@ fn decide(
             });
         }
     };
+    let bytes = stamp(value, revision);
+    if bytes.len() > MAX_OBJECT {
+        return Err(WriteError::TooLarge);
+    }
     Ok(Event {
         kind,
-        object: Arc::new(Object::new(write.key, revision, stamp(value, revision))),
+        object: Arc::new(Object::new(write.key, revision, bytes)),
         previous: current,
     })
 }
