@@ -2,6 +2,9 @@
 
 CARGO_TARGET_DIR ?= target
 
+# Packages are there before anything is built; cargo uses all cores by itself.
+.NOTPARALLEL:
+
 .PHONY: demo demo-stop test unit privileged scenarios build check fmt deps
 
 ## demo: the walk-through on this machine, with real nodes; KEEP=1 leaves them running

@@ -23,14 +23,25 @@ debian_sources() {
         list=$(known_sources)
     fi
     grep -q ' bookworm main$' <<<"$list" ||
-        die "apt on this machine has no source for \`bookworm main\`; add one to /etc/apt/sources.list.d"
+        die "apt on this machine has no http source for \`bookworm main\`; add one to /etc/apt/sources.list.d"
     printf '%s\n' "$list"
 }
 
 known_sources() {
+    local uri suite component
     # shellcheck disable=SC2016 # apt's own variables
     apt-get indextargets --format '$(REPO_URI) $(RELEASE) $(COMPONENT)' 'Identifier: Packages' |
-        awk '$2 ~ /^bookworm(-updates|-security)?$/ && $3 == "main" { print "deb " $1 " " $2 " " $3 }' | sort -u
+        awk '$2 ~ /^bookworm(-updates|-security)?$/ && $3 == "main"' |
+        while read -r uri suite component; do
+            # Debian's cloud images name their mirrors in files, which the image would not have.
+            case $uri in
+                mirror+file:/*)
+                    uri=${uri#mirror+file:}
+                    uri=$(awk '$1 ~ /^https?:/ { print $1; exit }' "${uri%/}")
+                    ;;
+            esac
+            case $uri in http*) printf 'deb %s %s %s\n' "$uri" "$suite" "$component" ;; esac
+        done | sort -u
 }
 
 # to_ostree_shape ROOT: what differs between a Debian root and an ostree host's.

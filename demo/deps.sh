@@ -21,13 +21,17 @@ KUBECTL_SHA256=af51268333bbd18590b8b892a002011e6fbe9f41944149bd57cada21f9789921
 
 need_rust() {
     local wanted found
+    # shellcheck disable=SC2016 # for the reader's shell
+    local get='curl -sSf https://sh.rustup.rs | sh -s -- -y && . "$HOME/.cargo/env"'
     wanted=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$ROOT/Cargo.toml")
+    command -v curl >/dev/null || get="apt-get update && apt-get install -y curl && $get"
     if ! command -v cargo >/dev/null || ! found=$(rustc --version 2>/dev/null | cut -d' ' -f2); then
-        die "Rust $wanted or newer is needed and there is none on PATH; get it with:" \
-            "curl -sSf https://sh.rustup.rs | sh -s -- -y && . \"\$HOME/.cargo/env\""
+        die "Rust $wanted or newer is needed and there is none on PATH; get it with: $get"
     fi
+    # What Debian packages cannot update itself.
+    if command -v rustup >/dev/null; then get='rustup update stable && rustup default stable'; fi
     [ "$(printf '%s\n' "$wanted" "$found" | sort -V | head -n1)" = "$wanted" ] ||
-        die "Rust $wanted or newer is needed and this is $found; get it with: rustup update stable && rustup default stable"
+        die "Rust $wanted or newer is needed and this is $found; get it with: $get"
 }
 
 missing_packages() {
@@ -44,14 +48,11 @@ install_packages() {
     step "installing system packages: ${missing[*]}"
     mkdir -p "$TARGET/demo"
     export DEBIAN_FRONTEND=noninteractive
-    if ! apt-get install --simulate --no-install-recommends "${missing[@]}" >/dev/null 2>&1; then
-        run_logged "$log" "apt-get update" apt-get update
-    fi
-    if ! apt-get install -y --no-install-recommends "${missing[@]}" >"$log" 2>&1 </dev/null; then
-        # The lists name versions that the archive has no more.
-        run_logged "$log" "apt-get update" apt-get update
-        run_logged "$log" "apt-get install" apt-get install -y --no-install-recommends "${missing[@]}"
-    fi
+    # A source that has nothing to do with these packages may fail; whether they are to be had shows next.
+    watched "$log" "apt-get update" apt-get update || note "apt-get update failed; going on with the lists that are there"
+    # A machine that has just been booted may be installing updates by itself.
+    run_logged "$log" "apt-get install" \
+        apt-get install -y --no-install-recommends -o DPkg::Lock::Timeout=300 "${missing[@]}"
 }
 
 kubectl_is_new_enough() {

@@ -32,10 +32,10 @@ poll() {
     done
 }
 
-# run_logged LOG WHAT COMMAND...: runs a long COMMAND with its output in LOG and a
-# line of progress every ten seconds; shows the end of LOG when it fails.
-run_logged() {
-    local log=$1 what=$2 began=$SECONDS said=$SECONDS pid
+# watched LOG WHAT COMMAND...: runs a long COMMAND with its output in LOG and a line of
+# progress every ten seconds.
+watched() {
+    local log=$1 what=$2 began=$SECONDS said=$SECONDS pid code=0
     shift 2
     "$@" >"$log" 2>&1 </dev/null &
     pid=$!
@@ -48,11 +48,17 @@ run_logged() {
         fi
         sleep 0.2
     done
-    wait "$pid" || {
-        tail -n 30 "$log" >&2
-        die "$what failed; the whole log is $log"
-    }
+    wait "$pid" || code=$?
     trap - INT TERM
+    return "$code"
+}
+
+# run_logged LOG WHAT COMMAND...: the same, and shows the end of LOG when it fails.
+run_logged() {
+    watched "$@" || {
+        tail -n 30 "$1" >&2
+        die "$2 failed; the whole log is $1"
+    }
 }
 
 # remove_sysroots DIR: removes DIR and the ostree sysroots in it, whose deployments ostree marks immutable.
