@@ -121,6 +121,17 @@ pub(crate) fn resources(registry: &Registry, group: &str, version: &str) -> Opti
                 "verbs": STATUS_VERBS,
             }));
         }
+        if resource.behaviour.eviction {
+            entries.push(json!({
+                "name": format!("{}/eviction", resource.plural),
+                "singularName": "",
+                "namespaced": true,
+                "group": "policy",
+                "version": "v1",
+                "kind": "Eviction",
+                "verbs": ["create"],
+            }));
+        }
     }
     for (plural, kind) in reviews(group, version) {
         entries.push(json!({
@@ -208,10 +219,20 @@ fn aggregated_resource(resource: &Resource, version: &Version) -> Value {
     if !resource.categories.is_empty() {
         entry["categories"] = json!(resource.categories);
     }
+    let mut parts = Vec::new();
     if version.status {
-        entry["subresources"] = json!([{
+        parts.push(json!({
             "subresource": "status", "responseKind": response_kind, "verbs": STATUS_VERBS,
-        }]);
+        }));
+    }
+    if resource.behaviour.eviction {
+        let kind = json!({"group": "policy", "version": "v1", "kind": "Eviction"});
+        parts.push(json!({
+            "subresource": "eviction", "responseKind": kind, "verbs": ["create"],
+        }));
+    }
+    if !parts.is_empty() {
+        entry["subresources"] = json!(parts);
     }
     entry
 }

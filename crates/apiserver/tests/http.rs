@@ -110,6 +110,16 @@ fn node_rules() -> Vec<Rule> {
 fn with_node() -> Fixture {
     Fixture::with(|config| {
         config.rules = node_rules();
+        config.rules.push(Rule {
+            group: "patchers".into(),
+            verbs: vec!["patch".into()],
+            api_groups: vec![String::new()],
+            resources: vec!["configmaps".into()],
+            names: Names::Any,
+            namespace: None,
+        });
+        let patcher = Token::new("patcher", &["patchers"], "patch-token");
+        config.tokens.push(patcher);
         config.tokens.push(Token::new(
             "system:node:worker-1",
             &["system:nodes"],
@@ -187,6 +197,19 @@ async fn a_node_may_do_what_its_rules_say_and_nothing_else() {
             "details": {"name": "s", "kind": "secrets"},
             "code": 403,
         })
+    );
+    let apply = |name: &str| {
+        let node = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}});
+        let path = format!("/api/v1/namespaces/default/configmaps/{name}?fieldManager=m");
+        let mut call = Call::token(&path, "patch-token").method(Method::PATCH);
+        call = call.header("content-type", "application/apply-patch+yaml");
+        call.body = node.to_string().into_bytes();
+        call
+    };
+    assert_eq!(
+        apply("none").answer(&fixture).await.0,
+        403,
+        "patching is not creating"
     );
     let delete = node("/api/v1/nodes/worker-1").method(Method::DELETE);
     assert_eq!(delete.answer(&fixture).await.0, 403);

@@ -6,10 +6,10 @@ mod common;
 
 use common::{Fixture, widget};
 use futures::{StreamExt, TryStreamExt};
-use k8s_openapi::api::core::v1::{ConfigMap, Node, Secret};
+use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, Secret};
 use kube::api::{
-    Api, ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, ObjectMeta, Patch,
-    PatchParams, PostParams, WatchEvent, WatchParams,
+    Api, ApiResource, DeleteParams, DynamicObject, EvictParams, GroupVersionKind, ListParams,
+    ObjectMeta, Patch, PatchParams, PostParams, WatchEvent, WatchParams,
 };
 use kube::runtime::{WatchStreamExt, watcher};
 use serde_json::json;
@@ -352,4 +352,24 @@ async fn server_side_apply_keeps_to_its_own_fields() {
         again.metadata.resource_version,
         gone.metadata.resource_version
     );
+}
+
+#[tokio::test]
+async fn pods_are_stored_and_can_be_evicted() {
+    let fixture = Fixture::new();
+    let pods: Api<Pod> = Api::default_namespaced(fixture.client());
+    let pod: Pod = serde_json::from_value(json!({
+        "metadata": {"name": "p"},
+        "spec": {"nodeName": "n", "containers": [{"name": "c", "image": "i"}]},
+    }))
+    .unwrap();
+    pods.create(&PostParams::default(), &pod).await.unwrap();
+    let on_node = ListParams::default().fields("spec.nodeName=n");
+    assert_eq!(pods.list(&on_node).await.unwrap().items.len(), 1);
+    let elsewhere = ListParams::default().fields("spec.nodeName=m");
+    assert_eq!(pods.list(&elsewhere).await.unwrap().items.len(), 0);
+    pods.evict("p", &EvictParams::default()).await.unwrap();
+    assert!(pods.get_opt("p").await.unwrap().is_none());
+    let gone = pods.evict("p", &EvictParams::default()).await;
+    assert_eq!(code(&gone.unwrap_err()), 404);
 }

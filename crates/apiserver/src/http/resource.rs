@@ -5,7 +5,8 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::response::Response;
 use http::{HeaderMap, Method, Request};
-use serde_json::json;
+use serde::Deserialize;
+use serde_json::{Value, json};
 
 use super::accept::Shape;
 use super::body::{self, Document};
@@ -33,6 +34,7 @@ struct Call<'a> {
     query: Query,
     headers: HeaderMap,
     only_name: Option<String>,
+    may_create: bool,
 }
 
 /// Serves a request on a resource.
@@ -56,10 +58,12 @@ pub(super) async fn serve(
     {
         return Err(ApiError::no_such_resource());
     }
+    let may_create = may_create(cluster, user, &path);
     let target = Target::new(resource, &path.version, path.namespace, path.name);
-    let part = match path.subresource.as_deref() {
-        None => Part::Main,
-        Some("status") if target.version().status => Part::Status,
+    let (part, eviction) = match path.subresource.as_deref() {
+        None => (Part::Main, false),
+        Some("status") if target.version().status => (Part::Status, false),
+        Some("eviction") if target.resource.behaviour.eviction => (Part::Main, true),
         Some(_) => return Err(ApiError::no_such_resource()),
     };
     let (head, body) = request.into_parts();
@@ -70,8 +74,11 @@ pub(super) async fn serve(
         query,
         headers: head.headers,
         only_name,
+        may_create,
     };
     match verb {
+        "create" if eviction => call.evict(body).await,
+        _ if eviction => Err(ApiError::method_not_allowed()),
         "get" => call.get(),
         "list" => call.list(),
         "watch" => call.watch(),
@@ -90,7 +97,7 @@ fn verb(method: &Method, path: &ResourcePath, query: &Query) -> Result<&'static 
     match *method {
         Method::GET | Method::HEAD if path.watch || (!sub && query.flag("watch")) => Ok("watch"),
         Method::GET | Method::HEAD => Ok(if one { "get" } else { "list" }),
-        Method::POST if !one => Ok("create"),
+        Method::POST if !one || path.subresource.as_deref() == Some("eviction") => Ok("create"),
         Method::PUT if one => Ok("update"),
         Method::PATCH if one => Ok("patch"),
         Method::DELETE if one && !sub => Ok("delete"),
@@ -127,6 +134,12 @@ fn authorize(
             Err(ApiError::forbidden(&subject, &user.denial(action)))
         }
     }
+}
+
+/// Whether the user might also have created the object: apply may do that.
+fn may_create(cluster: &Cluster, user: &User, path: &ResourcePath) -> bool {
+    let action = Action::new("create", path, None);
+    cluster.auth.authorize(user, action) == Decision::Allowed
 }
 
 impl Call<'_> {
@@ -197,6 +210,7 @@ impl Call<'_> {
             given_manager: given.map(String::from),
             force: self.query.flag("force"),
             only_name: self.only_name.clone(),
+            may_create: self.may_create,
         })
     }
 
@@ -312,6 +326,24 @@ impl Call<'_> {
                     .outcome(&Outcome::new(object, false, Vec::new())))
             }
         }
+    }
+
+    /// Evicts a pod. There are no disruption budgets here that could say no.
+    async fn evict(&self, body: Body) -> Result<Response, ApiError> {
+        let eviction = self.document(body).await?.value;
+        let options = &eviction["deleteOptions"];
+        let options = match options {
+            Value::Null => DeleteOptions::default(),
+            options => DeleteOptions::deserialize(options).map_err(|error| {
+                ApiError::bad_request(format!("malformed deleteOptions: {error}"))
+            })?,
+        };
+        delete(self.cluster, &self.target, &options).await?;
+        let status = json!({
+            "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201,
+        });
+        let body = status.to_string().into();
+        Ok(super::encode::respond(http::StatusCode::CREATED, body))
     }
 
     async fn delete_collection(&self, body: Body) -> Result<Response, ApiError> {

@@ -85,7 +85,10 @@ pub(super) fn resources() -> Vec<Resource> {
                 "status.nominatedNodeName",
             ],
             columns: columns::POD,
-            behaviour: plain,
+            behaviour: Behaviour {
+                eviction: true,
+                ..plain
+            },
         },
         Entry {
             group: "",

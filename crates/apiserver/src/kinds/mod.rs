@@ -48,6 +48,8 @@ pub(crate) struct Behaviour {
     pub(crate) generation: bool,
     /// Replacing needs no resourceVersion.
     pub(crate) unconditional_update: bool,
+    /// Objects can be evicted through a subresource.
+    pub(crate) eviction: bool,
     /// What names look like.
     pub(crate) names: NameRule,
     /// Fills in what clients may leave out, before validation.
@@ -68,6 +70,7 @@ impl Behaviour {
         custom: false,
         generation: false,
         unconditional_update: true,
+        eviction: false,
         names: NameRule::Subdomain,
         prepare: |_| {},
         validate: |_, _| Vec::new(),

@@ -39,6 +39,10 @@ pub(crate) async fn apply(
         if old.is_none() && (part == Part::Status || is_pinned(&configuration)) {
             return Err(target.not_found());
         }
+        if old.is_none() && !options.may_create {
+            let detail = "applying to an object that does not exist needs the right to create it";
+            return Err(ApiError::forbidden(&target.subject(), detail));
+        }
         let applied = managed::apply(
             old.as_ref(),
             &configuration,

@@ -31,6 +31,8 @@ pub(crate) struct WriteOptions {
     pub(crate) given_manager: Option<String>,
     /// Apply takes fields over from others.
     pub(crate) force: bool,
+    /// Apply may create the object if it is missing.
+    pub(crate) may_create: bool,
     /// The object must have this name, by the rules of who asks.
     pub(crate) only_name: Option<String>,
 }
@@ -44,6 +46,7 @@ impl WriteOptions {
             manager: "apiserver".into(),
             given_manager: None,
             force: true,
+            may_create: true,
             only_name: None,
         }
     }
