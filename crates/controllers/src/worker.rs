@@ -114,7 +114,7 @@ pub(crate) async fn reconcile<B: Build>(
     };
     match claim::claim(&ctx.client, &build, &worker.identity).await? {
         Claimed::Others(wait) => Ok(Action::requeue(wait)),
-        Claimed::Ours(claim) => run(&ctx, &worker, &build, &job, claim).await,
+        Claimed::Ours(claim) => run(&ctx, &worker, &build, &job, *claim).await,
     }
 }
 

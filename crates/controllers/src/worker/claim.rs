@@ -31,7 +31,7 @@ pub(crate) struct Claim {
 #[derive(Debug)]
 pub(crate) enum Claimed {
     /// The build is ours.
-    Ours(Claim),
+    Ours(Box<Claim>),
     /// Another builder has it, for at least so long.
     Others(Duration),
 }
@@ -73,7 +73,7 @@ pub(crate) async fn claim(
         }
     };
     match taken {
-        Ok(lease) => Ok(Claimed::Ours(Claim { api, lease })),
+        Ok(lease) => Ok(Claimed::Ours(Box::new(Claim { api, lease }))),
         // Another builder was quicker.
         Err(error) if has_code(&error, 409) => Ok(Claimed::Others(DURATION)),
         Err(error) => Err(error).doing(doing),
