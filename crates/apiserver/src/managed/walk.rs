@@ -104,28 +104,23 @@ pub(super) fn compare(old: &Value, new: &Value, schema: Option<&Schema>) -> Diff
     let mut difference = Difference::default();
     match (shape(old, schema), shape(new, schema)) {
         (Shape::Fields(before), Shape::Fields(after)) => {
-            let get = |map: &'_ Map<String, Value>, name: &str| map.get(name).cloned();
             let names = before
                 .keys()
                 .chain(after.keys().filter(|n| !before.contains_key(*n)));
             for name in names {
                 let schema = field_schema(schema, name);
-                let pair = (get(before, name), get(after, name));
+                let pair = (before.get(name), after.get(name));
                 record(&mut difference, format!("f:{name}"), pair, schema);
             }
         }
         (Shape::Items(before), Shape::Items(after)) => {
-            let find = |items: &[(String, &Value)], element: &str| {
-                let found = items.iter().find(|(other, _)| other == element);
-                found.map(|(_, item)| (*item).clone())
-            };
             for (element, item) in &after {
-                let pair = (find(&before, element), Some((*item).clone()));
+                let pair = (find(&before, element), Some(*item));
                 record(&mut difference, element.clone(), pair, item_schema(schema));
             }
             for (element, item) in &before {
                 if find(&after, element).is_none() {
-                    let pair = (Some((*item).clone()), None);
+                    let pair = (Some(*item), None);
                     record(&mut difference, element.clone(), pair, item_schema(schema));
                 }
             }
@@ -135,10 +130,15 @@ pub(super) fn compare(old: &Value, new: &Value, schema: Option<&Schema>) -> Diff
     difference
 }
 
+fn find<'a>(items: &[(String, &'a Value)], element: &str) -> Option<&'a Value> {
+    let found = items.iter().find(|(other, _)| other == element);
+    found.map(|(_, item)| *item)
+}
+
 fn record(
     difference: &mut Difference,
     element: String,
-    pair: (Option<Value>, Option<Value>),
+    pair: (Option<&Value>, Option<&Value>),
     schema: Option<&Schema>,
 ) {
     let whole = |value: &Value| Node {
@@ -146,12 +146,12 @@ fn record(
         children: fields_of(value, schema),
     };
     match pair {
-        (None, Some(new)) => difference.set.put(element, whole(&new)),
-        (Some(old), None) => difference.removed.put(element, whole(&old)),
+        (None, Some(new)) => difference.set.put(element, whole(new)),
+        (Some(old), None) => difference.removed.put(element, whole(old)),
         (Some(old), Some(new)) if old != new => {
-            let inner = compare(&old, &new, schema);
-            let in_parts = !matches!(shape(&old, schema), Shape::Whole)
-                && !matches!(shape(&new, schema), Shape::Whole)
+            let inner = compare(old, new, schema);
+            let in_parts = !matches!(shape(old, schema), Shape::Whole)
+                && !matches!(shape(new, schema), Shape::Whole)
                 && old.is_array() == new.is_array();
             let node = |member, children| Node { member, children };
             difference
@@ -178,16 +178,15 @@ pub(super) fn merge(live: &Value, applied: &Value, schema: Option<&Schema>) -> V
             Value::Object(merged)
         }
         (Shape::Items(live), Shape::Items(applied)) => {
-            let find = |element: &str| applied.iter().find(|(other, _)| other == element);
             let mut merged: Vec<Value> = live
                 .iter()
-                .map(|(element, before)| match find(element) {
-                    Some((_, value)) => merge(before, value, item_schema(schema)),
+                .map(|(element, before)| match find(&applied, element) {
+                    Some(value) => merge(before, value, item_schema(schema)),
                     None => (*before).clone(),
                 })
                 .collect();
             for (element, value) in &applied {
-                if !live.iter().any(|(other, _)| other == element) {
+                if find(&live, element).is_none() {
                     merged.push((*value).clone());
                 }
             }

@@ -2,6 +2,8 @@
 //!
 //! A record stays as long as it is the newest version of a live object, or as the kept history needs it.
 
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -28,6 +30,13 @@ impl Disk {
             path: path.into(),
             message,
         };
+        // Secrets are in there: nobody else may read it.
+        OpenOptions::new()
+            .create(true)
+            .append(true)
+            .mode(0o600)
+            .open(path)
+            .map_err(|error| storage(error.to_string()))?;
         let database = Database::builder()
             .set_cache_size(CACHE)
             .create(path)

@@ -269,6 +269,16 @@ fn old_revisions_expire_but_quiet_resources_do_not() {
 }
 
 #[test]
+fn nobody_else_may_read_the_file() {
+    use std::os::unix::fs::PermissionsExt;
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("store");
+    drop(open(&path));
+    let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+}
+
+#[test]
 fn a_store_is_open_once() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("store");
