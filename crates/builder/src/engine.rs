@@ -41,8 +41,8 @@ struct Shared {
     cache: Cache,
     runtime_path: Option<PathBuf>,
     runtime: OnceLock<Runtime>,
-    /// One lock for each layer being unpacked, so that two builds do not do it twice.
-    unpacking: Mutex<HashMap<Digest, Weak<tokio::sync::Mutex<()>>>>,
+    /// One lock for each layer being unpacked and step being executed, so that two builds do not do it twice.
+    locks: Mutex<HashMap<Digest, Weak<tokio::sync::Mutex<()>>>>,
 }
 
 /// Events that may wait for whoever shows them.
@@ -56,7 +56,7 @@ impl Engine {
             cache: Cache::open(&config.cache_dir)?,
             runtime_path: config.runtime,
             runtime: OnceLock::new(),
-            unpacking: Mutex::default(),
+            locks: Mutex::default(),
         };
         Ok(Engine {
             shared: Arc::new(shared),
@@ -113,18 +113,19 @@ impl Engine {
         Ok(self.shared.runtime.get_or_init(|| found))
     }
 
-    pub(crate) fn unpack_lock(&self, chain: &Digest) -> Arc<tokio::sync::Mutex<()>> {
+    /// The lock on making what this digest names.
+    pub(crate) fn lock_on(&self, digest: &Digest) -> Arc<tokio::sync::Mutex<()>> {
         let mut locks = self
             .shared
-            .unpacking
+            .locks
             .lock()
             .expect("nobody panics with this lock");
         locks.retain(|_, lock| lock.strong_count() > 0);
-        if let Some(lock) = locks.get(chain).and_then(Weak::upgrade) {
+        if let Some(lock) = locks.get(digest).and_then(Weak::upgrade) {
             return lock;
         }
         let lock = Arc::default();
-        locks.insert(*chain, Arc::downgrade(&lock));
+        locks.insert(*digest, Arc::downgrade(&lock));
         lock
     }
 

@@ -1,6 +1,6 @@
 //! Containerfile to OCI image; the only crate that executes RUN.
 //!
-//! Pure parts: [`containerfile`] reads the text, [`stages`] decides what to build in which order, `state` says what
+//! Pure parts: [`containerfile`] reads the text, `stages` decides what to build in which order, `state` says what
 //! each instruction means, `cache_key` names its result. Effects: `execute` runs commands and copies files in a
 //! `snapshot`, `commit` makes a layer of what changed, `cache` keeps it. [`Engine`] ties them together.
 
@@ -23,7 +23,7 @@ mod root_view;
 mod secret;
 mod session;
 mod snapshot;
-pub mod stages;
+mod stages;
 mod state;
 mod work;
 

@@ -8,7 +8,7 @@ use crate::containerfile::{
 
 /// What a stage, a `COPY` or a mount takes files from.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Origin {
+pub(crate) enum Origin {
     /// The main build context.
     BuildContext,
     /// Nothing at all.
@@ -23,14 +23,14 @@ pub enum Origin {
 
 /// The stages to build.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Plan {
+pub(crate) struct Plan {
     /// In the order in which they can be built; the target is last.
     pub stages: Vec<Planned>,
 }
 
 /// One stage that is needed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Planned {
+pub(crate) struct Planned {
     /// Its index in the Containerfile.
     pub index: usize,
     pub base: Origin,
@@ -40,7 +40,7 @@ pub struct Planned {
 
 /// What the request brings along.
 #[derive(Debug, Clone, Copy)]
-pub struct Inputs<'a> {
+pub(crate) struct Inputs<'a> {
     /// Values of the `ARG`s before the first `FROM`, and of the platform.
     pub globals: &'a BTreeMap<String, String>,
     /// The named contexts; one hides a stage or an image of the same name.
@@ -50,7 +50,7 @@ pub struct Inputs<'a> {
 }
 
 /// Decides which stages to build, in which order.
-pub fn plan(file: &Containerfile, inputs: &Inputs<'_>) -> Result<Plan, Vec<Problem>> {
+pub(crate) fn plan(file: &Containerfile, inputs: &Inputs<'_>) -> Result<Plan, Vec<Problem>> {
     let target = target(file, inputs.target).map_err(|problem| vec![problem])?;
     let mut problems = Vec::new();
     let mut needed: BTreeMap<usize, Planned> = BTreeMap::new();
@@ -111,7 +111,7 @@ pub fn plan(file: &Containerfile, inputs: &Inputs<'_>) -> Result<Plan, Vec<Probl
 }
 
 /// What the `--from` of a `COPY` or mount in stage `index` names.
-pub fn origin(
+pub(crate) fn origin(
     file: &Containerfile,
     inputs: &Inputs<'_>,
     index: usize,

@@ -129,7 +129,7 @@ async fn unpack(
     chain: oci::Digest,
     layer: Layer,
 ) -> Result<(), BuildError> {
-    let lock = engine.unpack_lock(&chain);
+    let lock = engine.lock_on(&chain);
     let _held = lock.lock().await;
     if engine.cache().layer(&chain).is_dir() {
         return Ok(());

@@ -374,7 +374,7 @@ async fn privileged_layers_unpacked_from_blobs_are_what_the_steps_made() {
     }
     let make = "RUN mkdir -p /d/sub /gone && touch /d/sub/f /gone/x && ln /d/sub/f /d/twin && chown 5:6 /d/sub/f\n\
                 RUN rm -r /gone /d/sub && mkdir /d/sub && touch /d/sub/new && chmod 4750 /d/sub/new && mknod /d/p p";
-    let list = "RUN cd / && find bin etc d tmp -exec stat -c '%n %F %a %u %g %Y %s' {} ';' > /listing && cat /listing";
+    let list = "RUN cd / && find bin etc/passwd d tmp -exec stat -c '%n %F %a %u %g %Y' {} ';' | sort > /listing && cat /listing";
     let lab = Lab::new();
     let direct = lab.build(&format!("{make}\n{list}")).await.unwrap();
     let listing = lab.output();

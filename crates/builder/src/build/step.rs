@@ -24,6 +24,13 @@ use crate::snapshot::Snapshot;
 use crate::state::{Action, CopyAction, CopySource, MountSource, RunAction};
 use crate::work::require_root;
 
+/// Files that a step takes from elsewhere.
+struct Content {
+    digest: Option<Digest>,
+    /// The files, when they had to be read for their digest.
+    found: Option<Vec<Found>>,
+}
+
 impl Build<'_> {
     /// The layer that an action gives, from the cache or made now.
     pub(super) fn layer_of(
@@ -32,7 +39,7 @@ impl Build<'_> {
         action: &Action,
         instruction: &Instruction,
     ) -> Result<Option<StoredLayer>, BuildError> {
-        let (files, found) = self.files_of(stage, action, instruction)?;
+        let contents = self.contents(stage, action, instruction)?;
         let config = &stage.state.config;
         let key = cache_key::key(&cache_key::Inputs {
             chain: chain_of(&stage.layers),
@@ -40,15 +47,25 @@ impl Build<'_> {
             epoch: stage.epoch.as_second(),
             clamp: self.request.created.is_some(),
             action,
-            files,
+            files: contents.iter().map(|content| content.digest).collect(),
         });
         let cache = self.work.cache();
+        let lock = self.work.engine.lock_on(&key);
+        let _alone = match self.request.no_cache {
+            true => None,
+            // Another build may be doing the same step; then its result is ours.
+            false => Some(self.work.wait(async { Ok(lock.lock().await) })?),
+        };
         if !self.request.no_cache
             && let Some(entry) = cache.lookup(&key)
         {
             self.work.tell(Event::Cached { step: self.step });
             return Ok(entry.layer);
         }
+        let found = contents
+            .into_iter()
+            .next()
+            .and_then(|content| content.found);
         let layer = self.execute(stage, action, found, instruction)?;
         let entry = Entry { layer };
         cache
@@ -57,29 +74,30 @@ impl Build<'_> {
         Ok(entry.layer)
     }
 
-    /// Names the content that an action takes from elsewhere. Files that were read for that are returned too.
-    fn files_of(
+    /// What an action takes from elsewhere: for a copy its files, for a command its bind mounts.
+    fn contents(
         &mut self,
         stage: &Stage,
         action: &Action,
         instruction: &Instruction,
-    ) -> Result<(Vec<Option<Digest>>, Option<Vec<Found>>), BuildError> {
+    ) -> Result<Vec<Content>, BuildError> {
         match action {
-            Action::None | Action::Mkdir { .. } => Ok((Vec::new(), None)),
-            Action::Copy(copy) => {
-                let (digest, found) = self.content(stage, copy.from.as_ref(), copy, instruction)?;
-                Ok((vec![digest], found))
-            }
+            Action::None | Action::Mkdir { .. } => Ok(Vec::new()),
+            Action::Copy(copy) => Ok(vec![self.content(
+                stage,
+                copy.from.as_ref(),
+                copy,
+                instruction,
+            )?]),
             Action::Run(run) => {
-                let mut files = Vec::new();
+                let mut contents = Vec::new();
                 for mount in &run.mounts {
                     if let MountSource::Bind { from, source } = &mount.source {
                         let all = everything_at(source);
-                        let (digest, _) = self.content(stage, from.as_ref(), &all, instruction)?;
-                        files.push(digest);
+                        contents.push(self.content(stage, from.as_ref(), &all, instruction)?);
                     }
                 }
-                Ok((files, None))
+                Ok(contents)
             }
         }
     }
@@ -91,13 +109,16 @@ impl Build<'_> {
         from: Option<&Word>,
         copy: &CopyAction,
         instruction: &Instruction,
-    ) -> Result<(Option<Digest>, Option<Vec<Found>>), BuildError> {
+    ) -> Result<Content, BuildError> {
         let origin = self.origin(stage.index, from)?;
         let at = from.map_or(instruction.at, |word| word.at);
         let Some(dir) = self.directory(&origin)? else {
             let platform = self.platform.clone();
             let built = self.resolve(&origin, &platform, at)?;
-            return Ok((chain_of(&built.layers), None));
+            return Ok(Content {
+                digest: chain_of(&built.layers),
+                found: None,
+            });
         };
         let tree = Tree {
             path: &dir,
@@ -107,7 +128,10 @@ impl Build<'_> {
             copy::find(copy, tree).map_err(|failure| self.copy_failed(failure, instruction))?;
         let digest =
             copy::digest(&found).map_err(BuildError::host("cannot read the build context"))?;
-        Ok((Some(digest), Some(found)))
+        Ok(Content {
+            digest: Some(digest),
+            found: Some(found),
+        })
     }
 
     fn execute(

@@ -94,14 +94,7 @@ impl Parser<'_> {
             "FROM" => &["platform"],
             "RUN" => &["mount", "network", "security"],
             "COPY" => &["from", "chown", "chmod", "link", "parents", "exclude"],
-            "ADD" => &[
-                "chown",
-                "chmod",
-                "link",
-                "exclude",
-                "checksum",
-                "keep-git-dir",
-            ],
+            "ADD" => &["chown", "chmod", "link", "exclude"],
             "HEALTHCHECK" => &[
                 "interval",
                 "timeout",
@@ -265,10 +258,6 @@ impl Parser<'_> {
         // A hint to builders that stack layers instead of copying: the files are the same.
         flags.switch("link", &mut self.problems);
         let parents = !add && flags.switch("parents", &mut self.problems);
-        if add {
-            flags.switch("keep-git-dir", &mut self.problems);
-            flags.one("checksum", &mut self.problems);
-        }
         let mut words = self.list(args);
         let Some(dest) = words.pop().filter(|_| !words.is_empty()) else {
             self.problem(
