@@ -1,6 +1,6 @@
 //! Walking values by schema: which fields a value has, what differs, how values merge.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use serde_json::{Map, Value};
 
@@ -114,12 +114,13 @@ pub(super) fn compare(old: &Value, new: &Value, schema: Option<&Schema>) -> Diff
             }
         }
         (Shape::Items(before), Shape::Items(after)) => {
+            let (known, left) = (index(&before), index(&after));
             for (element, item) in &after {
-                let pair = (find(&before, element), Some(*item));
+                let pair = (known.get(element.as_str()).copied(), Some(*item));
                 record(&mut difference, element.clone(), pair, item_schema(schema));
             }
             for (element, item) in &before {
-                if find(&after, element).is_none() {
+                if !left.contains_key(element.as_str()) {
                     let pair = (Some(*item), None);
                     record(&mut difference, element.clone(), pair, item_schema(schema));
                 }
@@ -130,9 +131,12 @@ pub(super) fn compare(old: &Value, new: &Value, schema: Option<&Schema>) -> Diff
     difference
 }
 
-fn find<'a>(items: &[(String, &'a Value)], element: &str) -> Option<&'a Value> {
-    let found = items.iter().find(|(other, _)| other == element);
-    found.map(|(_, item)| *item)
+/// Items by path element. Lists may be long, so nothing searches them item by item.
+fn index<'a>(items: &'a [(String, &'a Value)]) -> HashMap<&'a str, &'a Value> {
+    items
+        .iter()
+        .map(|(element, item)| (element.as_str(), *item))
+        .collect()
 }
 
 fn record(
@@ -178,15 +182,16 @@ pub(super) fn merge(live: &Value, applied: &Value, schema: Option<&Schema>) -> V
             Value::Object(merged)
         }
         (Shape::Items(live), Shape::Items(applied)) => {
+            let (known, wanted) = (index(&live), index(&applied));
             let mut merged: Vec<Value> = live
                 .iter()
-                .map(|(element, before)| match find(&applied, element) {
+                .map(|(element, before)| match wanted.get(element.as_str()) {
                     Some(value) => merge(before, value, item_schema(schema)),
                     None => (*before).clone(),
                 })
                 .collect();
             for (element, value) in &applied {
-                if find(&live, element).is_none() {
+                if !known.contains_key(element.as_str()) {
                     merged.push((*value).clone());
                 }
             }

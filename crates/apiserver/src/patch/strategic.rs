@@ -14,6 +14,9 @@ const ORDER_PREFIX: &str = "$setElementOrder/";
 /// `$retainKeys: [names]`: everything else goes.
 const RETAIN: &str = "$retainKeys";
 
+/// Items of a list that is merged at most: each is searched for.
+const MAX_MERGED: usize = 1000;
+
 /// Merges `patch` into `target`, both objects.
 pub(super) fn merge(
     target: &mut Value,
@@ -104,6 +107,12 @@ fn merge_list(
         *target = Value::Array(Vec::new());
     }
     let items = target.as_array_mut().expect("made an array above");
+    if changes.len() > MAX_MERGED {
+        return Err(malformed(&format!(
+            "a list that is merged has {} items, at most {MAX_MERGED} are allowed",
+            changes.len()
+        )));
+    }
     let Some(key) = schema.patch_merge_key.as_deref() else {
         for change in changes {
             if !items.contains(change) {

@@ -1,5 +1,7 @@
 //! The rules of `metadata`: what clients may set, what the server sets, and what must fit.
 
+use std::collections::HashSet;
+
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
@@ -275,8 +277,11 @@ fn check_finalizers(metadata: &Value, old: Option<&Value>, causes: &mut Vec<Caus
     if let Some(old) = old
         && old["metadata"]["deletionTimestamp"].is_string()
     {
-        let before = listed(&old["metadata"]);
-        let added: Vec<&String> = now.iter().filter(|f| !before.contains(f)).collect();
+        let before: HashSet<String> = listed(&old["metadata"]).into_iter().collect();
+        let added: Vec<&String> = now
+            .iter()
+            .filter(|f| !before.contains(f.as_str()))
+            .collect();
         if !added.is_empty() {
             causes.push(Cause::forbidden(
                 "metadata.finalizers",

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use cel::IdedExpr;
 use cel::Program;
-use cel::common::ast::{EntryExpr, Expr};
+use cel::common::ast::{EntryExpr, Expr, operators};
 use serde_json::Value;
 
 use super::library;
@@ -37,6 +37,8 @@ pub(super) struct Code {
     pub(super) loops: u32,
     /// It may make lists as long as its strings.
     pub(super) splits: bool,
+    /// It reads whole strings, perhaps once per step.
+    pub(super) scans: bool,
     /// It compares with the object before the write.
     pub(super) uses_old: bool,
 }
@@ -114,13 +116,13 @@ fn compile(text: &str) -> Result<Code, String> {
             let shape = Shape::of(program.expression(), 0)?;
             let references = program.references();
             let uses_old = references.has_variable("oldSelf");
-            let splits = ["split", "findAll"]
-                .iter()
-                .any(|name| references.has_function(name));
+            let uses = |names: &[&str]| names.iter().any(|name| references.has_function(name));
+            let (splits, scans) = (uses(&["split", "findAll"]), uses(SCANS));
             Ok(Code {
                 program: Arc::new(program),
                 loops: shape.loops,
                 splits,
+                scans,
                 uses_old,
             })
         })
@@ -151,8 +153,9 @@ impl Shape {
             Expr::Unspecified | Expr::Ident(_) | Expr::Literal(_) => {}
             Expr::Select(select) => visit(&select.operand, 0)?,
             Expr::Call(call) => {
+                let extra = hidden_loops(&call.func_name);
                 for inner in call.target.as_deref().into_iter().chain(&call.args) {
-                    visit(inner, 0)?;
+                    visit(inner, extra)?;
                 }
             }
             Expr::List(list) => {
@@ -182,6 +185,35 @@ impl Shape {
         Ok(Self { loops })
     }
 }
+
+/// Loops within a function, over lists that it is given.
+fn hidden_loops(function: &str) -> u32 {
+    match function {
+        operators::IN | "sum" | "isSorted" | "join" => 1,
+        "sets.contains" | "sets.intersects" | "sets.equivalent" => 2,
+        _ => 0,
+    }
+}
+
+/// Functions that read whole strings.
+const SCANS: &[&str] = &[
+    "matches",
+    "contains",
+    "startsWith",
+    "endsWith",
+    "find",
+    "findAll",
+    "split",
+    "replace",
+    "indexOf",
+    "lastIndexOf",
+    "lowerAscii",
+    "upperAscii",
+    "substring",
+    "trim",
+    "size",
+    "validate",
+];
 
 fn visit_entry(
     entry: &EntryExpr,

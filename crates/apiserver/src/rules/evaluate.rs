@@ -1,5 +1,7 @@
 //! Checking an object against the rules of its schema.
 
+use std::collections::HashMap;
+
 use cel::common::types::CelOptional;
 use cel::{Context, ExecutionError, Value as CelValue};
 use serde_json::Value;
@@ -61,8 +63,12 @@ impl Checker {
                 let Some(item_schema) = &schema.items else {
                     return;
                 };
+                let before = old.map(|old| by_identity(&schema.list_type, old));
                 for (index, item) in items.iter().enumerate() {
-                    let old = old.and_then(|old| counterpart(&schema.list_type, item, old));
+                    let old = before.as_ref().and_then(|before| {
+                        let identity = identity(&schema.list_type, item)?;
+                        before.get(&identity).copied()
+                    });
                     self.visit(item_schema, item, old, &format!("{path}[{index}]"), false);
                 }
             }
@@ -87,9 +93,7 @@ impl Checker {
             if rule.program.uses_old && old.is_none() && !rule.optional_old_self {
                 continue;
             }
-            let splits = rule.program.splits;
-            let size = size_of(value, splits) + old.map_or(0, |old| size_of(old, splits));
-            let cost = size.saturating_pow(rule.program.loops).max(1);
+            let cost = cost(&rule.program, value, old);
             match self.budget.checked_sub(cost) {
                 Some(left) => self.budget = left,
                 None => {
@@ -174,13 +178,46 @@ fn cause(rule: &CompiledRule, schema: &Schema, path: &str, detail: &str) -> Caus
     }
 }
 
-/// The item of the list before that is the same item, for lists that say what identifies one.
-fn counterpart<'a>(list: &ListType, item: &Value, old: &'a Value) -> Option<&'a Value> {
+/// The items of the list before, by what identifies them.
+fn by_identity<'a>(list: &ListType, old: &'a Value) -> HashMap<String, &'a Value> {
+    let items = old.as_array().map_or(&[][..], Vec::as_slice);
+    items
+        .iter()
+        .filter_map(|item| Some((identity(list, item)?, item)))
+        .collect()
+}
+
+/// What identifies an item, in lists that say so.
+fn identity(list: &ListType, item: &Value) -> Option<String> {
     let ListType::Map(keys) = list else {
         return None;
     };
-    let same = |other: &&Value| keys.iter().all(|key| other.get(key) == item.get(key));
-    old.as_array()?.iter().find(same)
+    let values: Vec<&Value> = keys.iter().map(|key| &item[key.as_str()]).collect();
+    serde_json::to_string(&values).ok()
+}
+
+/// How many steps a program may take on a value.
+fn cost(code: &Code, value: &Value, old: Option<&Value>) -> u64 {
+    /// Characters that a string function reads in the time of a step, roughly.
+    const CHARACTERS: u64 = 64;
+    let of_both = |measure: &dyn Fn(&Value) -> u64| measure(value) + old.map_or(0, measure);
+    let size = of_both(&|value| size_of(value, code.splits));
+    let scan = if code.scans {
+        1 + of_both(&longest) / CHARACTERS
+    } else {
+        1
+    };
+    size.saturating_pow(code.loops).saturating_mul(scan)
+}
+
+/// Bytes of the longest string.
+fn longest(value: &Value) -> u64 {
+    match value {
+        Value::String(text) => text.len() as u64,
+        Value::Array(items) => items.iter().map(longest).max().unwrap_or(0),
+        Value::Object(map) => map.values().map(longest).max().unwrap_or(0),
+        _ => 0,
+    }
 }
 
 /// How many steps a loop over anything in `value` may take.
