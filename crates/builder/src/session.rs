@@ -5,8 +5,11 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use rustix::fs::FlockOperation;
+use rustix::io::Errno;
+use rustix::mount::UnmountFlags;
 
 /// A directory that is removed with its value.
 #[derive(Debug)]
@@ -16,7 +19,7 @@ pub(crate) struct Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        if let Err(error) = fs::remove_dir_all(&self.path) {
+        if let Err(error) = remove(&self.path) {
             tracing::warn!(path = %self.path.display(), %error, "cannot remove a working directory; the next start will");
         }
     }
@@ -52,7 +55,10 @@ impl Session {
         for entry in fs::read_dir(work)? {
             let entry = entry?;
             if entry.file_type()?.is_dir() {
-                sweep(&entry.path())?;
+                // What cannot be removed is in nobody's way, so it may wait for the next start.
+                if let Err(error) = sweep(&entry.path()) {
+                    tracing::warn!(path = %entry.path().display(), %error, "cannot clean up after a build that was killed");
+                }
             }
         }
         let dir = tempfile::Builder::new()
@@ -71,7 +77,7 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        if let Err(error) = fs::remove_dir_all(&self.dir) {
+        if let Err(error) = remove(&self.dir) {
             tracing::warn!(path = %self.dir.display(), %error, "cannot remove the working directory; the next start will");
         }
     }
@@ -83,7 +89,7 @@ fn sweep(dir: &Path) -> io::Result<()> {
     match File::open(dir.join("lock")) {
         Ok(lock) => match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => return Ok(()),
+            Err(Errno::WOULDBLOCK) => return Ok(()),
             Err(error) => return Err(error.into()),
         },
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -91,8 +97,31 @@ fn sweep(dir: &Path) -> io::Result<()> {
     }
     let mounts = crate::snapshot::mounts_below(dir)?;
     for path in mounts.iter().rev() {
-        rustix::mount::unmount(path, rustix::mount::UnmountFlags::DETACH)?;
+        match rustix::mount::unmount(path, UnmountFlags::DETACH) {
+            // Its owner was not dead but ending, and was faster.
+            Ok(()) | Err(Errno::INVAL | Errno::NOENT) => {}
+            Err(error) => return Err(error.into()),
+        }
     }
     tracing::info!(path = %dir.display(), mounts = mounts.len(), "cleaned up after a build that was killed");
-    fs::remove_dir_all(dir)
+    remove(dir)
+}
+
+/// Removes a directory in which processes that were killed a moment ago may still write their last.
+fn remove(dir: &Path) -> io::Result<()> {
+    const ATTEMPTS: usize = 50;
+    const PAUSE: Duration = Duration::from_millis(20);
+    let mut attempts = 0..ATTEMPTS;
+    loop {
+        match fs::remove_dir_all(dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error)
+                if error.kind() == io::ErrorKind::DirectoryNotEmpty
+                    && attempts.next().is_some() =>
+            {
+                std::thread::sleep(PAUSE);
+            }
+            other => return other,
+        }
+    }
 }

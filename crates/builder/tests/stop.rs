@@ -5,6 +5,7 @@ mod common;
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -117,7 +118,7 @@ fn builder(lab: &Lab, containerfile: &str) -> Child {
         .args(["--exact", "helper_build_until_killed", "--nocapture"])
         .env("CAPROCK_TEST_BUILD_IN", lab.dir.path())
         .stdout(Stdio::piped())
-        .stderr(Stdio::null())
+        .stderr(Stdio::piped())
         .spawn()
         .unwrap()
 }
@@ -176,8 +177,14 @@ async fn privileged_a_builder_killed_again_and_again_gives_the_same_image() {
             .take(events)
             .count();
         child.kill().unwrap();
-        let finished = child.wait().unwrap().success();
-        if seen < events || finished {
+        let ended = child.wait_with_output().unwrap();
+        let killed = ended.status.signal() == Some(9);
+        assert!(
+            killed || ended.status.success(),
+            "{}",
+            String::from_utf8_lossy(&ended.stderr)
+        );
+        if seen < events || !killed {
             break;
         }
     }
