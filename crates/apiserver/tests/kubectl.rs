@@ -214,9 +214,10 @@ async fn custom_objects_through_their_life() {
         .await;
     api.ok_with("replace -f -", WIDGET).await;
     api.ok("get all").await;
-    assert_eq!(
-        api.ok("delete wd w").await,
-        "widget.example.com \"w\" deleted\n"
+    let deleted = api.ok("delete wd w").await;
+    assert!(
+        deleted.starts_with("widget.example.com \"w\" deleted"),
+        "{deleted}"
     );
     api.ok("wait --for=delete wd/w --timeout=20s").await;
     api.fails_with("get wd w", "", "NotFound").await;
@@ -256,7 +257,15 @@ metadata: {name: node-1, labels: {node-role.kubernetes.io/worker: ''}}
         "{table}"
     );
     assert!(!table.contains("worker"), "{table}");
-    api.ok("drain node-1").await;
+    let pod = "\
+apiVersion: v1
+kind: Pod
+metadata: {name: p}
+spec: {nodeName: node-1, containers: [{name: c, image: i}]}
+";
+    api.ok_with("create -f -", pod).await;
+    let drained = api.ok("drain node-1 --force --timeout=20s").await;
+    assert!(drained.contains("pod/p evicted"), "{drained}");
     api.ok("uncordon node-1").await;
     api.ok("describe node node-1").await;
     api.ok("get events -A").await;
