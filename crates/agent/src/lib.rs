@@ -5,6 +5,7 @@
 //! journal in [`state`]; what it writes goes through [`configure`] and [`root`].
 
 mod agent;
+mod boot;
 mod command;
 pub mod configure;
 mod error;

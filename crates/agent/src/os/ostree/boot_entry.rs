@@ -64,7 +64,7 @@ pub(super) fn read(dir: &Utf8Path) -> Result<Vec<BootEntry>, OsError> {
             entries.push(parse(path, text)?);
         }
     }
-    entries.sort_by(|a, b| b.version.cmp(&a.version));
+    entries.sort_by_key(|entry| std::cmp::Reverse(entry.version));
     Ok(entries)
 }
 

@@ -162,9 +162,8 @@ impl<'a> Import<'a> {
         self.check_bootable(pull_spec, &top)?;
         let chain: Vec<String> = layers.iter().map(|layer| layer.chain_id.hex()).collect();
         let metadata = [(IMAGE_KEY, pull_spec), (LAYERS_KEY, &chain.join(" "))];
-        Ok(self
-            .repo
-            .commit(&image_ref(image), &Tree::Ref(&top), &metadata)?)
+        self.repo
+            .commit(&image_ref(image), &Tree::Ref(&top), &metadata)
     }
 
     /// Says what is missing in words, where `ostree admin deploy` would fail after the node was drained.

@@ -1,0 +1,103 @@
+#![allow(clippy::unwrap_used)]
+use super::*;
+
+fn state() -> (tempfile::TempDir, State) {
+    let dir = tempfile::tempdir().unwrap();
+    let state = State::open(Utf8Path::from_path(dir.path()).unwrap()).unwrap();
+    (dir, state)
+}
+
+fn id(serial: u32) -> DeploymentId {
+    DeploymentId {
+        checksum: "ab".repeat(32),
+        serial,
+    }
+}
+
+fn record(config: &str) -> Record {
+    Record {
+        config: config.to_owned(),
+        image: None,
+        verified: None,
+    }
+}
+
+#[test]
+fn the_journal_survives_until_its_step_is_finished() {
+    let (_guard, state) = state();
+    let journal = Journal::Deploy {
+        config: "c".into(),
+        image: None,
+        from: Some("b".into()),
+        digest: Digest::of(b"image"),
+        before: vec![id(0), id(1)],
+    };
+    assert_eq!(state.journal().unwrap(), None);
+    state.begin(&journal).unwrap();
+    assert_eq!(state.journal().unwrap(), Some(journal));
+    state.finish().unwrap();
+    state.finish().unwrap();
+    assert_eq!(state.journal().unwrap(), None);
+}
+
+#[test]
+fn what_nothing_refers_to_is_collected() {
+    let (_guard, state) = state();
+    for name in ["a", "b", "shared", "half", "wanted", "old"] {
+        state
+            .keep_config(name, &MachineConfigSpec::default())
+            .unwrap();
+    }
+    state.set_record(&id(0), &record("a")).unwrap();
+    state.set_record(&id(1), &record("old")).unwrap();
+    state.set_shared("shared").unwrap();
+    state
+        .begin(&Journal::Apply {
+            config: "half".into(),
+            image: None,
+        })
+        .unwrap();
+    state.collect(&[id(0)], &["wanted"]).unwrap();
+    let kept = |name: &str| state.config(name).unwrap().is_some();
+    assert_eq!(
+        ["a", "b", "shared", "half", "wanted", "old"].map(kept),
+        [true, false, true, true, true, false]
+    );
+    assert_eq!(state.record(&id(1)).unwrap(), None);
+}
+
+#[test]
+fn a_boot_is_counted_once() {
+    let (_guard, state) = state();
+    let now = Timestamp::from_second(1_700_000_000).unwrap();
+    for marker in ["one", "one", "two", "one"] {
+        state.note_boot(marker, now, Some(&id(0))).unwrap();
+    }
+    assert_eq!(state.boots().unwrap().len(), 2);
+}
+
+#[test]
+fn the_first_original_is_kept() {
+    let (_guard, state) = state();
+    let path = Utf8Path::new("/etc/motd");
+    let file = |text: &str| Found::File {
+        bytes: text.into(),
+        access: mine(0o644),
+    };
+    state.keep_original(path, &file("vendor")).unwrap();
+    state.keep_original(path, &file("ours")).unwrap();
+    assert_eq!(state.original(path).unwrap(), file("vendor"));
+    state.drop_original(path).unwrap();
+    assert_eq!(state.original(path).unwrap(), Found::Nothing);
+}
+
+#[test]
+fn damage_is_named() {
+    let (_guard, state) = state();
+    std::fs::write(state.path().join("journal.json"), "{").unwrap();
+    let error = state.journal().unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "`/journal.json` in the state directory is damaged; remove it"
+    );
+}
