@@ -62,6 +62,21 @@ impl Root {
 
     /// Reads a regular file of at most `limit` bytes; `None` if there is none.
     pub(crate) fn read(&self, path: &Path, limit: u64) -> io::Result<Option<Vec<u8>>> {
+        let content = self.head(path, limit + 1)?;
+        if content
+            .as_ref()
+            .is_some_and(|content| content.len() as u64 > limit)
+        {
+            return Err(io::Error::new(
+                io::ErrorKind::FileTooLarge,
+                format!("longer than {limit} bytes"),
+            ));
+        }
+        Ok(content)
+    }
+
+    /// The first `limit` bytes of a regular file; `None` if there is none.
+    pub(crate) fn head(&self, path: &Path, limit: u64) -> io::Result<Option<Vec<u8>>> {
         let fd = match self.resolve(path, OFlags::RDONLY | OFlags::NONBLOCK) {
             Ok(fd) => fd,
             Err(error) if absent(&error) => return Ok(None),
@@ -74,14 +89,8 @@ impl Root {
             ));
         }
         let mut content = Vec::new();
-        File::from(fd).take(limit + 1).read_to_end(&mut content)?;
-        match content.len() as u64 > limit {
-            true => Err(io::Error::new(
-                io::ErrorKind::FileTooLarge,
-                format!("longer than {limit} bytes"),
-            )),
-            false => Ok(Some(content)),
-        }
+        File::from(fd).take(limit).read_to_end(&mut content)?;
+        Ok(Some(content))
     }
 
     /// Opens a directory; what is missing of its path is created with this owner and mode 0755, where links point
@@ -280,6 +289,10 @@ mod tests {
         assert!(root.read(Path::new("loop"), 10).is_err());
         assert!(root.read(Path::new("etc"), 10).is_err());
         assert!(root.read(Path::new("absolute"), 3).is_err());
+        assert_eq!(
+            root.head(Path::new("absolute"), 3).unwrap().unwrap().len(),
+            3
+        );
     }
 
     #[test]

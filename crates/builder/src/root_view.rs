@@ -54,9 +54,9 @@ impl RootView {
             .map(|stat| kind(FileType::from_raw_mode(stat.st_mode))))
     }
 
-    /// Reads a regular file of at most `limit` bytes; `None` if there is none.
+    /// The first `limit` bytes of a regular file; `None` if there is none.
     pub fn read(&self, path: impl AsRef<Path>, limit: u64) -> io::Result<Option<Vec<u8>>> {
-        self.root.read(path.as_ref(), limit)
+        self.root.head(path.as_ref(), limit)
     }
 
     /// The names in a directory with what they are, sorted, links not followed; empty if there is none.

@@ -59,7 +59,7 @@ impl Facts {
         }
         for release in image.list("/usr/lib/modules")? {
             let kernel = format!("/usr/lib/modules/{release}/vmlinuz");
-            facts.add(image, &kernel, |_| String::new())?;
+            facts.note(image, &kernel, None)?;
         }
         for path in [
             "/usr/lib/systemd/systemd",
