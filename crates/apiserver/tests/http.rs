@@ -556,3 +556,58 @@ async fn events_are_one_thing_in_two_shapes() {
     assert_eq!(list["items"][0]["message"], "it happened");
     assert_eq!(list["items"][0]["apiVersion"], "v1");
 }
+
+#[tokio::test]
+async fn a_definition_may_serve_nothing_and_may_not_take_built_in_groups() {
+    let fixture = Fixture::new();
+    let path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+    let mut stolen = common::widget_definition();
+    stolen["metadata"]["name"] = json!("leases.coordination.k8s.io");
+    stolen["spec"]["group"] = json!("coordination.k8s.io");
+    stolen["spec"]["names"]["plural"] = json!("leases");
+    assert_eq!(post(path, &stolen).answer(&fixture).await.0, 422);
+
+    let one = format!("{path}/widgets.example.com");
+    let (_, mut definition) = get(&one).answer(&fixture).await;
+    definition["spec"]["versions"][0]["served"] = json!(false);
+    let hidden = Call::new(Method::PUT, &one).json(&definition);
+    assert_eq!(hidden.answer(&fixture).await.0, 200);
+    assert_eq!(get(WIDGETS).answer(&fixture).await.0, 404);
+    let delete = Call::new(Method::DELETE, &one);
+    assert_eq!(delete.answer(&fixture).await.0, 200);
+}
+
+#[tokio::test]
+async fn objects_from_before_a_stricter_definition_can_still_be_worked_with() {
+    let fixture = Fixture::new();
+    let mut object = widget("w", 50);
+    object["metadata"]["finalizers"] = json!(["example.com/hold"]);
+    post(WIDGETS, &object).answer(&fixture).await;
+    let path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/widgets.example.com";
+    let (_, mut definition) = get(path).answer(&fixture).await;
+    let spec =
+        &mut definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
+    spec["properties"]["size"]["maximum"] = json!(10);
+    Call::new(Method::PUT, path)
+        .json(&definition)
+        .answer(&fixture)
+        .await;
+    let one = format!("{WIDGETS}/w");
+    let patch = |body: Value| {
+        let body = body.to_string().into_bytes();
+        let call = Call::new(Method::PATCH, &one);
+        let call = call.header("content-type", "application/merge-patch+json");
+        Call { body, ..call }
+    };
+    let color = patch(json!({"spec": {"color": "blue"}}));
+    assert_eq!(color.answer(&fixture).await.0, 200);
+    let larger = patch(json!({"spec": {"size": 60}}));
+    assert_eq!(larger.answer(&fixture).await.0, 422);
+    assert_eq!(
+        Call::new(Method::DELETE, &one).answer(&fixture).await.0,
+        200
+    );
+    let release = patch(json!({"metadata": {"finalizers": null}}));
+    assert_eq!(release.answer(&fixture).await.0, 200);
+    assert_eq!(get(&one).answer(&fixture).await.0, 404);
+}

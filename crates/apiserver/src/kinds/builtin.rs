@@ -5,12 +5,11 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::{
-    Behaviour, Columns, Convert, NameRule, Resource, Version, columns, custom, events, schemas,
+    Behaviour, Columns, Convert, NameRule, Resource, Version, columns, definition, events, schemas,
     secret,
 };
 use crate::resources::metadata;
 use crate::schema::Schema;
-use crate::status::Cause;
 
 /// One line of the table.
 struct Entry {
@@ -18,6 +17,7 @@ struct Entry {
     plural: &'static str,
     kind: &'static str,
     short_names: &'static [&'static str],
+    categories: &'static [&'static str],
     namespaced: bool,
     status: bool,
     selectable: &'static [&'static str],
@@ -48,6 +48,7 @@ pub(super) fn resources() -> Vec<Resource> {
             plural: "namespaces",
             kind: "Namespace",
             short_names: &["ns"],
+            categories: &[],
             namespaced: false,
             status: true,
             selectable: &["status.phase"],
@@ -63,6 +64,7 @@ pub(super) fn resources() -> Vec<Resource> {
             plural: "nodes",
             kind: "Node",
             short_names: &["no"],
+            categories: &[],
             namespaced: false,
             status: true,
             selectable: &["spec.unschedulable"],
@@ -74,6 +76,7 @@ pub(super) fn resources() -> Vec<Resource> {
             plural: "pods",
             kind: "Pod",
             short_names: &["po"],
+            categories: &["all"],
             namespaced: true,
             status: true,
             selectable: &[
@@ -95,6 +98,7 @@ pub(super) fn resources() -> Vec<Resource> {
             plural: "secrets",
             kind: "Secret",
             short_names: &[],
+            categories: &[],
             namespaced: true,
             status: false,
             selectable: &["type"],
@@ -110,6 +114,7 @@ pub(super) fn resources() -> Vec<Resource> {
             plural: "configmaps",
             kind: "ConfigMap",
             short_names: &["cm"],
+            categories: &[],
             namespaced: true,
             status: false,
             selectable: &[],
@@ -124,6 +129,7 @@ pub(super) fn resources() -> Vec<Resource> {
             plural: "serviceaccounts",
             kind: "ServiceAccount",
             short_names: &["sa"],
+            categories: &[],
             namespaced: true,
             status: false,
             selectable: &[],
@@ -135,6 +141,7 @@ pub(super) fn resources() -> Vec<Resource> {
             plural: "events",
             kind: "Event",
             short_names: &["ev"],
+            categories: &[],
             namespaced: true,
             status: false,
             selectable: EVENT_FIELDS,
@@ -149,6 +156,7 @@ pub(super) fn resources() -> Vec<Resource> {
             plural: "events",
             kind: "Event",
             short_names: &["ev"],
+            categories: &[],
             namespaced: true,
             status: false,
             selectable: EVENT_FIELDS,
@@ -160,6 +168,7 @@ pub(super) fn resources() -> Vec<Resource> {
             plural: "leases",
             kind: "Lease",
             short_names: &[],
+            categories: &[],
             namespaced: true,
             status: false,
             selectable: &[],
@@ -174,6 +183,7 @@ pub(super) fn resources() -> Vec<Resource> {
             plural: "customresourcedefinitions",
             kind: "CustomResourceDefinition",
             short_names: &["crd", "crds"],
+            categories: &["api-extensions"],
             namespaced: false,
             status: true,
             selectable: &[],
@@ -181,8 +191,8 @@ pub(super) fn resources() -> Vec<Resource> {
             behaviour: Behaviour {
                 generation: true,
                 unconditional_update: false,
-                prepare: prepare_definition,
-                validate: validate_definition,
+                prepare: definition::prepare,
+                validate: definition::validate,
                 ..plain
             },
         },
@@ -206,13 +216,7 @@ fn resource(entry: Entry) -> Resource {
         kind: entry.kind.into(),
         list_kind: format!("{}List", entry.kind),
         short_names: strings(entry.short_names),
-        categories: if plural == "pods" {
-            vec!["all".into()]
-        } else if plural == "customresourcedefinitions" {
-            vec!["api-extensions".into()]
-        } else {
-            Vec::new()
-        },
+        categories: strings(entry.categories),
         namespaced: entry.namespaced,
         versions: vec![Version {
             name: "v1".into(),
@@ -256,38 +260,4 @@ fn prepare_namespace(namespace: &mut Value) {
     } else {
         namespace["status"]["phase"] = json!("Terminating");
     }
-}
-
-fn prepare_definition(definition: &mut Value) {
-    let spec = &mut definition["spec"];
-    let kind = spec["names"]["kind"].as_str().map(String::from);
-    if let Some(kind) = kind {
-        let names = &mut spec["names"];
-        if names["singular"].as_str().is_none_or(str::is_empty) {
-            names["singular"] = json!(kind.to_lowercase());
-        }
-        if names["listKind"].as_str().is_none_or(str::is_empty) {
-            names["listKind"] = json!(format!("{kind}List"));
-        }
-    }
-    if !spec["conversion"].is_object() {
-        spec["conversion"] = json!({"strategy": "None"});
-    }
-    custom::establish(definition);
-}
-
-fn validate_definition(definition: &Value, old: Option<&Value>) -> Vec<Cause> {
-    let mut causes = custom::check_definition(definition);
-    if let Some(old) = old {
-        for field in ["group", "scope"] {
-            if old["spec"][field] != definition["spec"][field] {
-                causes.push(Cause::invalid(
-                    format!("spec.{field}"),
-                    &definition["spec"][field],
-                    "field is immutable",
-                ));
-            }
-        }
-    }
-    causes
 }

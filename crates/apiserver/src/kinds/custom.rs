@@ -2,112 +2,123 @@
 
 use std::sync::Arc;
 
-use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::registry::priority;
-use super::{Behaviour, Column, Columns, NameRule, Resource, Version};
+use super::{Behaviour, Column, Columns, Resource, Version};
 use crate::jsonpath::JsonPath;
-use crate::resources::metadata::{parsed_schema, timestamp};
+use crate::resources::metadata::parsed_schema;
+use crate::resources::names::{is_label, is_subdomain};
 use crate::schema::Schema;
 use crate::status::Cause;
 
-/// The finalizer that keeps a definition until its objects are gone.
-pub(crate) const CRD_CLEANUP: &str = "customresourcecleanup.apiextensions.k8s.io";
-
-/// The problems of a definition that its own schema does not find.
-pub(crate) fn check_definition(definition: &Value) -> Vec<Cause> {
-    resource(definition).err().unwrap_or_default()
-}
-
-/// Brings a definition's status and finalizer to where they belong: a definition that passes its checks is
-/// established at once, because one server is all there is.
-pub(super) fn establish(definition: &mut Value) {
-    let now = json!(timestamp(Timestamp::now()));
-    let terminating = definition["metadata"]["deletionTimestamp"].is_string();
-    if !terminating {
-        let listed = definition["metadata"]["finalizers"].as_array().cloned();
-        let mut listed = listed.unwrap_or_default();
-        if !listed.iter().any(|finalizer| finalizer == CRD_CLEANUP) {
-            listed.push(json!(CRD_CLEANUP));
-        }
-        definition["metadata"]["finalizers"] = Value::Array(listed);
-    }
-    let names = definition["spec"]["names"].clone();
-    let storage = definition["spec"]["versions"]
-        .as_array()
-        .into_iter()
-        .flatten();
-    let storage = storage
-        .filter(|version| version["storage"] == true)
-        .map(|version| version["name"].clone())
-        .next();
-    let status = &mut definition["status"];
-    status["acceptedNames"] = names;
-    let stored = status["storedVersions"].as_array().cloned();
-    let mut stored = stored.unwrap_or_default();
-    if let Some(storage) = storage.filter(|storage| !stored.contains(storage)) {
-        stored.push(storage);
-    }
-    status["storedVersions"] = Value::Array(stored);
-    let mut conditions = status["conditions"].as_array().cloned().unwrap_or_default();
-    let mut wanted = vec![
-        ("NamesAccepted", "NoConflicts", "no conflicts found"),
-        (
-            "Established",
-            "InitialNamesAccepted",
-            "the initial names have been accepted",
-        ),
-    ];
-    if terminating {
-        wanted.push((
-            "Terminating",
-            "InstanceDeletionInProgress",
-            "CustomResource deletion is in progress",
-        ));
-    }
-    for (kind, reason, message) in wanted {
-        if !conditions.iter().any(|condition| condition["type"] == kind) {
-            conditions.push(json!({
-                "type": kind, "status": "True", "lastTransitionTime": now,
-                "reason": reason, "message": message,
-            }));
-        }
-    }
-    status["conditions"] = Value::Array(conditions);
-}
+/// Groups of the built-in kinds and of what is not stored; nobody may add to them.
+const RESERVED_GROUPS: &[&str] = &[
+    "apiextensions.k8s.io",
+    "authentication.k8s.io",
+    "authorization.k8s.io",
+    "coordination.k8s.io",
+    "events.k8s.io",
+    "policy",
+];
 
 /// The kind a definition describes.
 pub(super) fn resource(definition: &Value) -> Result<Resource, Vec<Cause>> {
     let spec = &definition["spec"];
-    let mut causes = Vec::new();
-    let mut required = |value: &Value, path: &str| match value.as_str() {
-        Some(text) if !text.is_empty() => text.to_owned(),
-        _ => {
-            causes.push(Cause::required(path, ""));
-            String::new()
+    let names = &spec["names"];
+    let mut causes = check_names(definition);
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let (group, kind) = (text(&spec["group"]), text(&names["kind"]));
+    let mut versions = Vec::new();
+    let listed = spec["versions"].as_array().map_or(&[][..], Vec::as_slice);
+    for (index, entry) in listed.iter().enumerate() {
+        let path = format!("spec.versions[{index}]");
+        match version(entry, &group, &kind, &path) {
+            Ok(version) if entry["served"] == true => versions.push(version),
+            Ok(_) => {}
+            Err(mut more) => causes.append(&mut more),
         }
+    }
+    if listed.iter().filter(|v| v["storage"] == true).count() != 1 {
+        causes.push(Cause::invalid(
+            "spec.versions",
+            &spec["versions"],
+            "must have exactly one version marked as storage version",
+        ));
+    }
+    if !causes.is_empty() {
+        return Err(causes);
+    }
+    versions.sort_by_key(|version| std::cmp::Reverse(priority(&version.name)));
+    let plural = text(&names["plural"]);
+    let or = |value: &Value, or: String| value.as_str().map_or(or, String::from);
+    let several = |value: &Value| -> Vec<String> {
+        let values = value.as_array().into_iter().flatten();
+        values.filter_map(Value::as_str).map(String::from).collect()
     };
-    let group = required(&spec["group"], "spec.group");
-    let plural = required(&spec["names"]["plural"], "spec.names.plural");
-    let kind = required(&spec["names"]["kind"], "spec.names.kind");
-    let scope = required(&spec["scope"], "spec.scope");
-    let name = definition["metadata"]["name"].as_str().unwrap_or_default();
-    if causes.is_empty() && name != format!("{plural}.{group}") {
+    Ok(Resource {
+        storage: format!("{group}/{plural}").into(),
+        singular: or(&names["singular"], kind.to_lowercase()),
+        list_kind: or(&names["listKind"], format!("{kind}List")),
+        short_names: several(&names["shortNames"]),
+        categories: several(&names["categories"]),
+        group,
+        plural,
+        kind,
+        namespaced: spec["scope"] == "Namespaced",
+        versions,
+        behaviour: Behaviour {
+            custom: true,
+            generation: true,
+            unconditional_update: false,
+            ..Behaviour::PLAIN
+        },
+        terminating: definition["metadata"]["deletionTimestamp"].is_string(),
+    })
+}
+
+/// What is wrong with a definition, its versions apart.
+fn check_names(definition: &Value) -> Vec<Cause> {
+    let spec = &definition["spec"];
+    let mut causes = Vec::new();
+    for (value, path) in [
+        (&spec["group"], "spec.group"),
+        (&spec["names"]["plural"], "spec.names.plural"),
+        (&spec["names"]["kind"], "spec.names.kind"),
+        (&spec["scope"], "spec.scope"),
+    ] {
+        if value.as_str().is_none_or(str::is_empty) {
+            causes.push(Cause::required(path, ""));
+        }
+    }
+    if !causes.is_empty() {
+        return causes;
+    }
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let (group, plural) = (text(&spec["group"]), text(&spec["names"]["plural"]));
+    let expected = format!("{plural}.{group}");
+    if definition["metadata"]["name"] != json!(expected) {
         causes.push(Cause::invalid(
             "metadata.name",
-            &json!(name),
-            &format!("must be spec.names.plural+\".\"+spec.group, `{plural}.{group}`"),
+            &definition["metadata"]["name"],
+            &format!("must be spec.names.plural+\".\"+spec.group, `{expected}`"),
         ));
     }
-    if causes.is_empty() && (!group.contains('.') || group == "apiextensions.k8s.io") {
+    if !is_label(&plural) {
+        causes.push(Cause::invalid(
+            "spec.names.plural",
+            &spec["names"]["plural"],
+            "must be a DNS label",
+        ));
+    }
+    if !group.contains('.') || !is_subdomain(&group) || RESERVED_GROUPS.contains(&group.as_str()) {
         causes.push(Cause::invalid(
             "spec.group",
-            &json!(group),
-            "should be a domain with at least one dot",
+            &spec["group"],
+            "should be a domain with at least one dot that no built-in kind uses",
         ));
     }
-    if !matches!(scope.as_str(), "Namespaced" | "Cluster") && !scope.is_empty() {
+    if spec["scope"] != "Namespaced" && spec["scope"] != "Cluster" {
         let supported = ["Cluster".to_owned(), "Namespaced".to_owned()];
         causes.push(Cause::not_supported(
             "spec.scope",
@@ -115,66 +126,13 @@ pub(super) fn resource(definition: &Value) -> Result<Resource, Vec<Cause>> {
             &supported,
         ));
     }
-    let namespaced = scope == "Namespaced";
-    let mut versions = Vec::new();
-    let listed = spec["versions"].as_array().map_or(&[][..], Vec::as_slice);
-    for (index, entry) in listed.iter().enumerate() {
-        let path = format!("spec.versions[{index}]");
-        match version(entry, &group, &kind, &path) {
-            Ok(version) if entry["served"].as_bool() == Some(true) => versions.push(version),
-            Ok(_) => {}
-            Err(mut more) => causes.append(&mut more),
-        }
+    let strategy = &spec["conversion"]["strategy"];
+    if *strategy == "Webhook" {
+        let supported = ["None".to_owned()];
+        let path = "spec.conversion.strategy";
+        causes.push(Cause::not_supported(path, strategy, &supported));
     }
-    let stored = listed.iter().filter(|v| v["storage"] == true).count();
-    if stored != 1 {
-        causes.push(Cause::invalid(
-            "spec.versions",
-            &spec["versions"],
-            "must have exactly one version marked as storage version",
-        ));
-    }
-    if spec["conversion"]["strategy"] == "Webhook" {
-        causes.push(Cause::not_supported(
-            "spec.conversion.strategy",
-            &spec["conversion"]["strategy"],
-            &["None".to_owned()],
-        ));
-    }
-    if !causes.is_empty() {
-        return Err(causes);
-    }
-    versions.sort_by_key(|version| std::cmp::Reverse(priority(&version.name)));
-    let names = &spec["names"];
-    let text = |value: &Value, or: String| value.as_str().map_or(or, String::from);
-    let several = |value: &Value| -> Vec<String> {
-        let values = value.as_array().map_or(&[][..], Vec::as_slice);
-        values
-            .iter()
-            .filter_map(Value::as_str)
-            .map(String::from)
-            .collect()
-    };
-    Ok(Resource {
-        storage: format!("{group}/{plural}").into(),
-        singular: text(&names["singular"], kind.to_lowercase()),
-        list_kind: text(&names["listKind"], format!("{kind}List")),
-        short_names: several(&names["shortNames"]),
-        categories: several(&names["categories"]),
-        group,
-        plural,
-        kind,
-        namespaced,
-        versions,
-        behaviour: Behaviour {
-            custom: true,
-            generation: true,
-            unconditional_update: false,
-            names: NameRule::Subdomain,
-            ..Behaviour::PLAIN
-        },
-        terminating: definition["metadata"]["deletionTimestamp"].is_string(),
-    })
+    causes
 }
 
 fn version(entry: &Value, group: &str, kind: &str, path: &str) -> Result<Version, Vec<Cause>> {

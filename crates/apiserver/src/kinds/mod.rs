@@ -3,6 +3,7 @@
 mod builtin;
 mod columns;
 mod custom;
+mod definition;
 mod events;
 mod registry;
 mod schemas;
@@ -12,7 +13,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-pub(crate) use custom::CRD_CLEANUP;
+pub(crate) use definition::CRD_CLEANUP;
 pub(crate) use registry::Registry;
 
 use crate::jsonpath::JsonPath;
@@ -30,7 +31,7 @@ pub(crate) struct Resource {
     pub(crate) short_names: Vec<String>,
     pub(crate) categories: Vec<String>,
     pub(crate) namespaced: bool,
-    /// In the order of preference; only those that are served.
+    /// In the order of preference; only those that are served, and at least one in a kind that is served.
     pub(crate) versions: Vec<Version>,
     /// The `group/plural` under which objects are stored; two kinds may share it.
     pub(crate) storage: Arc<str>,

@@ -45,7 +45,9 @@ impl Registry {
             };
             let key = (resource.group.clone(), resource.plural.clone());
             known.insert(name.to_owned(), (definition.revision, resource.clone()));
-            resources.entry(key).or_insert(resource);
+            if !resource.versions.is_empty() {
+                resources.entry(key).or_insert(resource);
+            }
         }
         Self {
             resources,
