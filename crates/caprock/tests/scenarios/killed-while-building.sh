@@ -2,10 +2,11 @@
 push_base
 pool edge
 condition mcp/edge RenderDegraded False
-image edge <<'TEXT'
+# A step that no cache has.
+image edge <<TEXT
 FROM configs AS final
 RUN echo first > /etc/first
-RUN echo waiting && sleep 5 && echo second > /etc/second
+RUN echo $(date +%s%N) > /etc/second && sleep 5
 TEXT
 any_building() { kubectl get machineosbuild --no-headers | awk "{ print \$3 }" | grep -q True; }
 eventually 60 any_building
