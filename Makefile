@@ -1,6 +1,8 @@
 # The same targets for people and CI. `make demo` and `make test` need root and install what they use.
 
 CARGO_TARGET_DIR ?= target
+# Where deps.sh puts the tools that Debian has not, or not new enough.
+export PATH := $(abspath $(CARGO_TARGET_DIR))/tools:$(PATH)
 
 # Packages are there before anything is built; cargo uses all cores by itself.
 .NOTPARALLEL:

@@ -9,6 +9,8 @@ PACKAGES=(
     mmdebstrap debian-archive-keyring ostree systemd systemd-container e2fsprogs
     # RUN steps
     crun
+    # what tests build from, and a client that is not ours
+    busybox-static skopeo
     # the scripts
     jq procps util-linux iproute2 curl ca-certificates python3 python3-pip
     # C parts of crates
