@@ -68,7 +68,7 @@ start_server() {
     setsid "$CAPROCK" serve --data-dir "$DATA" --listen "127.0.0.1:$API_PORT" \
         --registry-listen "$REGISTRY" --base-image "$BASE_IMAGE" </dev/null >>"$STATE/serve.log" 2>&1 &
     echo $! >"$STATE/serve.pid"
-    poll 30 "caprock serve to be ready" server_is_ready || die "\`caprock serve\` is not ready; see $STATE/serve.log"
+    poll 120 "caprock serve to be ready" server_is_ready || die "\`caprock serve\` is not ready; see $STATE/serve.log"
 }
 
 stop_server() {

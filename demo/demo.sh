@@ -181,27 +181,27 @@ play() {
     create worker/machineconfigs.yaml
     add_node worker-1
     add_node worker-2
-    poll 60 "both nodes to report as up to date" pool_is_updated worker 2 || die "the nodes did not join pool worker"
+    poll 300 "both nodes to report as up to date" pool_is_updated worker 2 || die "the nodes did not join pool worker"
     say kubectl get nodes
 
     begin build "building the layered image"
     create automount/machineconfigpool.yaml
     create automount/machineconfigs.yaml
     create automount/machineosconfig.yaml
-    watch_until 300 machineosbuild "the build of the layered image" build_has_ended
+    watch_until 600 machineosbuild "the build of the layered image" build_has_ended
 
     begin worker-1 "moving worker-1 to pool $POOL"
     say kubectl label node worker-1 node-role.kubernetes.io/worker- "node-role.kubernetes.io/$POOL="
-    poll 30 "worker-1 to count in pool $POOL" node_has_moved || die "worker-1 is not in pool $POOL"
+    poll 120 "worker-1 to count in pool $POOL" node_has_moved || die "worker-1 is not in pool $POOL"
     say caprock plan
     say kubectl patch "mcp/$POOL" --type merge --patch '{"spec":{"paused":false}}'
-    watch_until 180 mcp "worker-1 to be updated" pool_is_updated "$POOL" 1
+    watch_until 600 mcp "worker-1 to be updated" pool_is_updated "$POOL" 1
     say kubectl get machineosbuild
     prove worker-1
 
     begin worker-2 "worker-2 follows, with no further build"
     say kubectl label node worker-2 node-role.kubernetes.io/worker- "node-role.kubernetes.io/$POOL="
-    watch_until 180 mcp "worker-2 to be updated" pool_is_updated "$POOL" 2
+    watch_until 600 mcp "worker-2 to be updated" pool_is_updated "$POOL" 2
     prove worker-2
     say kubectl get nodes,mcp,machineosbuild
     finish

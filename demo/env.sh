@@ -17,7 +17,8 @@ die() {
 need_root() { [ "$(id -u)" -eq 0 ] || die "this needs root: run it with sudo"; }
 
 # poll SECONDS WHAT COMMAND...: runs COMMAND until it succeeds; false at the deadline.
-# Says what it waits for once it has waited a moment, and again every ten seconds.
+# Says what it waits for once it has waited a moment, and again every ten seconds. Limits are for
+# what will never come: nothing is judged by its time, so they leave room for a busy machine.
 poll() {
     local limit=$1 what=$2 began=$SECONDS said=-8 waited
     shift 2
@@ -28,7 +29,8 @@ poll() {
             said=$waited
             note "waiting for $what (${waited} of at most ${limit} s)"
         fi
-        sleep 0.2
+        # Often at first; later so that the looking does not slow down what is waited for.
+        sleep "0.$((waited < 2 ? 1 : 5))"
     done
 }
 

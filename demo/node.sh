@@ -208,7 +208,7 @@ start() {
     else
         DEMO_STATE=$STATE setsid "$SELF" supervise "$NAME" </dev/null >>"$NODE/console.log" 2>&1 &
     fi
-    poll 20 "node $NAME to start" leader >/dev/null ||
+    poll 60 "node $NAME to start" leader >/dev/null ||
         die "node \`$NAME\` does not start: $(tail -n 3 "$NODE/console.log")"
 }
 

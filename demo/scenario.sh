@@ -22,7 +22,7 @@ with_nodes() {
     push_base_image
     example worker/machineconfigpool.yaml worker/machineconfigs.yaml
     for name in "$@"; do add_node "$name"; done
-    expect 60 "nodes in pool worker" pool_is_updated worker $#
+    expect 300 "nodes in pool worker" pool_is_updated worker $#
 }
 
 # expect SECONDS WHAT COMMAND...: COMMAND succeeds in time.

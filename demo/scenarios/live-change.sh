@@ -13,11 +13,11 @@ with_nodes worker-1
 example automount/machineconfigpool.yaml automount/machineconfigs.yaml automount/machineosconfig.yaml
 move worker-1 "$POOL"
 unpause "$POOL"
-expect 300 "worker-1 to be updated" pool_is_updated "$POOL" 1
+expect 600 "worker-1 to be updated" pool_is_updated "$POOL" 1
 for text in first second first; do
     motd "$text"
-    expect 60 "the motd \`$text\`" motd_is "$text"
-    expect 60 "worker-1 to be updated" pool_is_updated "$POOL" 1
+    expect 300 "the motd \`$text\`" motd_is "$text"
+    expect 300 "worker-1 to be updated" pool_is_updated "$POOL" 1
 done
 equal builds "$(builds)" 1
 equal reboots "$(reboots worker-1)" 1

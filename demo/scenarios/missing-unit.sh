@@ -27,13 +27,13 @@ enable_unit nowhere.service
 example automount/machineosconfig.yaml
 move worker-1 "$POOL"
 unpause "$POOL"
-expect 300 "a failed build that names unit and MachineConfig" build_names_both
-expect 30 "the pool to say so" pool_says nowhere.service
+expect 600 "a failed build that names unit and MachineConfig" build_names_both
+expect 120 "the pool to say so" pool_says nowhere.service
 equal "deployment of worker-1" "$(booted worker-1)" "$before"
 equal reboots "$(reboots worker-1)" 0
 equal "state of worker-1" "$(annotation worker-1 state)" Done
 
 enable_unit prepare-exports.service
-expect 180 "worker-1 to be updated" pool_is_updated "$POOL" 1
+expect 600 "worker-1 to be updated" pool_is_updated "$POOL" 1
 equal reboots "$(reboots worker-1)" 1
 autofs_is_active worker-1 || die "autofs.service is not active"

@@ -25,7 +25,7 @@ for round in $(seq 12); do
         kill_agent worker-1 || note "the node is not up"
     fi
 done
-expect 300 "worker-1 to be updated" pool_is_updated "$POOL" 1
+expect 600 "worker-1 to be updated" pool_is_updated "$POOL" 1
 equal builds "$(builds)" 1
 equal reboots "$(reboots worker-1)" 1
 autofs_is_active worker-1 || die "autofs.service is not active"
