@@ -1,6 +1,7 @@
 //! One attempt at one build: prepare, build, check, push; with progress in the build's status and a log.
 
 use std::convert::Infallible;
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -243,11 +244,18 @@ fn build_files(inputs: &ImageInputs) -> std::io::Result<BuildFiles> {
     Ok(BuildFiles { path, _dir: dir })
 }
 
+/// The machine may be mended; what an image holds stays as it is.
 fn of_host(what: &'static str) -> impl Fn(std::io::Error) -> Failure {
-    move |error| Failure {
-        reason: BuildReason::Failed,
-        message: format!("the builder's machine cannot {what}: {error}"),
-        may_pass: true,
+    move |error| {
+        let of_image = matches!(
+            error.kind(),
+            ErrorKind::FileTooLarge | ErrorKind::InvalidInput | ErrorKind::InvalidData
+        );
+        Failure {
+            reason: BuildReason::Failed,
+            message: format!("the builder cannot {what}: {error}"),
+            may_pass: !of_image,
+        }
     }
 }
 

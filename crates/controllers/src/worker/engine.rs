@@ -173,10 +173,10 @@ fn failure(error: BuildError, preamble: u32) -> Failure {
             (BuildReason::StepFailed, message, false)
         }
         BuildError::Base { reference, source } => {
-            return registry::failure(&format!("base image `{reference}`"), &source);
+            return registry::failure(&about("base image", &reference, &source), &source);
         }
         BuildError::Push { reference, source } => {
-            return registry::failure(&format!("push to `{reference}`"), &source);
+            return registry::failure(&about("push to", &reference, &source), &source);
         }
         error @ BuildError::BaseInvalid { .. } => {
             (BuildReason::BaseImageUnavailable, chain(&error), false)
@@ -189,6 +189,15 @@ fn failure(error: BuildError, preamble: u32) -> Failure {
         reason,
         message,
         may_pass,
+    }
+}
+
+/// Names the image, unless the registry's error does.
+fn about(what: &str, reference: &str, error: &oci::ClientError) -> String {
+    if error.to_string().contains(reference) {
+        what.to_owned()
+    } else {
+        format!("{what} `{reference}`")
     }
 }
 
