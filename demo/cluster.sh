@@ -88,7 +88,7 @@ push_base_image() {
 
 # add_node NAME: creates and boots a node whose agent registers it as a worker.
 add_node() {
-    "$CAPROCK" node kubeconfig "$1" --data-dir "$DATA" >"$STATE/$1.kubeconfig"
+    (umask 077 && "$CAPROCK" node kubeconfig "$1" --data-dir "$DATA" >"$STATE/$1.kubeconfig")
     node create "$1" --image "oci:$BASE_LAYOUT:bookworm" --caprock "$CAPROCK" \
         --kubeconfig "$STATE/$1.kubeconfig" --labels node-role.kubernetes.io/worker=
     rm "$STATE/$1.kubeconfig"

@@ -168,6 +168,7 @@ play() {
         step "removing what an earlier run left"
         remove_state
     fi
+    rm -f "$SUMMARY"
     trap at_exit EXIT
     trap 'exit 130' INT
     trap 'exit 143' TERM
