@@ -64,6 +64,8 @@ pub(crate) struct Agent {
     clean: bool,
     /// The step that failed last, and why: it is being tried again.
     failed: Option<(Step, String)>,
+    /// Whether what the boot needs was completed.
+    completed: bool,
     /// The plan that was logged last.
     logged: String,
 }
@@ -101,6 +103,7 @@ impl Agent {
             resolved: BTreeMap::new(),
             clean: false,
             failed: None,
+            completed: false,
             logged: String::new(),
         }
     }
@@ -131,21 +134,29 @@ impl Agent {
                 turn = self.turn() => turn,
             };
             let wait = match turn {
-                Ok(Next::Now) => Duration::ZERO,
-                Ok(Next::Within(wait)) => wait,
+                Ok(Next::Now) => {
+                    back_off = BACK_OFF.0;
+                    continue;
+                }
+                Ok(Next::Within(wait)) => {
+                    back_off = BACK_OFF.0;
+                    wait
+                }
                 Err(error) => {
                     tracing::warn!(retry_in = ?back_off, "{}", chain(&error));
-                    back_off
+                    let wait = back_off;
+                    back_off = (back_off * 2).min(BACK_OFF.1);
+                    // Our own report of the failure is a change too, and no reason to hurry.
+                    tokio::select! {
+                        () = stop.cancelled() => break,
+                        () = tokio::time::sleep(BACK_OFF.0) => {}
+                    }
+                    wait - BACK_OFF.0
                 }
-            };
-            back_off = if wait == back_off {
-                (back_off * 2).min(BACK_OFF.1)
-            } else {
-                BACK_OFF.0
             };
             tokio::select! {
                 () = stop.cancelled() => break,
-                () = changed.notified(), if !wait.is_zero() => {}
+                () = changed.notified() => {}
                 () = tokio::time::sleep(wait) => {}
             }
         }
@@ -154,21 +165,23 @@ impl Agent {
 
     /// Looks once and does the next step.
     async fn turn(&mut self) -> Result<Next, AgentError> {
-        let Some(observed) = self.observe().await? else {
+        let Some((node, progress)) = self.own_objects().await? else {
             return Ok(Next::Within(IDLE));
         };
+        let observed = match self.observe(node.clone(), progress.clone()).await {
+            Ok(observed) => observed,
+            Err(error) => {
+                if error.can_be_told() {
+                    let reason = chain(&error);
+                    self.reporter
+                        .fail(&node, progress.as_ref(), &reason)
+                        .await?;
+                }
+                return Err(error);
+            }
+        };
         let plan = self.plan(&observed)?;
-        let text = format!(
-            "{plan}; left: {:?}",
-            plan.steps
-                .iter()
-                .map(ToString::to_string)
-                .collect::<Vec<_>>()
-        );
-        if text != self.logged {
-            tracing::info!("{text}");
-            self.logged = text;
-        }
+        self.log(&plan);
         let Some(step) = plan.steps.first() else {
             return self.settle(&observed, &plan).await;
         };
@@ -178,14 +191,24 @@ impl Agent {
         let done = self.act(step, &observed, &plan).await;
         match &done {
             Ok(_) => self.failed = None,
-            Err(error) if error.is_api() => {}
-            Err(error) => {
+            // What is only fetched ahead is missed by nobody yet.
+            Err(error) if error.can_be_told() && !plan.prefetches() => {
                 self.failed = Some((step.clone(), chain(error)));
                 self.report(&observed, &plan, &self.doing(step, &plan))
                     .await?;
             }
+            Err(_) => {}
         }
         done
+    }
+
+    fn log(&mut self, plan: &Plan) {
+        let steps: Vec<String> = plan.steps.iter().map(ToString::to_string).collect();
+        let text = format!("{plan}; left: {steps:?}");
+        if text != self.logged {
+            tracing::info!("{text}");
+            self.logged = text;
+        }
     }
 
     /// What to say of a step. One that is tried again is still a failure.
@@ -203,23 +226,32 @@ impl Agent {
         }
     }
 
-    /// Reads what the turn is decided from. Nothing while the Node does not exist.
-    async fn observe(&mut self) -> Result<Option<Observed>, AgentError> {
-        let name = self.settings.node_name.clone();
-        let Some(node) = self
-            .nodes
-            .get_opt(&name)
-            .await
-            .map_err(AgentError::api(format!("read Node `{name}`")))?
-        else {
+    /// The Node and its MachineConfigNode. Nothing while the Node does not exist.
+    async fn own_objects(&self) -> Result<Option<(Node, Option<MachineConfigNode>)>, AgentError> {
+        let name = &self.settings.node_name;
+        let failed = |kind: &str| AgentError::api(format!("read {kind} `{name}`"));
+        let Some(node) = self.nodes.get_opt(name).await.map_err(failed("Node"))? else {
             tracing::info!(node = name, "waits for its Node object");
             return Ok(None);
         };
         let progress = self
             .progress
-            .get_opt(&name)
+            .get_opt(name)
             .await
-            .map_err(AgentError::api(format!("read MachineConfigNode `{name}`")))?;
+            .map_err(failed("MachineConfigNode"))?;
+        Ok(Some((node, progress)))
+    }
+
+    /// Reads what the turn is decided from.
+    async fn observe(
+        &mut self,
+        node: Node,
+        progress: Option<MachineConfigNode>,
+    ) -> Result<Observed, AgentError> {
+        if !self.completed {
+            self.on_host(Host::complete_boot).await?;
+            self.completed = true;
+        }
         let pool = progress
             .as_ref()
             .map(|progress| progress.spec.pool.name.clone());
@@ -245,7 +277,7 @@ impl Agent {
             desired: None,
         };
         observed.desired = self.desired(&observed).await?;
-        Ok(Some(observed))
+        Ok(observed)
     }
 
     /// The version that the Node's annotations ask for.

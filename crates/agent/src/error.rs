@@ -58,9 +58,13 @@ impl AgentError {
         }
     }
 
-    /// Whether it is the API that fails: then nothing can be reported either.
-    pub(crate) fn is_api(&self) -> bool {
-        matches!(self, AgentError::Api { .. })
+    /// Whether the API can be told of it: not when it is the API that cannot be reached.
+    pub(crate) fn can_be_told(&self) -> bool {
+        match self {
+            AgentError::Api { source, .. } => matches!(**source, kube::Error::Api(_)),
+            AgentError::CutShort(_) => false,
+            AgentError::Host(_) | AgentError::Object { .. } | AgentError::Unwell(_) => true,
+        }
     }
 }
 

@@ -83,19 +83,14 @@ pub struct AgentConfig {
 /// Runs a node's agent until `stop`.
 ///
 /// # Errors
-/// When its state directory cannot be opened, or the host is not booted from an ostree deployment.
+/// When its state directory cannot be opened. Everything else is reported on the Node and tried again.
 pub async fn run(
     client: Client,
     config: AgentConfig,
     stop: CancellationToken,
 ) -> Result<(), AgentError> {
     let paths = config.paths.clone();
-    let host = blocking(move |runtime| {
-        let host = open(&paths, runtime)?;
-        host.complete_boot()?;
-        Ok(host)
-    })
-    .await?;
+    let host = blocking(move |runtime| open(&paths, runtime)).await?;
     let settings = Settings {
         node_name: config.node_name,
         register: config.register,

@@ -74,7 +74,7 @@ pub(crate) fn set(conditions: &mut Vec<Condition>, plan: &Plan, doing: &Doing, n
         Doing::Failed { step, reason } => (step.as_ref(), Some(reason)),
         Doing::Settled | Doing::WaitingForTarget => (None, None),
     };
-    let prefetching = plan.update.is_empty() && matches!(step, Some(Step::Pull { .. }));
+    let prefetching = plan.prefetches();
     let at = step.filter(|_| !prefetching).map(phase);
     for (rank, (kind, reason, _)) in PHASES.iter().enumerate() {
         let (status, reason, message) = place(rank, at, *reason, step, &target);

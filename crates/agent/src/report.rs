@@ -12,6 +12,7 @@ use model::api::{
     MachineConfigNode, MachineConfigNodeStatus, NOT_YET_SET, NodeConfigImageStatus,
     NodeConfigVersionStatus,
 };
+use model::condition::{self, NodeConditionType, NodeReason, Status};
 use model::keys;
 use model::node::{AgentState, Target, annotation};
 use model::update::{Plan, Step};
@@ -63,6 +64,45 @@ impl Reporter {
         }
         self.tell(node, plan, doing).await;
         self.annotate(node, &annotations(has, plan, doing)).await
+    }
+
+    /// Says that the agent cannot even find out what to do. What the node has is left as it was reported last.
+    ///
+    /// # Errors
+    /// When the API cannot be written to.
+    pub(crate) async fn fail(
+        &self,
+        node: &Node,
+        seen: Option<&MachineConfigNode>,
+        reason: &str,
+    ) -> Result<(), AgentError> {
+        if let Some(seen) = seen {
+            let before = seen.status.clone().unwrap_or_default();
+            let mut conditions = before.conditions.clone();
+            let (kind, why) = (NodeConditionType::NodeDegraded, NodeReason::ApplyFailed);
+            condition::set(
+                &mut conditions,
+                kind,
+                Status::True,
+                why,
+                reason,
+                Timestamp::now(),
+            );
+            if conditions != before.conditions {
+                self.patch_status(seen, json!({"status": {"conditions": conditions}}))
+                    .await?;
+            }
+        }
+        self.publish(node, "Warning", "Degraded", reason.to_owned())
+            .await;
+        let wanted = [
+            (keys::STATE, Some(AgentState::Degraded.as_str().to_owned())),
+            (
+                keys::REASON,
+                Some(shortened(reason, keys::MAX_REASON_BYTES)),
+            ),
+        ];
+        self.annotate(node, &wanted).await
     }
 
     async fn annotate(
@@ -122,29 +162,33 @@ impl Reporter {
             }
             None => Value::Null,
         };
+        self.patch_status(seen, patch).await
+    }
+
+    async fn patch_status(&self, seen: &MachineConfigNode, patch: Value) -> Result<(), AgentError> {
+        let name = seen.name_any();
         match self
             .progress
-            .patch_status(
-                &seen.name_any(),
-                &PatchParams::default(),
-                &Patch::Merge(patch),
-            )
+            .patch_status(&name, &PatchParams::default(), &Patch::Merge(patch))
             .await
         {
             // Its controller will make it anew.
             Err(error) if is_not_found(&error) => Ok(()),
             other => other.map(drop).map_err(AgentError::api(format!(
-                "report on MachineConfigNode `{}`",
-                seen.name_any()
+                "report on MachineConfigNode `{name}`"
             ))),
         }
     }
 
-    /// An event for each turn that people want to know of. One that cannot be written is logged: nothing depends on it.
     async fn tell(&self, node: &Node, plan: &Plan, doing: &Doing) {
-        let Some((kind, reason, message)) = turn(plan, doing) else {
-            return;
-        };
+        if let Some((kind, reason, message)) = turn(plan, doing) {
+            self.publish(node, kind, reason, message).await;
+        }
+    }
+
+    /// Writes an event, once for each turn that people want to know of. One that cannot be written is logged: nothing
+    /// depends on it.
+    async fn publish(&self, node: &Node, kind: &str, reason: &str, message: String) {
         let text = format!("{reason} {message}");
         {
             let mut told = self
@@ -201,7 +245,7 @@ fn annotations(
 ) -> Vec<(&'static str, Option<String>)> {
     let (state, reason) = match doing {
         Doing::Settled | Doing::WaitingForTarget => (AgentState::Done, None),
-        Doing::Step(Step::Pull { .. }) if plan.update.is_empty() => (AgentState::Done, None),
+        Doing::Step(_) if plan.prefetches() => (AgentState::Done, None),
         Doing::Step(_) => (AgentState::Working, None),
         Doing::Failed { reason, .. } => (
             AgentState::Degraded,
@@ -257,7 +301,7 @@ fn turn(plan: &Plan, doing: &Doing) -> Option<(&'static str, &'static str, Strin
     match doing {
         Doing::WaitingForTarget => None,
         Doing::Settled => normal("Updated", format!("runs {target}")),
-        Doing::Step(Step::Pull { image }) if plan.update.is_empty() => normal(
+        Doing::Step(Step::Pull { image }) if plan.prefetches() => normal(
             "Prefetching",
             format!("pulls `{image}` ahead of the roll-out"),
         ),

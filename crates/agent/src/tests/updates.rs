@@ -150,6 +150,66 @@ async fn an_image_is_there_before_it_is_asked_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_image_that_cannot_be_had_ahead_degrades_nobody() {
+    let mut world = World::new().await;
+    world.registered().await;
+    world.progress_object().await;
+    world.built(oci::Digest::of(b"absent")).await;
+    let image = world.machine.booted_image();
+    world
+        .config("rendered-1", rendered(image, &[], json!([])))
+        .await;
+    world.desire("rendered-1", None).await;
+    let machine = world.machine.clone();
+    world.play("tried to pull", |_| machine.pulls() >= 2).await;
+    world.until_done("rendered-1").await;
+    assert_eq!(world.condition("NodeDegraded").await, "False: ");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_even_be_read_is_said() {
+    let mut world = World::new().await;
+    world.registered().await;
+    world.progress_object().await;
+    world.desire("rendered-nowhere", None).await;
+    let reason = world.until_degraded().await;
+    assert!(
+        reason.starts_with("cannot read MachineConfig `rendered-nowhere`"),
+        "{reason}"
+    );
+    assert!(
+        world
+            .condition("NodeDegraded")
+            .await
+            .starts_with("True: cannot read MachineConfig")
+    );
+    let image = world.machine.booted_image();
+    let mut spec = rendered(image, &[("/etc/motd", "one")], json!([]));
+    spec["config"]["storage"]["files"][0]["mode"] = json!("rw");
+    world.config("rendered-1", spec).await;
+    world.desire("rendered-1", None).await;
+    world
+        .play("told of the field", |node| {
+            let all = node.metadata.annotations.clone().unwrap_or_default();
+            all.values().any(|value| {
+                value.contains(
+                    "rendered config `rendered-1` cannot be used: `storage.files[0].mode`",
+                )
+            })
+        })
+        .await;
+    world
+        .config(
+            "rendered-2",
+            rendered(image, &[("/etc/motd", "two")], json!([])),
+        )
+        .await;
+    world.desire("rendered-2", None).await;
+    world.until_done("rendered-2").await;
+    assert_eq!(world.condition("NodeDegraded").await, "False: ");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_image_that_cannot_be_pulled_disturbs_nothing_and_says_why() {
     let mut world = World::new().await;
     world.registered().await;

@@ -162,30 +162,24 @@ impl World {
             .unwrap();
     }
 
-    /// Starts the agent, with its boot step, as systemd does.
-    pub(super) async fn start(&mut self) {
+    /// Starts the agent, as systemd does.
+    pub(super) fn start(&mut self) {
         let machine = self.machine.clone();
         let client = client(&self.server, Some(machine.clone()));
-        let host = tokio::task::spawn_blocking(move || {
-            let state = State::open(&machine.state_dir()).unwrap();
-            let (os, systemd) = (
-                Arc::new(Fake(machine.clone())),
-                Arc::new(Fake(machine.clone())),
-            );
-            let host = Host::new(os, systemd, state, &machine.root(), &machine.run_dir());
-            host.complete_boot().map(|()| host)
-        });
+        let state = State::open(&machine.state_dir()).unwrap();
+        let (os, systemd) = (
+            Arc::new(Fake(machine.clone())),
+            Arc::new(Fake(machine.clone())),
+        );
+        let host = Host::new(os, systemd, state, &machine.root(), &machine.run_dir());
         let settings = Settings {
             node_name: NODE.to_owned(),
             register: Some(BTreeMap::new()),
             registry_ca: None,
             verify_deadline: Duration::from_secs(2),
         };
-        // A kill may come during the boot step already.
-        if let Ok(host) = host.await {
-            let agent = Agent::new(client, host.unwrap(), settings);
-            self.agent = Some(tokio::spawn(agent.run(CancellationToken::new())));
-        }
+        let agent = Agent::new(client, host, settings);
+        self.agent = Some(tokio::spawn(agent.run(CancellationToken::new())));
     }
 
     /// Ends the agent as SIGKILL does.
@@ -211,13 +205,13 @@ impl World {
                     self.kill().await;
                     machine.kill.revive();
                     machine.boot();
-                    self.start().await;
+                    self.start();
                 }
                 () = machine.kill.died.notified() => {
                     self.kill().await;
                     self.deaths += 1;
                     machine.kill.revive();
-                    self.start().await;
+                    self.start();
                 }
                 () = tokio::time::sleep(Duration::from_millis(10)) => {}
             }
@@ -259,7 +253,7 @@ impl World {
 
     /// Starts, and plays until the node is registered.
     pub(super) async fn registered(&mut self) {
-        self.start().await;
+        self.start();
         self.play("node registered", |_| true).await;
     }
 

@@ -154,6 +154,13 @@ impl Plan {
             && self.steps.is_empty()
     }
 
+    /// Whether the next step only brings an image onto the disk that nobody has asked this node to run yet.
+    pub fn prefetches(&self) -> bool {
+        self.stuck.is_none()
+            && self.update.is_empty()
+            && matches!(self.steps.first(), Some(Step::Pull { .. }))
+    }
+
     /// Whether the way to the target contains a reboot that is still to come.
     pub fn reboots(&self) -> bool {
         self.steps.contains(&Step::Reboot)
