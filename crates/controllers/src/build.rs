@@ -169,7 +169,8 @@ async fn pin<R: Resolve>(
     }
     let answer = async {
         let access = registry::access(&ctx.cache, Purpose::Pull, secret)?;
-        builds.registries.digest(&base.to_string(), access).await
+        let digest = builds.registries.digest(&base.to_string(), access).await;
+        digest.map_err(|failure| failure.with_secret(secret))
     };
     let pinned = answer.await.and_then(|digest| {
         base.with_digest(&digest).map_err(|error| Failure {

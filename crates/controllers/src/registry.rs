@@ -98,6 +98,20 @@ fn credentials(cache: &Cache, name: &str) -> Result<Option<DockerConfig>, Failur
         .map_err(|error| invalid(error.to_string()))
 }
 
+impl Failure {
+    /// Names the Secret whose credentials were refused, when that is the failure.
+    pub(crate) fn with_secret(mut self, secret: Option<&str>) -> Self {
+        if self.reason == BuildReason::Unauthorized {
+            let name = secret.unwrap_or(keys::GLOBAL_PULL_SECRET);
+            self.message.push_str(&format!(
+                " (Secret `{name}` in namespace `{}`)",
+                keys::NAMESPACE
+            ));
+        }
+        self
+    }
+}
+
 /// Certificate authorities by registry.
 fn trust(cache: &Cache) -> BTreeMap<String, Vec<u8>> {
     let Some(map) = cache.config_map(keys::REGISTRY_CERTS) else {
@@ -147,11 +161,7 @@ pub(crate) fn failure(what: &str, error: &ClientError) -> Failure {
     let (reason, remedy, may_pass) = match error {
         ClientError::NoCredentials { .. }
         | ClientError::Unauthorized { .. }
-        | ClientError::Forbidden { .. } => (
-            BuildReason::Unauthorized,
-            "; correct the Secret that the MachineOSConfig names, or the cluster's pull secret",
-            true,
-        ),
+        | ClientError::Forbidden { .. } => (BuildReason::Unauthorized, "", true),
         ClientError::NotFound(_) => (
             BuildReason::BaseImageUnavailable,
             "; push it there or name another image",

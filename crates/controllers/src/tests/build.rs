@@ -518,3 +518,18 @@ async fn claims_are_given_back() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn refused_credentials_are_told_with_their_secret() {
+    let world = World::new().await;
+    let refused = "credentials for `registry.test` were refused";
+    world
+        .builder
+        .fail(Some(failure(BuildReason::Unauthorized, refused, true)));
+    layered(&world, &[]).await;
+    let text = world
+        .until_condition("worker", ImageBuildDegraded, refused)
+        .await;
+    assert!(text.contains("Secret `global-pull-secret-copy`"), "{text}");
+    untouched(&world).await;
+}

@@ -166,7 +166,9 @@ async fn make<B: Build>(
         use_cache: may_use_cache(build),
         pull,
     };
-    let image = Arc::new(worker.builder.build(request, tell.clone()).await?);
+    let built = worker.builder.build(request, tell.clone()).await;
+    let image = built.map_err(|failure| failure.with_secret(job.pull_secret.as_deref()))?;
+    let image = Arc::new(image);
     let facts = check(job, &image).await?;
     fit::keep(ctx, build, &facts)
         .await
@@ -184,7 +186,8 @@ async fn make<B: Build>(
             message: format!("`spec.renderedImagePushSpec`: {error}"),
             may_pass: false,
         })?;
-    let digest = worker.builder.push(image, &to, push, tell).await?;
+    let pushed = worker.builder.push(image, &to, push, tell).await;
+    let digest = pushed.map_err(|failure| failure.with_secret(job.push_secret.as_deref()))?;
     let pushed = to.with_digest(&digest).map_err(|error| Failure {
         reason: BuildReason::PushFailed,
         message: error.to_string(),
