@@ -65,7 +65,7 @@ impl Snapshot {
             "lowerdir={},redirect_dir=off,metacopy=off,index=off",
             paths.join(":")
         );
-        let mut flags = MountFlags::empty();
+        let mut flags = MountFlags::NODEV;
         let mut held = Vec::new();
         if writable {
             let (upper, work) = (scratch.path.join("upper"), scratch.path.join("work"));

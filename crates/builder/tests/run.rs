@@ -392,3 +392,52 @@ async fn privileged_layers_unpacked_from_blobs_are_what_the_steps_made() {
         direct.config().rootfs.diff_ids
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_devices_of_an_image_cannot_be_opened() {
+    if !privileged() {
+        return;
+    }
+    let lab = Lab::new();
+    let mut tar = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_gnu();
+    header.set_entry_type(tar::EntryType::Char);
+    header.set_mode(0o666);
+    header.set_device_major(1).unwrap();
+    header.set_device_minor(5).unwrap();
+    header.set_size(0);
+    tar.append_data(&mut header, "zero", std::io::empty())
+        .unwrap();
+    std::fs::write(lab.context().join("device.tar"), tar.into_inner().unwrap()).unwrap();
+    let steps = "ADD device.tar /\nRUN test -c /zero && ! head -c 1 /zero && ! mknod /mine c 1 5 && mknod /pipe p && test -c /dev/zero";
+    lab.build(steps).await.unwrap();
+    assert_eq!(
+        lab.output(),
+        [
+            "head: /zero: Permission denied",
+            "mknod: /mine: Operation not permitted"
+        ]
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_endless_output_is_bounded() {
+    if !privileged() {
+        return;
+    }
+    let lab = Lab::new();
+    let error = lab
+        .build("RUN head -c 20000000 /dev/zero; echo; echo last; exit 3")
+        .await
+        .unwrap_err();
+    let output = lab.output();
+    assert_eq!(
+        output.last().unwrap(),
+        "(the rest of the output is not shown)"
+    );
+    assert!(output.iter().map(String::len).sum::<usize>() < 17 << 20);
+    match error {
+        BuildError::Step { tail, .. } => assert_eq!(tail.last().unwrap(), "last"),
+        other => panic!("{other:?}"),
+    }
+}

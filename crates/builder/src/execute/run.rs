@@ -28,6 +28,8 @@ use crate::state::RunAction;
 const TAIL_LINES: usize = 20;
 /// Longer lines are split.
 const MAX_LINE: usize = 8 << 10;
+/// Bytes of output that are shown; the end of what follows is still in a failure's tail.
+const MAX_OUTPUT: usize = 16 << 20;
 /// Where a here-document that is a program appears.
 const SCRIPT: &str = "/dev/containerfile-script";
 
@@ -105,6 +107,7 @@ pub(crate) fn run(
     let ended = placed.map_err(failed()).and_then(|()| {
         let spec = spec::spec(&Step {
             root: &snapshot.root(),
+            mount: runtime.mount(),
             args: &args,
             env: &env,
             cwd: &action.cwd,
@@ -203,13 +206,20 @@ fn execute(
             kill(&running);
         }
     });
-    let mut tail = VecDeque::new();
+    let mut tail: VecDeque<String> = VecDeque::new();
+    let mut shown = 0usize;
     let read = lines(reader, &mut |line| {
         if tail.len() == TAIL_LINES {
             tail.pop_front();
         }
         tail.push_back(line.clone());
-        output(line);
+        let before = shown;
+        shown = shown.saturating_add(line.len() + 1);
+        if shown <= MAX_OUTPUT {
+            output(line);
+        } else if before <= MAX_OUTPUT {
+            output("(the rest of the output is not shown)".into());
+        }
     });
     if read.is_err() {
         kill(&running);
@@ -302,6 +312,11 @@ fn lines(mut reader: impl Read, line: &mut dyn FnMut(String)) -> io::Result<()> 
     let mut chunk = [0; 8 << 10];
     let mut emit = |bytes: &[u8]| {
         let bytes = bytes.strip_suffix(b"\r").unwrap_or(bytes);
+        // A progress display that writes over itself: what a terminal would show in the end.
+        let bytes = bytes
+            .rsplit(|byte| *byte == b'\r')
+            .next()
+            .unwrap_or_default();
         line(String::from_utf8_lossy(bytes).into_owned());
     };
     loop {
@@ -338,8 +353,11 @@ mod tests {
     #[test]
     fn output_is_split_into_lines() {
         let mut found = Vec::new();
-        lines(&b"one\r\n\ntw\xffo\nlast"[..], &mut |line| found.push(line)).unwrap();
-        assert_eq!(found, ["one", "", "tw\u{fffd}o", "last"]);
+        lines(&b"one\r\n\ntw\xffo\n5%\r100%\nlast"[..], &mut |line| {
+            found.push(line)
+        })
+        .unwrap();
+        assert_eq!(found, ["one", "", "tw\u{fffd}o", "100%", "last"]);
         let mut lengths = Vec::new();
         lines(io::repeat(b'x').take(100_000), &mut |line| {
             lengths.push(line.len())

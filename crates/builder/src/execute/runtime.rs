@@ -12,6 +12,7 @@ pub(crate) struct Runtime {
     crun: PathBuf,
     setpriv: PathBuf,
     unshare: PathBuf,
+    mount: PathBuf,
     /// Mount points that the runtime must not see, see [`hybrid_cgroups`].
     hidden: Vec<PathBuf>,
 }
@@ -34,13 +35,20 @@ impl Runtime {
         };
         let setpriv = find("setpriv").ok_or_else(|| missing("setpriv", "util-linux"))?;
         let unshare = find("unshare").ok_or_else(|| missing("unshare", "util-linux"))?;
+        let mount = find("mount").ok_or_else(|| missing("mount", "mount"))?;
         let hidden = hybrid_cgroups(&std::fs::read_to_string("/proc/self/mountinfo")?);
         Ok(Runtime {
             crun,
             setpriv,
             unshare,
+            mount,
             hidden,
         })
+    }
+
+    /// The `mount` program.
+    pub(crate) fn mount(&self) -> &Path {
+        &self.mount
     }
 
     /// The command that runs a bundle.

@@ -8,17 +8,16 @@ use serde_json::{Value, json};
 use super::seccomp;
 use super::user::User;
 
-/// What docker gives a container, and what package managers' scripts therefore expect.
-const CAPABILITIES: [&str; 14] = [
+/// What package managers' scripts expect. Docker's `CAP_MKNOD` and `CAP_NET_RAW` are missing: a step has no device
+/// cgroup that would make the one harmless, and it shares the host's network, where the other could listen.
+const CAPABILITIES: [&str; 12] = [
     "CAP_AUDIT_WRITE",
     "CAP_CHOWN",
     "CAP_DAC_OVERRIDE",
     "CAP_FOWNER",
     "CAP_FSETID",
     "CAP_KILL",
-    "CAP_MKNOD",
     "CAP_NET_BIND_SERVICE",
-    "CAP_NET_RAW",
     "CAP_SETFCAP",
     "CAP_SETGID",
     "CAP_SETPCAP",
@@ -45,6 +44,8 @@ pub(super) struct Tmpfs {
 #[derive(Debug)]
 pub(super) struct Step<'a> {
     pub(super) root: &'a Path,
+    /// The `mount` program.
+    pub(super) mount: &'a Path,
     pub(super) args: &'a [String],
     pub(super) env: &'a BTreeMap<String, String>,
     pub(super) cwd: &'a str,
@@ -125,7 +126,7 @@ pub(super) fn spec(step: &Step<'_>) -> Value {
             &bind.target,
             "bind",
             &bind.source.to_string_lossy(),
-            &["bind", "private", access],
+            &["bind", "private", "nodev", access],
         ));
     }
     json!({
@@ -146,6 +147,15 @@ pub(super) fn spec(step: &Step<'_>) -> Value {
         },
         "root": { "path": step.root, "readonly": false },
         "hostname": HOSTNAME,
+        // A device in an image is data; opened, it would be the host's. The runtime mounts the root anew without
+        // the `nodev` that it had, so that is put back before the command starts.
+        "hooks": {
+            "createContainer": [{
+                "path": "/bin/sh",
+                // The runtime writes to its standard input, and takes it ill when nobody reads that.
+                "args": ["sh", "-c", "while read -r _; do :; done; exec \"$0\" -n -o remount,bind,nodev \"$1\"", step.mount, step.root],
+            }],
+        },
         "mounts": mounts,
         "linux": {
             "namespaces": namespaces.iter().map(|kind| json!({ "type": kind })).collect::<Vec<_>>(),
@@ -179,6 +189,7 @@ mod tests {
             };
             spec(&Step {
                 root: Path::new("/r"),
+                mount: Path::new("/usr/bin/mount"),
                 args: &["true".into()],
                 env: &BTreeMap::from([("A".into(), "1".into())]),
                 cwd: "/",

@@ -11,10 +11,10 @@ use oci::{Client, ClientConfig};
 use tokio_util::sync::CancellationToken;
 
 const BUSYBOX: &str = "/bin/busybox";
-const APPLETS: [&str; 29] = [
-    "sh", "unshare", "sort", "find", "true", "cat", "ls", "echo", "id", "ln", "rm", "mkdir",
-    "chmod", "chown", "touch", "sleep", "stat", "mknod", "kill", "seq", "test", "env", "pwd",
-    "readlink", "ps", "mount", "wc", "hostname", "rmdir",
+const APPLETS: [&str; 30] = [
+    "sh", "unshare", "head", "sort", "find", "true", "cat", "ls", "echo", "id", "ln", "rm",
+    "mkdir", "chmod", "chown", "touch", "sleep", "stat", "mknod", "kill", "seq", "test", "env",
+    "pwd", "readlink", "ps", "mount", "wc", "hostname", "rmdir",
 ];
 
 /// Whether tests that take root, crun and busybox run; says why not.
