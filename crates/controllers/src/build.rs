@@ -14,11 +14,13 @@ use jiff::Timestamp;
 use kube::ResourceExt;
 use kube::api::{Api, DeleteParams, PostParams, Preconditions};
 use kube::runtime::controller::Action;
-use model::api::{MachineConfigPool, MachineOSBuild, MachineOSConfig, MachineOSConfigStatus};
+use model::api::{
+    MachineConfig, MachineConfigPool, MachineOSBuild, MachineOSConfig, MachineOSConfigStatus,
+};
 use model::build_state::{BuildState, Step};
 use model::condition::{self, BuildReason, OsConfigConditionType, Status};
 use model::keys;
-use model::layering;
+use model::layering::{self, ImageInputs};
 use model::pull_spec::PullSpec;
 use serde_json::json;
 
@@ -107,7 +109,8 @@ async fn look<R: Resolve>(
         }));
     };
     let rendered_name = &pool.spec.configuration.name;
-    let Some(rendered) = Cache::get(&ctx.cache.machine_configs, rendered_name) else {
+    let Some(rendered) = Cache::get::<MachineConfig>(&ctx.cache.machine_configs, rendered_name)
+    else {
         return Ok(Outcome::Waits);
     };
     let existing = wanted::builds_of(&ctx.cache, config);
@@ -126,30 +129,39 @@ async fn look<R: Resolve>(
     let name = layering::build_name(config, &inputs);
     supersede(ctx, &existing, &name).await?;
     let image = match existing.iter().find(|build| build.name_any() == name) {
-        None => {
-            let mut build = match layering::machine_os_build(config, rendered_name, &inputs) {
-                Ok(build) => build,
-                Err(error) => return Ok(Outcome::Blocked(wanted::blocked(error))),
-            };
-            let source = rendered.spec.os_image_url.clone();
-            let annotations = build.annotations_mut();
-            annotations.insert(BASE_SOURCE.to_owned(), source);
-            annotations.insert(BASE_DIGEST.to_owned(), inputs.base().to_string());
-            let of_wish = |build: &Arc<MachineOSBuild>| rebuild::is_for_wish_of(build, config);
-            rebuild::mark(&mut build, config, !existing.iter().any(of_wish));
-            create(ctx, &build).await?;
-            None
-        }
-        Some(build) => match BuildState::of(build) {
-            BuildState::Succeeded { image } => Some(image),
-            state if wanted::is_spent(build, &state, rendered_name) => {
-                remove(ctx, build).await?;
+        None => match new_build(config, &rendered, &inputs, &existing) {
+            Ok(build) => {
+                create(ctx, &build).await?;
                 None
             }
-            _ => None,
+            Err(failure) => return Ok(Outcome::Blocked(failure)),
         },
+        Some(build) => {
+            let state = BuildState::of(build);
+            if wanted::is_spent(build, &state, rendered_name) {
+                remove(ctx, build).await?;
+            }
+            state.image()
+        }
     };
     Ok(Outcome::Build { name, image })
+}
+
+/// The build of these inputs, as it is created.
+fn new_build(
+    config: &MachineOSConfig,
+    rendered: &MachineConfig,
+    inputs: &ImageInputs,
+    existing: &[Arc<MachineOSBuild>],
+) -> Result<MachineOSBuild, Failure> {
+    let mut build = layering::machine_os_build(config, &rendered.name_any(), inputs)
+        .map_err(wanted::blocked)?;
+    let annotations = build.annotations_mut();
+    annotations.insert(BASE_SOURCE.to_owned(), rendered.spec.os_image_url.clone());
+    annotations.insert(BASE_DIGEST.to_owned(), inputs.base().to_string());
+    let of_wish = |build: &Arc<MachineOSBuild>| rebuild::is_for_wish_of(build, config);
+    rebuild::mark(&mut build, config, !existing.iter().any(of_wish));
+    Ok(build)
 }
 
 /// Asks the registry what the base image's tag stands for, unless it failed to answer a moment ago.

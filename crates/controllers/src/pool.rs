@@ -143,9 +143,10 @@ async fn tell_changes(
         if now.status != "True" || told || nothing_done {
             continue;
         }
-        let (tone, reason) = match kind {
-            PoolConditionType::Updated => (Tone::Normal, "RolloutCompleted"),
-            _ => (Tone::Warning, now.reason.as_str()),
+        let (tone, reason) = if kind == PoolConditionType::Updated {
+            (Tone::Normal, "RolloutCompleted")
+        } else {
+            (Tone::Warning, now.reason.as_str())
         };
         ctx.events.publish(pool, tone, reason, &now.message).await;
     }

@@ -1,11 +1,10 @@
 //! Writes steps of a build's life, whoever takes them.
 
+use jiff::Timestamp;
 use kube::ResourceExt;
 use kube::api::Api;
 use model::api::MachineOSBuild;
-use model::build_state::{self, BuildState, Step};
-
-use jiff::Timestamp;
+use model::build_state::{self, Step};
 
 use crate::context::Context;
 use crate::error::{Doing, Result};
@@ -44,18 +43,16 @@ pub(crate) async fn take(
 }
 
 async fn tell(ctx: &Context, build: &MachineOSBuild, step: &Step) {
-    let (tone, reason, message) = match (step, BuildState::of(build)) {
-        (Step::Start { identity }, _) => (
+    let (tone, reason, message) = match step {
+        Step::Start { identity } => (
             Tone::Normal,
             "BuildStarted",
             format!("builder `{identity}` builds it"),
         ),
-        (Step::Succeed { image }, _) => {
-            (Tone::Normal, "BuildCompleted", format!("pushed `{image}`"))
-        }
-        (Step::Fail { message, .. }, _) => (Tone::Warning, "BuildFailed", message.clone()),
-        (Step::Interrupt { message, .. }, _) => (Tone::Normal, "BuildInterrupted", message.clone()),
-        (Step::Retry { .. } | Step::Prepare | Step::Advance(_), _) => return,
+        Step::Succeed { image } => (Tone::Normal, "BuildCompleted", format!("pushed `{image}`")),
+        Step::Fail { message, .. } => (Tone::Warning, "BuildFailed", message.clone()),
+        Step::Interrupt { message, .. } => (Tone::Normal, "BuildInterrupted", message.clone()),
+        Step::Retry { .. } | Step::Prepare | Step::Advance(_) => return,
     };
     tracing::info!(build = build.name_any(), "{reason}: {message}");
     ctx.events.publish(build, tone, reason, &message).await;

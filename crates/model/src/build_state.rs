@@ -79,6 +79,18 @@ impl BuildState {
         }
     }
 
+    /// The image, once there is one.
+    pub fn image(self) -> Option<String> {
+        match self {
+            BuildState::Succeeded { image } => Some(image),
+            BuildState::New
+            | BuildState::Prepared
+            | BuildState::Building { .. }
+            | BuildState::Failed { .. }
+            | BuildState::Interrupted { .. } => None,
+        }
+    }
+
     /// Whether the last attempt failed for a reason that may pass.
     fn is_retrying(&self) -> bool {
         matches!(self, BuildState::Building { retrying: true, .. })

@@ -149,12 +149,13 @@ pub(crate) fn builds_of(cache: &Cache, config: &MachineOSConfig) -> Vec<Arc<Mach
         .state_filter(|build| build.spec.machine_os_config.name == name)
 }
 
-/// The architecture that is built for: the builder's own.
+/// The architecture that is built for: the builder's own. One that the API has no name for takes what is for all.
 fn host_arch() -> ContainerfileArch {
     match std::env::consts::ARCH {
+        "x86_64" => ContainerfileArch::Amd64,
         "aarch64" => ContainerfileArch::Arm64,
         "powerpc64" => ContainerfileArch::Ppc64le,
         "s390x" => ContainerfileArch::S390x,
-        _ => ContainerfileArch::Amd64,
+        _ => ContainerfileArch::NoArch,
     }
 }
