@@ -169,12 +169,15 @@ explain() {
 
 # Removes the state folder with everything that runs from it.
 remove_state() {
-    local path
+    local path pid deletions=()
     [ -d "$STATE" ] || return 0
     for path in "$STATE"/nodes/*/; do
-        [ ! -d "$path" ] || node delete "$(basename "$path")"
+        [ -d "$path" ] || continue
+        node delete "$(basename "$path")" &
+        deletions+=($!)
     done
     stop_server
+    for pid in "${deletions[@]}"; do wait "$pid" || return 1; done
     # Nothing may be mounted below a folder that is about to be removed.
     while read -r path; do umount "$path"; done < <(
         awk -v state="$STATE/" 'index($5, state) == 1 { print $5 }' /proc/self/mountinfo | sort -r
