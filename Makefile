@@ -21,11 +21,14 @@ demo-stop:
 test: unit privileged scenarios
 
 unit: deps
+	@echo '==> building the tests'
+	cargo test --workspace --no-run
 	@echo '==> tests without root and network'
 	cargo test --workspace --quiet
 
 privileged: unit
-	@echo '==> tests as root: crun, overlayfs, ostree'
+	@demo/base-image.sh >/dev/null
+	@echo '==> tests as root: crun, overlayfs, ostree, the whole product'
 	CAPROCK_TEST_PRIVILEGED=1 cargo test --workspace --quiet privileged_
 
 scenarios: privileged
