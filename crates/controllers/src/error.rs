@@ -8,6 +8,8 @@ use kube::runtime::controller::Action;
 
 /// The wait after a first failure.
 const FIRST_WAIT: Duration = Duration::from_millis(500);
+/// The wait after a first conflict: the local copy usually catches up sooner.
+const CONFLICT_WAIT: Duration = Duration::from_millis(20);
 /// The longest wait: a mended registry or API server is noticed within this time.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
@@ -76,12 +78,14 @@ impl Failures {
 
     /// The one place that decides when a failed object is looked at again.
     pub(crate) fn policy(&self, object: &str, error: &Error) -> Action {
-        if error.is_conflict() {
-            return Action::requeue(Duration::from_millis(20));
-        }
+        let first = if error.is_conflict() {
+            CONFLICT_WAIT
+        } else {
+            FIRST_WAIT
+        };
         let mut in_a_row = self.lock();
         let failures = in_a_row.entry(object.to_owned()).or_default();
-        let wait = back_off(*failures);
+        let wait = doubled(first, *failures);
         *failures = failures.saturating_add(1);
         Action::requeue(wait)
     }
@@ -95,7 +99,11 @@ impl Failures {
 
 /// Doubles from [`FIRST_WAIT`] up to [`LONGEST_WAIT`].
 pub(crate) fn back_off(failures: u32) -> Duration {
-    FIRST_WAIT
+    doubled(FIRST_WAIT, failures)
+}
+
+fn doubled(first: Duration, failures: u32) -> Duration {
+    first
         .saturating_mul(2u32.saturating_pow(failures))
         .min(LONGEST_WAIT)
 }

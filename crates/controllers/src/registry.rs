@@ -164,7 +164,7 @@ pub(crate) fn failure(what: &str, error: &ClientError) -> Failure {
         | ClientError::Forbidden { .. } => (BuildReason::Unauthorized, "", true),
         ClientError::NotFound(_) => (
             BuildReason::BaseImageUnavailable,
-            "; push it there or name another image",
+            "; push it there, or name another in `spec.osImageURL` of a MachineConfig",
             true,
         ),
         ClientError::Unreachable { .. }

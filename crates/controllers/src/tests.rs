@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod build;
+mod claim;
 mod fake;
 mod pool;
 mod render;

@@ -18,7 +18,7 @@ use super::world::{BASE, World, eventually, ignition};
 const CONTAINERFILE: &str = "FROM configs AS final\nRUN dnf install -y autofs";
 
 /// A pool with a base image, a MachineOSConfig and a node that is at an older config, without an image.
-async fn layered(world: &World, units: &[&str]) -> FakeAgent {
+pub(super) async fn layered(world: &World, units: &[&str]) -> FakeAgent {
     let mut spec = ignition(&[("/etc/motd", "one")], units);
     spec["osImageURL"] = json!(BASE);
     world.config("50-image", "worker", spec).await;
