@@ -310,12 +310,13 @@ fn what_was_taken_back_is_not_tried_again() {
         target: to.target(),
         reason: "autofs.service failed".into(),
     };
-    let seen = Seen {
+    let mut seen = Seen {
         node: "n",
         current: Some(&from),
         desired: Some(&to),
         booted_image: Some(A),
         failure: Some(&failure),
+        verified: true,
         ..Seen::default()
     };
     assert_eq!(
@@ -323,6 +324,9 @@ fn what_was_taken_back_is_not_tried_again() {
         format!("n: stuck: `b` with image `{B}` was taken back: autofs.service failed")
     );
     assert_eq!(steps(&seen), "");
+    // What it went back to is proven like any other version.
+    seen.verified = false;
+    assert_eq!(steps(&seen), "verify");
 }
 
 #[test]
