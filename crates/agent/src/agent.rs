@@ -165,10 +165,16 @@ impl Agent {
 
     /// Looks once and does the next step.
     async fn turn(&mut self) -> Result<Next, AgentError> {
+        // Needs no server: a node whose server is away boots into what it was told before.
+        let completed = self.complete_boot().await;
         let Some((node, progress)) = self.own_objects().await? else {
             return Ok(Next::Within(IDLE));
         };
-        let observed = match self.observe(node.clone(), progress.clone()).await {
+        let observed = match completed {
+            Ok(()) => self.observe(node.clone(), progress.clone()).await,
+            Err(error) => Err(error),
+        };
+        let observed = match observed {
             Ok(observed) => observed,
             Err(error) => {
                 if error.can_be_told() {
@@ -226,6 +232,15 @@ impl Agent {
         }
     }
 
+    /// Finishes what the boot needs, once.
+    async fn complete_boot(&mut self) -> Result<(), AgentError> {
+        if !self.completed {
+            self.on_host(Host::complete_boot).await?;
+            self.completed = true;
+        }
+        Ok(())
+    }
+
     /// The Node and its MachineConfigNode. Nothing while the Node does not exist.
     async fn own_objects(&self) -> Result<Option<(Node, Option<MachineConfigNode>)>, AgentError> {
         let name = &self.settings.node_name;
@@ -248,10 +263,6 @@ impl Agent {
         node: Node,
         progress: Option<MachineConfigNode>,
     ) -> Result<Observed, AgentError> {
-        if !self.completed {
-            self.on_host(Host::complete_boot).await?;
-            self.completed = true;
-        }
         let pool = progress
             .as_ref()
             .map(|progress| progress.spec.pool.name.clone());

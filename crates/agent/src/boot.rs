@@ -24,20 +24,14 @@ impl Host {
         self.state
             .note_boot(&boot, Timestamp::now(), Some(&booted.id))?;
         let root = Root::open(&self.root)?;
-        let mut changed = false;
         match self.state.journal()? {
             Some(journal @ Journal::Deploy { .. }) => {
-                changed |= self.complete_deployment(&root, &booted, &journal)?
+                self.complete_deployment(&root, &booted, &journal)?;
             }
             Some(journal @ Journal::Reboot { .. }) => self.arrive(&booted, &boot, &journal)?,
             Some(Journal::Apply { .. }) | None => {}
         }
-        changed |= self.complete_shared(&root, &booted)?;
-        if changed {
-            self.systemd.daemon_reload()?;
-            self.systemd.start_missing()?;
-        }
-        Ok(())
+        self.complete_shared(&root, &booted)
     }
 
     /// Configures the booted deployment when it is the one that the journal says was being made.
@@ -46,7 +40,7 @@ impl Host {
         root: &Root,
         booted: &Deployment,
         journal: &Journal,
-    ) -> Result<bool, HostError> {
+    ) -> Result<(), HostError> {
         let Journal::Deploy {
             from,
             digest,
@@ -54,23 +48,24 @@ impl Host {
             ..
         } = journal
         else {
-            return Ok(false);
+            return Ok(());
         };
         if before.contains(&booted.id) || booted.image != Some(*digest) {
-            return Ok(false);
+            return Ok(());
         }
-        let mut changed = false;
+        let target = journal.target();
         if self.state.record(&booted.id)?.is_none()
-            && let Some(to) = self.state.version(&journal.target())?
+            && let Some(to) = self.state.version(&target)?
         {
-            tracing::warn!(target = %journal.target(), "completing a deployment that was booted before it was configured");
+            tracing::warn!(%target, "completing a deployment that was booted before it was configured");
             let from = self.former(from.as_deref())?;
-            changed = self.write(root, &[&from], &to, Places::Running)?;
-            self.state
-                .set_record(&booted.id, &Record::of(&journal.target()))?;
+            self.write(root, &[&from], &to, Places::Running)?;
+            // The boot under way was planned without the units that came only now.
+            self.systemd.daemon_reload()?;
+            self.systemd.start_missing()?;
+            self.state.set_record(&booted.id, &Record::of(&target))?;
         }
-        self.state.finish()?;
-        Ok(changed)
+        Ok(self.state.finish()?)
     }
 
     /// Compares the deployment that booted with the one that was asked for.
@@ -94,21 +89,20 @@ impl Host {
     }
 
     /// Lets the shared places follow the booted deployment.
-    fn complete_shared(&self, root: &Root, booted: &Deployment) -> Result<bool, HostError> {
+    fn complete_shared(&self, root: &Root, booted: &Deployment) -> Result<(), HostError> {
         let Some(record) = self.state.record(&booted.id)? else {
-            return Ok(false);
+            return Ok(());
         };
         let shared = self.state.shared()?;
         if shared.as_ref() == Some(&record.config) {
-            return Ok(false);
+            return Ok(());
         }
         let Some(to) = self.state.version(&record.target())? else {
-            return Ok(false);
+            return Ok(());
         };
         let from = self.former(shared.as_deref())?;
-        let changed = self.write(root, &[&from], &to, Places::Shared)?;
-        self.state.set_shared(&record.config)?;
-        Ok(changed)
+        self.write(root, &[&from], &to, Places::Shared)?;
+        Ok(self.state.set_shared(&record.config)?)
     }
 
     fn former(&self, config: Option<&str>) -> Result<Version, HostError> {

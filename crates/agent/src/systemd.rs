@@ -1,4 +1,5 @@
-//! systemd over D-Bus: unit states, jobs, daemon-reload, reboot.
+//! systemd: unit states, jobs and reboot over D-Bus; by `systemctl`, which has a way of its own, what must work before
+//! the bus is up.
 
 use std::fmt;
 use std::time::Duration;
@@ -8,14 +9,17 @@ use thiserror::Error;
 use tokio::runtime::Handle;
 use zbus::OwnedObjectPath;
 
-/// systemd's own socket, for the time before the bus is up.
-const PRIVATE_SOCKET: &str = "unix:path=/run/systemd/private";
+use crate::command::{Command, CommandError};
+
 /// How long a job may take: above the 90 seconds that systemd itself gives a unit to start or to stop.
 const JOB_DEADLINE: Duration = Duration::from_secs(200);
 
 /// What systemd could not do.
 #[derive(Debug, Error)]
 pub enum SystemdError {
+    /// `systemctl` failed.
+    #[error(transparent)]
+    Command(#[from] CommandError),
     /// No connection, or the call was refused.
     #[error("systemd cannot {action}")]
     Call {
@@ -132,7 +136,6 @@ pub trait Systemd: Send + Sync + fmt::Debug {
 )]
 trait Manager {
     fn subscribe(&self) -> zbus::Result<()>;
-    fn reload(&self) -> zbus::Result<()>;
     fn load_unit(&self, name: &str) -> zbus::Result<OwnedObjectPath>;
     fn start_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
     fn stop_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
@@ -206,27 +209,13 @@ impl Bus {
         Self { runtime }
     }
 
-    /// A connection for one question. Kept ones break when the bus restarts, and questions are rare.
-    async fn connect() -> zbus::Result<zbus::Connection> {
-        match zbus::Connection::system().await {
-            Ok(connection) => Ok(connection),
-            Err(error) => {
-                tracing::debug!(%error, "no system bus; using systemd's own socket");
-                zbus::connection::Builder::address(PRIVATE_SOCKET)
-                    .p2p()
-                    .build()
-                    .await
-            }
-        }
-    }
-
     fn ask<T>(
         &self,
         action: &str,
         question: impl AsyncFnOnce(zbus::Connection) -> zbus::Result<T>,
     ) -> Result<T, SystemdError> {
         self.runtime
-            .block_on(async { question(Self::connect().await?).await })
+            .block_on(async { question(zbus::Connection::system().await?).await })
             .map_err(|source| SystemdError::Call {
                 action: action.to_owned(),
                 source: Box::new(source),
@@ -234,7 +223,7 @@ impl Bus {
     }
 
     async fn job(job: Job, unit: &str) -> zbus::Result<String> {
-        let manager = ManagerProxy::new(&Self::connect().await?).await?;
+        let manager = ManagerProxy::new(&zbus::Connection::system().await?).await?;
         manager.subscribe().await?;
         let mut ended = manager.receive_job_removed().await?;
         let path = match job {
@@ -257,9 +246,10 @@ impl Bus {
 
 impl Systemd for Bus {
     fn daemon_reload(&self) -> Result<(), SystemdError> {
-        self.ask("reload its units", async |connection| {
-            ManagerProxy::new(&connection).await?.reload().await
-        })
+        Ok(Command::new("systemctl")
+            .arg("daemon-reload")
+            .run()
+            .map(drop)?)
     }
 
     fn run(&self, job: Job, unit: &str) -> Result<(), SystemdError> {
@@ -319,13 +309,8 @@ impl Systemd for Bus {
     }
 
     fn start_missing(&self) -> Result<(), SystemdError> {
-        self.ask("start `default.target`", async |connection| {
-            ManagerProxy::new(&connection)
-                .await?
-                .start_unit("default.target", "fail")
-                .await
-                .map(drop)
-        })
+        let command = Command::new("systemctl").args(["--no-block", "start", "default.target"]);
+        Ok(command.run().map(drop)?)
     }
 
     fn reboot(&self) -> Result<(), SystemdError> {

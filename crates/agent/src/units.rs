@@ -30,7 +30,7 @@ Description=Complete the configuration of the booted deployment
 DefaultDependencies=no
 RequiresMountsFor=/var/lib/caprock /usr/local/bin
 After=systemd-remount-fs.service local-fs.target
-Before=sysinit.target systemd-sysusers.service systemd-tmpfiles-setup.service
+Before=sysinit.target systemd-tmpfiles-setup.service
 Conflicts=shutdown.target
 Before=shutdown.target
 
