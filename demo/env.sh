@@ -66,6 +66,11 @@ run_logged() {
 # remove_sysroots DIR: removes DIR and the ostree sysroots in it, whose deployments ostree marks immutable.
 remove_sysroots() {
     [ -e "$1" ] || return 0
-    find "$1" -xdev -path '*/ostree/deploy/*/deploy/*' -prune -name '*.[0-9]*' -type d -exec chattr -i {} +
+    make_removable "$1"
     rm -rf --one-file-system "${1:?}"
+}
+
+# make_removable DIR: clears the immutable flag that ostree gives a deployment's root.
+make_removable() {
+    find "$1" -xdev -path '*/ostree/deploy/*/deploy/*' -prune -name '*.[0-9]*' -type d -exec chattr -i {} +
 }

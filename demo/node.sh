@@ -64,6 +64,8 @@ use_template() {
         partial=$TEMPLATES/partial
         for old in "$TEMPLATES"/*/; do remove_sysroots "$old"; done
         "$1" node import --sysroot "$partial" --stateroot "$STATEROOT" "$2"
+        # It stays after the run, and whoever removes the checkout must not trip over it.
+        make_removable "$partial"
         mv "$partial" "$TEMPLATE"
         note "template ready in $((SECONDS - began)) s"
     fi
