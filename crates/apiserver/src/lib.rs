@@ -14,6 +14,7 @@ mod discovery;
 mod http;
 mod jsonpath;
 mod kinds;
+mod listener;
 mod managed;
 mod openapi;
 mod patch;
@@ -27,5 +28,6 @@ mod store;
 mod table;
 
 pub use config::{Config, Names, Rule, Token, Version};
+pub use listener::{Peer, serve_tls};
 pub use server::{ApiServer, OpenError};
 pub use store::OpenError as StoreError;

@@ -9,34 +9,20 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use http::{HeaderValue, Request, header};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::GracefulShutdown;
-use hyper_util::service::TowerToHyperService;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
-use tokio_rustls::TlsAcceptor;
 
 use crate::cluster::Cluster;
 use crate::config::{Config, Token};
+use crate::listener::serve_tls;
 use crate::resources::create::create;
 use crate::resources::update::{Proposal, update};
 use crate::resources::{Part, Target, WriteOptions};
 use crate::status::ApiError;
 use crate::{collector, http as api, store};
 
-/// How long a TLS handshake may take.
-const HANDSHAKE: Duration = Duration::from_secs(10);
-/// How long a client may take to send the head of a request.
-const HEADERS: Duration = Duration::from_secs(30);
-/// Requests, watches above all, that one connection may have open.
-const MAX_STREAMS: u32 = 1000;
-/// How often a quiet connection is asked whether its client still lives.
-const KEEP_ALIVE: Duration = Duration::from_secs(30);
 /// How long requests in flight may go on once the server stops.
 const DRAIN: Duration = Duration::from_secs(5);
-/// How long to wait when no connection can be accepted, as when file descriptors run out.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Why a server could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -139,67 +125,13 @@ impl ApiServer {
         tls: Arc<rustls::ServerConfig>,
         shutdown: impl Future<Output = ()>,
     ) -> io::Result<()> {
-        let acceptor = TlsAcceptor::from(tls);
-        let graceful = GracefulShutdown::new();
-        let mut shutdown = std::pin::pin!(shutdown);
-        loop {
-            let stream = tokio::select! {
-                accepted = listener.accept() => match accepted {
-                    Ok((stream, _)) => stream,
-                    Err(error) => {
-                        tracing::warn!(%error, "cannot accept a connection");
-                        tokio::time::sleep(ACCEPT_PAUSE).await;
-                        continue;
-                    }
-                },
-                () = &mut shutdown => break,
-            };
-            let acceptor = acceptor.clone();
-            let router = self.router();
-            let watcher = graceful.watcher();
-            tokio::spawn(async move {
-                if let Err(error) = stream.set_nodelay(true) {
-                    tracing::debug!(%error, "cannot set TCP_NODELAY");
-                }
-                let stream = match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
-                    Ok(Ok(stream)) => stream,
-                    Ok(Err(error)) => {
-                        tracing::debug!(%error, "TLS handshake failed");
-                        return;
-                    }
-                    Err(_) => {
-                        tracing::debug!("TLS handshake timed out");
-                        return;
-                    }
-                };
-                let mut builder = auto::Builder::new(TokioExecutor::new());
-                builder
-                    .http1()
-                    .timer(TokioTimer::new())
-                    .header_read_timeout(HEADERS);
-                builder
-                    .http2()
-                    .timer(TokioTimer::new())
-                    .max_concurrent_streams(MAX_STREAMS)
-                    .keep_alive_interval(KEEP_ALIVE);
-                let service = TowerToHyperService::new(router);
-                let connection = builder
-                    .serve_connection_with_upgrades(TokioIo::new(stream), service)
-                    .into_owned();
-                if let Err(error) = watcher.watch(connection).await {
-                    tracing::debug!(%error, "connection ended");
-                }
-            });
-        }
-        drop(listener);
-        self.cluster.stopping.send_replace(true);
-        if tokio::time::timeout(DRAIN, graceful.shutdown())
-            .await
-            .is_err()
-        {
-            tracing::warn!("requests were still running when the server stopped");
-        }
-        Ok(())
+        let stopping = self.cluster.stopping.clone();
+        let stop = async move {
+            shutdown.await;
+            // Watches would never end by themselves.
+            stopping.send_replace(true);
+        };
+        serve_tls(listener, tls, self.router(), stop, DRAIN).await
     }
 }
 

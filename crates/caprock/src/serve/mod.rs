@@ -5,7 +5,6 @@
 mod bootstrap;
 pub(crate) mod credentials;
 pub(crate) mod files;
-mod listener;
 pub(crate) mod pki;
 mod rules;
 
@@ -50,12 +49,14 @@ pub(crate) async fn run(args: cli::Serve) -> Result<(), Failure> {
         Access::nobody().user(&login.user, &login.password, Permission::Push),
     )
     .context("failed to open the registry")?;
-    parts.spawn(listener::serve(
+    let registry = apiserver::serve_tls(
         registry_socket,
         tls.clone(),
         registry.router(),
-        stop.clone(),
-    ));
+        stop.clone().cancelled_owned(),
+        STOP_DEADLINE,
+    );
+    parts.spawn(async move { registry.await.context("the registry failed") });
 
     let api = apiserver::ApiServer::open(rules::config(&data_dir)?)
         .context("failed to open the API server's store")?;
