@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use camino::Utf8PathBuf;
 use oci::{Client, Digest};
 
-use super::kill::{Kill, Place};
+use super::kill::{Kill, Life, Place};
 use crate::os::{Deployment, DeploymentId, Deployments, KernelArguments, Os, OsError, Role};
 use crate::systemd::{Job, Systemd, SystemdError, UnitState};
 
@@ -19,7 +19,7 @@ pub(super) type Image = BTreeMap<&'static str, &'static str>;
 pub(super) struct Machine {
     dir: Utf8PathBuf,
     state: Mutex<Disk>,
-    pub(super) kill: Arc<Kill>,
+    pub(super) kill: Kill,
     /// Told when a reboot was asked for.
     pub(super) reboot: tokio::sync::Notify,
 }
@@ -47,7 +47,7 @@ impl Machine {
         let machine = Arc::new(Machine {
             dir,
             state: Mutex::default(),
-            kill: Arc::default(),
+            kill: Kill::default(),
             reboot: tokio::sync::Notify::new(),
         });
         let digest = machine.publish(image);
@@ -189,14 +189,23 @@ impl Machine {
     }
 }
 
-/// The machine as the agent sees it. A wrapper, for the traits take no `Arc`.
+/// The machine as one run of the agent sees it.
 #[derive(Debug)]
-pub(super) struct Fake(pub(super) Arc<Machine>);
+pub(super) struct Fake {
+    pub(super) machine: Arc<Machine>,
+    pub(super) life: Arc<Life>,
+}
+
+impl Fake {
+    fn point(&self, place: Place) {
+        self.machine.kill.point(&self.life, place);
+    }
+}
 
 impl Os for Fake {
     fn status(&self) -> Result<Deployments, OsError> {
-        self.0.kill.point(Place::Before("status"));
-        let disk = self.0.state.lock().unwrap();
+        self.point(Place::Before("status"));
+        let disk = self.machine.state.lock().unwrap();
         let at = disk
             .deployments
             .iter()
@@ -220,14 +229,14 @@ impl Os for Fake {
     }
 
     fn has(&self, image: &Digest) -> Result<bool, OsError> {
-        Ok(self.0.state.lock().unwrap().pulled.contains(image))
+        Ok(self.machine.state.lock().unwrap().pulled.contains(image))
     }
 
     fn pull(&self, image: &str, _: &Client) -> Result<Digest, OsError> {
-        self.0.kill.point(Place::Before("pull"));
+        self.point(Place::Before("pull"));
         let digest: Digest = image.rsplit_once('@').unwrap().1.parse().unwrap();
         {
-            let mut disk = self.0.state.lock().unwrap();
+            let mut disk = self.machine.state.lock().unwrap();
             disk.pulls += 1;
             if !disk.registry.contains_key(&digest) {
                 let source = "connection refused".into();
@@ -238,12 +247,12 @@ impl Os for Fake {
             }
             disk.pulled.insert(digest);
         }
-        self.0.kill.point(Place::After("pull"));
+        self.point(Place::After("pull"));
         Ok(digest)
     }
 
     fn deploy(&self, image: &Digest, arguments: &KernelArguments) -> Result<DeploymentId, OsError> {
-        self.0.kill.point(Place::Before("deploy"));
+        self.point(Place::Before("deploy"));
         let mut kept = self.kernel_arguments()?;
         kept.retain(|argument| !arguments.remove.contains(argument));
         kept.extend(
@@ -254,13 +263,13 @@ impl Os for Fake {
                 .cloned()
                 .collect::<Vec<_>>(),
         );
-        let id = self.0.install(*image, kept);
-        self.0.kill.point(Place::After("deploy"));
+        let id = self.machine.install(*image, kept);
+        self.point(Place::After("deploy"));
         Ok(id)
     }
 
     fn kernel_arguments(&self) -> Result<Vec<String>, OsError> {
-        let disk = self.0.state.lock().unwrap();
+        let disk = self.machine.state.lock().unwrap();
         let booted = disk
             .deployments
             .iter()
@@ -271,19 +280,27 @@ impl Os for Fake {
     }
 
     fn root_of(&self, deployment: &Deployment) -> Utf8PathBuf {
-        self.0.dir.join("deploy").join(deployment.id.to_string())
+        self.machine
+            .dir
+            .join("deploy")
+            .join(deployment.id.to_string())
     }
 
     fn rollback(&self) -> Result<(), OsError> {
-        self.0.kill.point(Place::Before("rollback"));
-        self.0.state.lock().unwrap().deployments.rotate_left(1);
-        self.0.kill.point(Place::After("rollback"));
+        self.point(Place::Before("rollback"));
+        self.machine
+            .state
+            .lock()
+            .unwrap()
+            .deployments
+            .rotate_left(1);
+        self.point(Place::After("rollback"));
         Ok(())
     }
 
     fn cleanup(&self, keep: &[Digest]) -> Result<(), OsError> {
-        self.0.kill.point(Place::Before("cleanup"));
-        let mut disk = self.0.state.lock().unwrap();
+        self.point(Place::Before("cleanup"));
+        let mut disk = self.machine.state.lock().unwrap();
         let deployed: Vec<Digest> = disk
             .deployments
             .iter()
@@ -297,21 +314,21 @@ impl Os for Fake {
 
 impl Systemd for Fake {
     fn daemon_reload(&self) -> Result<(), SystemdError> {
-        self.0.kill.point(Place::Before("daemon-reload"));
-        self.0.job("daemon-reload".to_owned());
+        self.point(Place::Before("daemon-reload"));
+        self.machine.job("daemon-reload".to_owned());
         Ok(())
     }
 
     fn run(&self, job: Job, unit: &str) -> Result<(), SystemdError> {
-        self.0.kill.point(Place::Before("job"));
-        self.0.job(format!("{job} {unit}"));
-        self.0.kill.point(Place::After("job"));
+        self.point(Place::Before("job"));
+        self.machine.job(format!("{job} {unit}"));
+        self.point(Place::After("job"));
         Ok(())
     }
 
     fn unit(&self, name: &str) -> Result<UnitState, SystemdError> {
-        self.0.kill.point(Place::Before("unit"));
-        let broken = self.0.state.lock().unwrap().broken.contains(name);
+        self.point(Place::Before("unit"));
+        let broken = self.machine.state.lock().unwrap().broken.contains(name);
         let active = if broken { "failed" } else { "active" };
         Ok(UnitState {
             load: "loaded".into(),
@@ -322,18 +339,18 @@ impl Systemd for Fake {
     }
 
     fn start_missing(&self) -> Result<(), SystemdError> {
-        self.0.job("start default.target".to_owned());
+        self.machine.job("start default.target".to_owned());
         Ok(())
     }
 
     fn reboot(&self) -> Result<(), SystemdError> {
-        self.0.kill.point(Place::Before("reboot"));
+        self.point(Place::Before("reboot"));
         // systemd merges repeated requests into one job.
-        let first = !std::mem::replace(&mut self.0.state.lock().unwrap().rebooting, true);
+        let first = !std::mem::replace(&mut self.machine.state.lock().unwrap().rebooting, true);
         if first {
-            self.0.reboot.notify_one();
+            self.machine.reboot.notify_one();
         }
-        self.0.kill.point(Place::After("reboot"));
+        self.point(Place::After("reboot"));
         Ok(())
     }
 }

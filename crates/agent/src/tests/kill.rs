@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 /// A place where the agent may be killed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -20,8 +20,25 @@ pub(crate) struct Kill {
     /// With a number, to die the second or third time it comes by.
     wanted: Mutex<BTreeSet<(Place, u32)>>,
     seen: Mutex<BTreeSet<(Place, u32)>>,
-    dead: AtomicBool,
+    deaths: AtomicU32,
+}
+
+/// One run of the agent, from its start to its death. Whatever acts for it holds this, so that the next one starts only
+/// when the threads of the dead one are gone: a killed process leaves none behind.
+#[derive(Debug, Default)]
+pub(crate) struct Life {
+    over: AtomicBool,
     pub(crate) died: tokio::sync::Notify,
+}
+
+impl Life {
+    pub(crate) fn is_over(&self) -> bool {
+        self.over.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn end(&self) {
+        self.over.store(true, Ordering::SeqCst);
+    }
 }
 
 impl Kill {
@@ -34,26 +51,26 @@ impl Kill {
         self.seen.lock().unwrap().clone()
     }
 
-    pub(crate) fn is_dead(&self) -> bool {
-        self.dead.load(Ordering::SeqCst)
-    }
-
-    pub(crate) fn revive(&self) {
-        self.dead.store(false, Ordering::SeqCst);
+    /// Times that somebody died at a wanted place.
+    pub(crate) fn deaths(&self) -> u32 {
+        self.deaths.load(Ordering::SeqCst)
     }
 
     /// Dies here, when that is wanted, or when the agent is dead already and only its threads do not know.
-    pub(crate) fn point(&self, place: Place) {
-        if self.is_dead() {
-            std::panic::resume_unwind(Box::new("dead"));
-        }
+    pub(crate) fn point(&self, life: &Life, place: Place) {
         let mut seen = self.seen.lock().unwrap();
         let times = (0..).find(|n| !seen.contains(&(place, *n))).unwrap();
-        seen.insert((place, times));
+        let wanted = self.wanted.lock().unwrap().remove(&(place, times));
+        if !life.is_over() || wanted {
+            seen.insert((place, times));
+        }
         drop(seen);
-        if self.wanted.lock().unwrap().remove(&(place, times)) {
-            self.dead.store(true, Ordering::SeqCst);
-            self.died.notify_one();
+        if wanted {
+            self.deaths.fetch_add(1, Ordering::SeqCst);
+            life.end();
+            life.died.notify_one();
+        }
+        if life.is_over() {
             std::panic::resume_unwind(Box::new("killed"));
         }
     }

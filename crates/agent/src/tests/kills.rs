@@ -72,8 +72,13 @@ async fn killed_once_at_every_kind_of_step() {
         .collect();
     assert!(places.len() > 10, "{places:?}");
     let wanted = u32::try_from(places.len()).unwrap();
-    let world = journey(places).await;
-    assert_eq!(world.deaths(), wanted);
+    let mut world = journey(places).await;
+    // The last places are passed after the node says that it has arrived.
+    let machine = world.machine.clone();
+    world
+        .play("dead everywhere", |_| machine.kill.deaths() == wanted)
+        .await;
+    world.until_done("rendered-2").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -111,7 +116,8 @@ async fn killed_on_the_way_back() {
         (image, 2)
     );
     assert_eq!(world.machine.read("/etc/motd"), "one");
-    assert!(world.deaths() >= 3, "{}", world.deaths());
+    let deaths = world.machine.kill.deaths();
+    assert!(deaths >= 3, "{deaths}");
 }
 
 proptest! {

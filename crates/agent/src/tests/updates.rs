@@ -381,12 +381,7 @@ async fn kernel_arguments_reboot_into_another_deployment_of_the_same_image() {
         (1, image)
     );
     use crate::os::Os;
-    assert_eq!(
-        super::fake::Fake(world.machine.clone())
-            .kernel_arguments()
-            .unwrap(),
-        ["audit=0"]
-    );
+    assert_eq!(world.host().kernel_arguments().unwrap(), ["audit=0"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -438,8 +433,7 @@ async fn a_target_that_changes_before_the_reboot_still_takes_one() {
         .kill
         .at([(super::kill::Place::Before("reboot"), 0)]);
     world.desire("rendered-1", Some(first)).await;
-    let machine = world.machine.clone();
-    while !machine.kill.is_dead() {
+    while !world.is_dead() {
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;
     }
     world.desire("rendered-2", Some(second)).await;

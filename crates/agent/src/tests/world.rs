@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 use super::fake::{Fake, Image, Machine};
+use super::kill::Life;
 use crate::agent::{Agent, Settings};
 use crate::host::Host;
 use crate::state::State;
@@ -36,8 +37,8 @@ pub(super) struct World {
     client: Client,
     server: Arc<Mutex<Option<ApiServer>>>,
     agent: Option<JoinHandle<()>>,
+    life: Arc<Life>,
     controllers: JoinHandle<()>,
-    deaths: u32,
 }
 
 impl Drop for World {
@@ -104,8 +105,8 @@ impl World {
             client,
             server,
             agent: None,
+            life: Arc::default(),
             controllers,
-            deaths: 0,
         }
     }
 
@@ -165,12 +166,10 @@ impl World {
     /// Starts the agent, as systemd does.
     pub(super) fn start(&mut self) {
         let machine = self.machine.clone();
-        let client = client(&self.server, Some(machine.clone()));
+        self.life = Arc::default();
+        let client = client(&self.server, Some(self.life.clone()));
         let state = State::open(&machine.state_dir()).unwrap();
-        let (os, systemd) = (
-            Arc::new(Fake(machine.clone())),
-            Arc::new(Fake(machine.clone())),
-        );
+        let (os, systemd) = (Arc::new(self.host()), Arc::new(self.host()));
         let host = Host::new(os, systemd, state, &machine.root(), &machine.run_dir());
         let settings = Settings {
             node_name: NODE.to_owned(),
@@ -182,11 +181,30 @@ impl World {
         self.agent = Some(tokio::spawn(agent.run(CancellationToken::new())));
     }
 
-    /// Ends the agent as SIGKILL does.
+    /// The machine as the agent of now sees it.
+    pub(super) fn host(&self) -> Fake {
+        Fake {
+            machine: self.machine.clone(),
+            life: self.life.clone(),
+        }
+    }
+
+    /// Whether the agent died where a test wanted it to.
+    pub(super) fn is_dead(&self) -> bool {
+        self.life.is_over()
+    }
+
+    /// Ends the agent as SIGKILL does: nothing of it runs on.
     pub(super) async fn kill(&mut self) {
         if let Some(agent) = self.agent.take() {
+            self.life.end();
             agent.abort();
             agent.await.unwrap_err();
+        }
+        let began = Instant::now();
+        while Arc::strong_count(&self.life) > 1 {
+            assert!(began.elapsed() < DEADLINE, "a thread of the killed agent");
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
 
@@ -203,14 +221,11 @@ impl World {
             tokio::select! {
                 () = machine.reboot.notified() => {
                     self.kill().await;
-                    machine.kill.revive();
                     machine.boot();
                     self.start();
                 }
-                () = machine.kill.died.notified() => {
+                () = self.life.died.notified() => {
                     self.kill().await;
-                    self.deaths += 1;
-                    machine.kill.revive();
                     self.start();
                 }
                 () = tokio::time::sleep(Duration::from_millis(10)) => {}
@@ -257,10 +272,6 @@ impl World {
         self.play("node registered", |_| true).await;
     }
 
-    pub(super) fn deaths(&self) -> u32 {
-        self.deaths
-    }
-
     /// Annotations of the node, by their short names.
     pub(super) async fn annotations(&self) -> BTreeMap<String, String> {
         let node = self.all::<Node>().get(NODE).await.unwrap();
@@ -294,7 +305,7 @@ impl World {
 }
 
 /// A client whose server may be away, and whose user may be dead.
-fn client(server: &Arc<Mutex<Option<ApiServer>>>, user: Option<Arc<Machine>>) -> Client {
+fn client(server: &Arc<Mutex<Option<ApiServer>>>, user: Option<Arc<Life>>) -> Client {
     let server = server.clone();
     let service = tower::service_fn(move |request: http::Request<kube::client::Body>| {
         let router = server
@@ -302,7 +313,7 @@ fn client(server: &Arc<Mutex<Option<ApiServer>>>, user: Option<Arc<Machine>>) ->
             .unwrap()
             .as_ref()
             .map(|server| server.router_as(TOKEN));
-        let dead = user.as_ref().is_some_and(|user| user.kill.is_dead());
+        let dead = user.as_ref().is_some_and(|user| user.is_over());
         async move {
             if dead {
                 // Nobody hears a dead agent.
