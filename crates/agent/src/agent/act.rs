@@ -1,0 +1,146 @@
+//! The steps, and what is said and done when none is left.
+
+use std::time::{Duration, Instant};
+
+use model::update::{Plan, Step};
+use oci::Digest;
+
+use super::observe::Observed;
+use super::{Agent, IDLE, Next};
+use crate::error::AgentError;
+use crate::host::{Health, HostError, digest_in};
+use crate::progress::Doing;
+
+/// Between two looks at units that are still starting.
+const RECHECK: Duration = Duration::from_millis(300);
+/// How long a reboot may take to begin.
+const REBOOT_PATIENCE: Duration = Duration::from_secs(300);
+impl Agent {
+    /// Nothing is left to do: says so, and cleans up once.
+    pub(super) async fn settle(
+        &mut self,
+        observed: &Observed,
+        plan: &Plan,
+    ) -> Result<Next, AgentError> {
+        let doing = match (&plan.stuck, &plan.target) {
+            (Some(why), _) => Doing::Failed {
+                step: None,
+                reason: why.clone(),
+            },
+            (None, Some(_)) => Doing::Settled,
+            (None, None) => Doing::WaitingForTarget,
+        };
+        self.report(observed, plan, &doing).await?;
+        if doing == Doing::Settled && !self.clean {
+            if observed.sight.failure.is_some() {
+                self.host.state().set_failure(None)?;
+            }
+            let next = observed
+                .layering
+                .as_ref()
+                .and_then(|config| config.status.as_ref()?.current_image_pull_spec.as_deref());
+            let images: Vec<Digest> = next.and_then(digest_in).into_iter().collect();
+            let config = plan
+                .target
+                .as_ref()
+                .map(|target| target.config.clone())
+                .unwrap_or_default();
+            self.on_host(move |host| host.clean(&images, &[&config]))
+                .await?;
+            self.clean = true;
+        }
+        Ok(Next::Within(IDLE))
+    }
+
+    pub(super) async fn act(
+        &mut self,
+        step: &Step,
+        observed: &Observed,
+        plan: &Plan,
+    ) -> Result<Next, AgentError> {
+        let sight = observed.sight.clone();
+        let version = || observed.desired.clone().unwrap_or_default();
+        match step {
+            Step::Pull { image } => {
+                let (image, client) = (image.clone(), self.registry(observed).await?);
+                self.on_host(move |host| Ok(host.os().pull(&image, &client)?))
+                    .await?;
+            }
+            Step::Drain { .. } | Step::Uncordon { .. } => return Ok(Next::Within(IDLE)),
+            Step::Deploy => {
+                let to = version();
+                let image = to.image().and_then(digest_in).or(sight.booted_image());
+                let image = image.ok_or_else(|| HostError::NoImage(to.name.clone()))?;
+                self.on_host(move |host| host.deploy(&sight, &to, image))
+                    .await?;
+            }
+            Step::Reboot => {
+                let target = version().target();
+                self.on_host(move |host| host.reboot(&sight, &target))
+                    .await?;
+                tokio::time::sleep(REBOOT_PATIENCE).await;
+                let seconds = REBOOT_PATIENCE.as_secs();
+                return Err(AgentError::Unwell(format!(
+                    "the node did not reboot within {seconds} seconds"
+                )));
+            }
+            Step::Apply { actions } => {
+                let (to, actions) = (version(), actions.clone());
+                self.on_host(move |host| host.apply(&sight, &to, &actions))
+                    .await?;
+            }
+            Step::Verify => return self.verify(observed, plan).await,
+        }
+        Ok(Next::Now)
+    }
+
+    /// Proves that the node is well, within the deadline; takes back what never was.
+    async fn verify(&mut self, observed: &Observed, plan: &Plan) -> Result<Next, AgentError> {
+        let version = match plan.stuck {
+            None => observed.desired.clone(),
+            Some(_) => observed.sight.current.clone(),
+        };
+        let version = version.unwrap_or_default();
+        let (target, now) = (version.target(), Instant::now());
+        let since = match &self.waiting {
+            Some((waiting, since)) if *waiting == target => *since,
+            _ => now,
+        };
+        self.waiting = Some((target.clone(), since));
+        let sight = observed.sight.clone();
+        let (sight, health) = self
+            .on_host(move |host| Ok((sight.clone(), host.check(&sight, &version)?)))
+            .await?;
+        let reason = match health {
+            Health::Well => {
+                self.waiting = None;
+                self.on_host(move |host| host.confirm(&sight)).await?;
+                return Ok(Next::Now);
+            }
+            Health::Waiting(_) if since.elapsed() < self.settings.verify_deadline => {
+                return Ok(Next::Within(RECHECK));
+            }
+            Health::Waiting(why) => {
+                format!(
+                    "{why}, {} seconds after verification began",
+                    self.settings.verify_deadline.as_secs()
+                )
+            }
+            Health::Unwell(why) => why,
+        };
+        let text = format!("rendered config `{}`: {reason}", target.config);
+        let told = text.clone();
+        if self
+            .on_host(move |host| host.take_back(&sight, &told))
+            .await?
+        {
+            let failed = Doing::Failed {
+                step: Some(Step::Verify),
+                reason: format!("{text}; going back to the previous deployment"),
+            };
+            self.report(observed, plan, &failed).await?;
+            tokio::time::sleep(REBOOT_PATIENCE).await;
+        }
+        Err(AgentError::Unwell(text))
+    }
+}

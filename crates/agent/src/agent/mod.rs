@@ -1,0 +1,275 @@
+//! The loop: observe, plan, act, report. Level-based: each turn looks at everything anew and does the next step.
+
+mod act;
+mod observe;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::{Stream, StreamExt};
+use k8s_openapi::api::core::v1::Node;
+use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Api, Client};
+use model::api::{MachineConfig, MachineConfigNode, MachineOSConfig};
+use model::node::Target;
+use model::update::{Plan, Step};
+use oci::Digest;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use crate::error::{AgentError, chain};
+use crate::host::{Host, HostError};
+use crate::progress::Doing;
+use crate::report::Reporter;
+use crate::state;
+use observe::Observed;
+
+/// The longest time between two looks when nothing tells of a change: finds what was changed on the node itself.
+const IDLE: Duration = Duration::from_secs(60);
+/// First and longest wait after a failure.
+const BACK_OFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+
+/// What the loop needs besides the host.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    /// Name of the Node.
+    pub(crate) node_name: String,
+    /// Labels of the Node when the agent is to register it.
+    pub(crate) register: Option<BTreeMap<String, String>>,
+    /// A certificate authority, as PEM, that registries are trusted by besides the public ones.
+    pub(crate) registry_ca: Option<Vec<u8>>,
+    /// How long the enabled units may take to become active.
+    pub(crate) verify_deadline: Duration,
+}
+
+/// One node's agent.
+pub(crate) struct Agent {
+    client: Client,
+    settings: Settings,
+    host: Host,
+    reporter: Reporter,
+    nodes: Api<Node>,
+    progress: Api<MachineConfigNode>,
+    configs: Api<MachineConfig>,
+    layering: Api<MachineOSConfig>,
+    /// What verification waits for, and since when.
+    waiting: Option<(Target, Instant)>,
+    /// Tags that stood for a digest when they were first needed.
+    resolved: BTreeMap<String, Digest>,
+    /// Whether images that nothing needs were removed since the last step.
+    clean: bool,
+    /// The step that failed last, and why: it is being tried again.
+    failed: Option<(Step, String)>,
+    /// Whether what the boot needs was completed.
+    completed: bool,
+    /// The plan that was logged last.
+    logged: String,
+}
+
+/// When to look again.
+enum Next {
+    /// At once.
+    Now,
+    /// After a change, or after a time.
+    Within(Duration),
+}
+
+impl Agent {
+    /// An agent of a host.
+    pub(crate) fn new(client: Client, host: Host, settings: Settings) -> Self {
+        Self {
+            reporter: Reporter::new(&client),
+            nodes: Api::all(client.clone()),
+            progress: Api::all(client.clone()),
+            configs: Api::all(client.clone()),
+            layering: Api::all(client.clone()),
+            client,
+            settings,
+            host,
+            waiting: None,
+            resolved: BTreeMap::new(),
+            clean: false,
+            failed: None,
+            completed: false,
+            logged: String::new(),
+        }
+    }
+
+    /// Runs until `stop`. Failures are reported and tried again.
+    pub(crate) async fn run(mut self, stop: CancellationToken) {
+        let changed = Arc::new(Notify::new());
+        let name = self.settings.node_name.clone();
+        let own = watcher::Config::default().fields(&format!("metadata.name={name}"));
+        let mut helpers = tokio::task::JoinSet::new();
+        helpers.spawn(listen(
+            watcher(self.nodes.clone(), own.clone()),
+            changed.clone(),
+        ));
+        helpers.spawn(listen(watcher(self.progress.clone(), own), changed.clone()));
+        helpers.spawn(listen(
+            watcher(self.layering.clone(), watcher::Config::default()),
+            changed.clone(),
+        ));
+        if let Some(labels) = self.settings.register.clone() {
+            helpers.spawn(crate::register::run(self.client.clone(), name, labels));
+        }
+        let mut back_off = BACK_OFF.0;
+        loop {
+            // A turn may be cut off anywhere: whatever it was doing on the host is finished or undone by the next one.
+            let turn = tokio::select! {
+                () = stop.cancelled() => break,
+                turn = self.turn() => turn,
+            };
+            let wait = match turn {
+                Ok(Next::Now) => {
+                    back_off = BACK_OFF.0;
+                    continue;
+                }
+                Ok(Next::Within(wait)) => {
+                    back_off = BACK_OFF.0;
+                    wait
+                }
+                Err(error) => {
+                    tracing::warn!(retry_in = ?back_off, "{}", chain(&error));
+                    let wait = back_off;
+                    back_off = (back_off * 2).min(BACK_OFF.1);
+                    // Our own report of the failure is a change too, and no reason to hurry.
+                    tokio::select! {
+                        () = stop.cancelled() => break,
+                        () = tokio::time::sleep(BACK_OFF.0) => {}
+                    }
+                    wait - BACK_OFF.0
+                }
+            };
+            tokio::select! {
+                () = stop.cancelled() => break,
+                () = changed.notified() => {}
+                () = tokio::time::sleep(wait) => {}
+            }
+        }
+        helpers.shutdown().await;
+    }
+
+    /// Looks once and does the next step.
+    async fn turn(&mut self) -> Result<Next, AgentError> {
+        // Needs no server: a node whose server is away boots into what it was told before.
+        let completed = self.complete_boot().await;
+        let Some((node, progress)) = self.own_objects().await? else {
+            return Ok(Next::Within(IDLE));
+        };
+        let observed = match completed {
+            Ok(()) => self.observe(node.clone(), progress.clone()).await,
+            Err(error) => Err(error),
+        };
+        let observed = match observed {
+            Ok(observed) => observed,
+            Err(error) => {
+                if error.can_be_told() {
+                    let reason = chain(&error);
+                    self.reporter
+                        .fail(&node, progress.as_ref(), &reason)
+                        .await?;
+                }
+                return Err(error);
+            }
+        };
+        let plan = self.plan(&observed)?;
+        self.log(&plan);
+        let Some(step) = plan.steps.first() else {
+            return self.settle(&observed, &plan).await;
+        };
+        self.clean = false;
+        self.report(&observed, &plan, &self.doing(step, &plan))
+            .await?;
+        let done = self.act(step, &observed, &plan).await;
+        match &done {
+            Ok(_) => self.failed = None,
+            // What is only fetched ahead is missed by nobody yet.
+            Err(error) if error.can_be_told() && !plan.prefetches() => {
+                self.failed = Some((step.clone(), chain(error)));
+                self.report(&observed, &plan, &self.doing(step, &plan))
+                    .await?;
+            }
+            Err(_) => {}
+        }
+        done
+    }
+
+    fn log(&mut self, plan: &Plan) {
+        let steps: Vec<String> = plan.steps.iter().map(ToString::to_string).collect();
+        let text = format!("{plan}; left: {steps:?}");
+        if text != self.logged {
+            tracing::info!("{text}");
+            self.logged = text;
+        }
+    }
+
+    /// What to say of a step. One that is tried again is still a failure.
+    fn doing(&self, step: &Step, plan: &Plan) -> Doing {
+        match (&plan.stuck, &self.failed) {
+            (Some(why), _) => Doing::Failed {
+                step: None,
+                reason: why.clone(),
+            },
+            (None, Some((failed, why))) if failed == step => Doing::Failed {
+                step: Some(step.clone()),
+                reason: why.clone(),
+            },
+            (None, _) => Doing::Step(step.clone()),
+        }
+    }
+
+    /// Finishes what the boot needs, once.
+    async fn complete_boot(&mut self) -> Result<(), AgentError> {
+        if !self.completed {
+            self.on_host(Host::complete_boot).await?;
+            self.completed = true;
+        }
+        Ok(())
+    }
+
+    async fn report(
+        &self,
+        observed: &Observed,
+        plan: &Plan,
+        doing: &Doing,
+    ) -> Result<(), AgentError> {
+        let has = observed.sight.record.as_ref().map(state::Record::target);
+        self.reporter
+            .report(
+                &observed.node,
+                observed.progress.as_ref(),
+                has.as_ref(),
+                plan,
+                doing,
+            )
+            .await
+    }
+
+    /// Runs a blocking step of the host.
+    async fn on_host<T: Send + 'static>(
+        &self,
+        step: impl FnOnce(&Host) -> Result<T, HostError> + Send + 'static,
+    ) -> Result<T, AgentError> {
+        let host = self.host.clone();
+        let done = tokio::task::spawn_blocking(move || step(&host))
+            .await
+            .map_err(AgentError::CutShort)?;
+        Ok(done?)
+    }
+}
+
+/// Wakes the loop at each change. Watches start over after errors, with growing pauses.
+async fn listen<K>(
+    changes: impl Stream<Item = watcher::Result<watcher::Event<K>>>,
+    changed: Arc<Notify>,
+) {
+    let mut changes = std::pin::pin!(changes.default_backoff());
+    while let Some(change) = changes.next().await {
+        match change {
+            Ok(_) => changed.notify_one(),
+            Err(error) => tracing::debug!(%error, "watch broke off; it starts over"),
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! What a turn is decided from: the Node's objects, what they ask for, and what is on the host.
+
+use k8s_openapi::api::core::v1::Node;
+use kube::api::ListParams;
+use model::api::{MachineConfigNode, MachineOSConfig};
+use model::keys;
+use model::node::{Target, annotation};
+use model::update::{DrainRequest, Plan, Seen, Version, plan};
+use oci::Reference;
+
+use super::Agent;
+use crate::error::{AgentError, chain};
+use crate::host::{Sight, digest_in};
+use crate::registry;
+use crate::state;
+
+/// Everything that one turn is decided from.
+pub(super) struct Observed {
+    pub(super) node: Node,
+    pub(super) progress: Option<MachineConfigNode>,
+    pub(super) layering: Option<MachineOSConfig>,
+    pub(super) sight: Sight,
+    pub(super) desired: Option<Version>,
+}
+
+impl Agent {
+    /// The Node and its MachineConfigNode. Nothing while the Node does not exist.
+    pub(super) async fn own_objects(
+        &self,
+    ) -> Result<Option<(Node, Option<MachineConfigNode>)>, AgentError> {
+        let name = &self.settings.node_name;
+        let failed = |kind: &str| AgentError::api(format!("read {kind} `{name}`"));
+        let Some(node) = self.nodes.get_opt(name).await.map_err(failed("Node"))? else {
+            tracing::info!(node = name, "waits for its Node object");
+            return Ok(None);
+        };
+        let progress = self
+            .progress
+            .get_opt(name)
+            .await
+            .map_err(failed("MachineConfigNode"))?;
+        Ok(Some((node, progress)))
+    }
+
+    /// Reads what the turn is decided from.
+    pub(super) async fn observe(
+        &mut self,
+        node: Node,
+        progress: Option<MachineConfigNode>,
+    ) -> Result<Observed, AgentError> {
+        let pool = progress
+            .as_ref()
+            .map(|progress| progress.spec.pool.name.clone());
+        let layering = match pool {
+            Some(pool) => {
+                let all = self
+                    .layering
+                    .list(&ListParams::default())
+                    .await
+                    .map_err(AgentError::api("list MachineOSConfigs"))?;
+                all.items
+                    .into_iter()
+                    .find(|config| config.spec.machine_config_pool.name == pool)
+            }
+            None => None,
+        };
+        let sight = self.on_host(|host| host.look()).await?;
+        let mut observed = Observed {
+            node,
+            progress,
+            layering,
+            sight,
+            desired: None,
+        };
+        observed.desired = self.desired(&observed).await?;
+        Ok(observed)
+    }
+
+    /// The version that the Node's annotations ask for.
+    async fn desired(&mut self, observed: &Observed) -> Result<Option<Version>, AgentError> {
+        let Some(config) = annotation(&observed.node, keys::DESIRED_CONFIG) else {
+            return Ok(None);
+        };
+        let target = Target {
+            config: config.to_owned(),
+            image: annotation(&observed.node, keys::DESIRED_IMAGE).map(str::to_owned),
+        };
+        let spec = match self.host.state().config(config)? {
+            Some(spec) => spec,
+            None => {
+                let found = self.configs.get(config).await;
+                let spec = found
+                    .map_err(AgentError::api(format!("read MachineConfig `{config}`")))?
+                    .spec;
+                self.host.state().keep_config(config, &spec)?;
+                spec
+            }
+        };
+        let mut version = state::version(&target, &spec)?;
+        if version.layered_image.is_none() && !version.os_image_url.is_empty() {
+            version.os_image_url = self.digested(&version, observed).await?;
+        }
+        Ok(Some(version))
+    }
+
+    /// The base image of a version by digest. A tag means what it meant when the node first went there.
+    async fn digested(
+        &mut self,
+        version: &Version,
+        observed: &Observed,
+    ) -> Result<String, AgentError> {
+        let image = &version.os_image_url;
+        if digest_in(image).is_some() {
+            return Ok(image.clone());
+        }
+        let stays = observed
+            .sight
+            .current
+            .as_ref()
+            .is_some_and(|now| now.layered_image.is_none() && now.os_image_url == *image);
+        if let (true, Some(booted)) = (stays, observed.sight.booted_image()) {
+            return Ok(format!("{image}@{booted}"));
+        }
+        let problem = |problem: String| AgentError::Object {
+            object: format!("`spec.osImageURL` of MachineConfig `{}`", version.name),
+            problem,
+        };
+        let reference: Reference = image
+            .parse()
+            .map_err(|error: oci::ReferenceError| problem(error.to_string()))?;
+        if !self.resolved.contains_key(image) {
+            let client = self.registry(observed).await?;
+            let (digest, _) = client
+                .resolve(&reference)
+                .await
+                .map_err(|error| problem(chain(&error)))?;
+            self.resolved.insert(image.clone(), digest);
+        }
+        Ok(reference.with_digest(self.resolved[image]).to_string())
+    }
+
+    pub(super) async fn registry(&self, observed: &Observed) -> Result<oci::Client, AgentError> {
+        registry::client(
+            &self.client,
+            observed.layering.as_ref(),
+            self.settings.registry_ca.as_deref(),
+        )
+        .await
+    }
+
+    pub(super) fn plan(&self, observed: &Observed) -> Result<Plan, AgentError> {
+        let Observed {
+            node,
+            sight,
+            desired,
+            layering,
+            ..
+        } = observed;
+        let os = self.host.os();
+        let present = |image: Option<&str>| match image.and_then(digest_in) {
+            Some(digest) => os.has(&digest),
+            None => Ok(true),
+        };
+        let next = layering
+            .as_ref()
+            .and_then(|config| config.status.as_ref()?.current_image_pull_spec.as_deref());
+        let next = match present(next)? {
+            true => None,
+            false => next,
+        };
+        let booted = sight.booted_image().map(|digest| format!("@{digest}"));
+        let pending = sight.pending.as_ref().map(state::Record::target);
+        Ok(plan(&Seen {
+            node: &self.settings.node_name,
+            current: sight.current.as_ref(),
+            interrupted: sight.interrupted.as_ref(),
+            desired: desired.as_ref(),
+            booted_image: booted.as_deref(),
+            kernel_arguments: &sight.kernel_arguments,
+            image_present: present(desired.as_ref().and_then(Version::image))?,
+            deployed: pending.is_some() && pending == desired.as_ref().map(Version::target),
+            verified: sight.verified(),
+            drain: DrainRequest {
+                desired: annotation(node, keys::DESIRED_DRAIN).map(str::to_owned),
+                applied: annotation(node, keys::LAST_APPLIED_DRAIN).map(str::to_owned),
+            },
+            failure: sight.failure.as_ref(),
+            prefetch: next,
+        }))
+    }
+}

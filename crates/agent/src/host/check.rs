@@ -1,0 +1,103 @@
+//! Whether the running node is what it should be.
+
+use model::update::Version;
+
+use super::{Host, HostError, Sight, digest_in};
+use crate::command::Command;
+use crate::configure::differences;
+use crate::root::Root;
+use crate::state::Record;
+use crate::verify::{Verdict, judge};
+
+/// Lines of a failed unit's journal that a reason shows.
+const JOURNAL_LINES: &str = "5";
+
+/// How well the node is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Health {
+    /// Everything is as it should be.
+    Well,
+    /// Not yet; may come.
+    Waiting(String),
+    /// Will not come by itself.
+    Unwell(String),
+}
+
+impl Host {
+    /// Compares the running node with a version.
+    ///
+    /// # Errors
+    /// When it cannot be looked at.
+    pub fn check(&self, sight: &Sight, version: &Version) -> Result<Health, HostError> {
+        let wanted = version.image().and_then(digest_in);
+        if let (Some(wanted), Some(booted)) = (wanted, sight.booted_image())
+            && wanted != booted
+        {
+            return Ok(Health::Unwell(format!(
+                "the booted image is `{booted}`, not `{wanted}`"
+            )));
+        }
+        let root = Root::open(&self.root)?;
+        if let Some(path) = differences(&root, version)?.first() {
+            return Ok(Health::Unwell(format!(
+                "`{path}` is not what rendered config `{}` says",
+                version.name
+            )));
+        }
+        let mut waiting = None;
+        for unit in version
+            .ignition
+            .units
+            .iter()
+            .filter(|unit| unit.enabled == Some(true) && !unit.masked())
+        {
+            if unit.name.contains("@.") {
+                continue;
+            }
+            match judge(&unit.name, &self.systemd.unit(&unit.name)?) {
+                Verdict::Well => {}
+                Verdict::Waiting(why) => waiting = waiting.or(Some(why)),
+                Verdict::Unwell(why) => return Ok(Health::Unwell(why + &last_words(&unit.name))),
+            }
+        }
+        Ok(waiting.map_or(Health::Well, Health::Waiting))
+    }
+
+    /// Remembers that the running deployment was found well in this boot.
+    ///
+    /// # Errors
+    /// When that cannot be written.
+    pub fn confirm(&self, sight: &Sight) -> Result<(), HostError> {
+        let booted = sight.deployments.booted().ok_or(HostError::NotBooted)?;
+        let Some(record) = sight.record.clone() else {
+            return Ok(());
+        };
+        Ok(self.state.set_record(
+            &booted.id,
+            &Record {
+                verified: Some(sight.boot.clone()),
+                ..record
+            },
+        )?)
+    }
+}
+
+/// The end of a unit's journal; where the journal cannot be read the reason stands alone.
+fn last_words(unit: &str) -> String {
+    let command = Command::new("journalctl").args([
+        "--no-pager",
+        "--output=cat",
+        "--lines",
+        JOURNAL_LINES,
+        "--unit",
+        unit,
+    ]);
+    match command.run() {
+        Ok(lines) if !lines.trim().is_empty() => format!(": {}", lines.trim().replace('\n', "; ")),
+        Ok(_) => String::new(),
+        Err(error) => {
+            tracing::debug!(%error, unit, "no journal");
+            String::new()
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! One node's own side: what is on it, and the steps that change it. Every step says in the journal that it starts,
+//! and each is safe to run again after a kill at any point.
+
+mod apply;
+mod check;
+mod deploy;
+
+use std::sync::Arc;
+
+use camino::{Utf8Path, Utf8PathBuf};
+use jiff::Timestamp;
+use model::update::{Failure, Version};
+use oci::Digest;
+use thiserror::Error;
+
+use crate::configure::{ConfigureError, Places, configure, forget_originals};
+use crate::os::{Deployments, Os, OsError};
+use crate::root::{Found, Root, RootError};
+use crate::state::{Journal, Record, State, StateError, mine};
+use crate::systemd::{Systemd, SystemdError};
+
+pub use check::Health;
+
+/// Why a step failed.
+#[derive(Debug, Error)]
+pub enum HostError {
+    /// The operating system's deployments.
+    #[error(transparent)]
+    Os(#[from] OsError),
+    /// Files and units.
+    #[error(transparent)]
+    Configure(#[from] ConfigureError),
+    /// The agent's own state.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// systemd.
+    #[error(transparent)]
+    Systemd(#[from] SystemdError),
+    /// A file of the host.
+    #[error(transparent)]
+    Root(#[from] RootError),
+    /// The host does not run from a deployment.
+    #[error("this host is not booted from an ostree deployment")]
+    NotBooted,
+    /// The version names no image and none is booted that we know.
+    #[error("rendered config `{0}` names no image, and the booted one is unknown")]
+    NoImage(String),
+}
+
+/// What a look at the node shows.
+#[derive(Debug, Clone, Default)]
+pub struct Sight {
+    /// Deployments of the host.
+    pub deployments: Deployments,
+    /// What the running deployment was configured with.
+    pub record: Option<Record>,
+    /// The version behind the record.
+    pub current: Option<Version>,
+    /// A version that was half written to the running deployment.
+    pub interrupted: Option<Version>,
+    /// What the next boot's deployment was configured with, when that is complete.
+    pub pending: Option<Record>,
+    /// Arguments of the running kernel's deployment.
+    pub kernel_arguments: Vec<String>,
+    /// What was taken back last.
+    pub failure: Option<Failure>,
+    /// Marker of this boot.
+    pub boot: String,
+}
+
+impl Sight {
+    /// Whether the running deployment was found well in this boot.
+    #[must_use]
+    pub fn verified(&self) -> bool {
+        self.record
+            .as_ref()
+            .is_some_and(|record| record.verified.as_ref() == Some(&self.boot))
+    }
+
+    /// Digest of the booted image.
+    #[must_use]
+    pub fn booted_image(&self) -> Option<Digest> {
+        self.deployments.booted().and_then(|booted| booted.image)
+    }
+}
+
+/// This node.
+#[derive(Debug, Clone)]
+pub struct Host {
+    pub(crate) os: Arc<dyn Os>,
+    pub(crate) systemd: Arc<dyn Systemd>,
+    pub(crate) state: Arc<State>,
+    pub(crate) root: Utf8PathBuf,
+    run_dir: Utf8PathBuf,
+}
+
+impl Host {
+    /// A host with its running root, and a directory for markers that do not survive a reboot.
+    #[must_use]
+    pub fn new(
+        os: Arc<dyn Os>,
+        systemd: Arc<dyn Systemd>,
+        state: State,
+        root: &Utf8Path,
+        run_dir: &Utf8Path,
+    ) -> Self {
+        Self {
+            os,
+            systemd,
+            state: Arc::new(state),
+            root: root.to_owned(),
+            run_dir: run_dir.to_owned(),
+        }
+    }
+
+    /// The operating system's images and deployments.
+    #[must_use]
+    pub fn os(&self) -> &dyn Os {
+        &*self.os
+    }
+
+    /// What the agent keeps on disk.
+    #[must_use]
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// Looks at the node.
+    ///
+    /// # Errors
+    /// When it is not booted from a deployment, or cannot be looked at.
+    pub fn look(&self) -> Result<Sight, HostError> {
+        let deployments = self.os.status()?;
+        let booted = deployments.booted().ok_or(HostError::NotBooted)?;
+        let record = self.state.record(&booted.id)?;
+        let current = record
+            .as_ref()
+            .map(|record| self.state.version(&record.target()))
+            .transpose()?
+            .flatten();
+        let pending = deployments
+            .pending()
+            .map(|pending| self.state.record(&pending.id))
+            .transpose()?
+            .flatten();
+        let interrupted = match self.state.journal()? {
+            Some(journal @ Journal::Apply { .. }) => self.state.version(&journal.target())?,
+            Some(Journal::Deploy { .. } | Journal::Reboot { .. }) | None => None,
+        };
+        Ok(Sight {
+            kernel_arguments: self.os.kernel_arguments()?,
+            failure: self.state.failure()?,
+            boot: self.boot()?,
+            deployments,
+            // A record without its config is worth nothing: the node starts over from its first config.
+            record: record.filter(|_| current.is_some()),
+            current,
+            interrupted,
+            pending,
+        })
+    }
+
+    /// Marker of this boot: made at the first look and gone with it. The kernel's own would be shared by nodes that
+    /// are containers on one machine.
+    pub(crate) fn boot(&self) -> Result<String, HostError> {
+        std::fs::create_dir_all(&self.run_dir).map_err(|source| StateError::Create {
+            path: self.run_dir.clone(),
+            source,
+        })?;
+        let root = Root::open(&self.run_dir)?;
+        let path = Utf8Path::new("/boot");
+        if let Found::File { bytes, .. } = root.find(path)? {
+            return Ok(String::from_utf8_lossy(&bytes).into_owned());
+        }
+        let now = Timestamp::now();
+        let marker = format!("{:x}-{:x}", now.as_nanosecond(), std::process::id());
+        root.write(path, marker.as_bytes(), mine(0o644))?;
+        Ok(marker)
+    }
+
+    /// Configures a root and syncs it, before any record may say that it is done: also what a killed run had written.
+    pub(crate) fn write(
+        &self,
+        root: &Root,
+        from: &[&Version],
+        to: &Version,
+        places: Places,
+    ) -> Result<bool, HostError> {
+        let changed = configure(root, &self.state, from, to, places)?;
+        root.sync()?;
+        Ok(changed)
+    }
+
+    /// Removes images, records and configs that nothing refers to any more.
+    ///
+    /// # Errors
+    /// When something cannot be removed.
+    pub fn clean(&self, keep_images: &[Digest], keep_configs: &[&str]) -> Result<(), HostError> {
+        self.os.cleanup(keep_images)?;
+        let deployments = self.os.status()?.ids();
+        self.state.collect(&deployments, keep_configs)?;
+        let root = Root::open(&self.root)?;
+        Ok(forget_originals(
+            &root,
+            &self.state,
+            &self.state.versions(&deployments)?,
+        )?)
+    }
+}
+
+/// Digest of a pull spec that has one.
+#[must_use]
+pub fn digest_in(pull_spec: &str) -> Option<Digest> {
+    pull_spec
+        .rsplit_once('@')
+        .and_then(|(_, digest)| digest.parse().ok())
+}
