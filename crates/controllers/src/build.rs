@@ -42,7 +42,11 @@ pub(crate) fn concerns(change: &Change) -> Wake {
         | Kind::Build
         | Kind::Secret
         | Kind::ConfigMap => Wake::Everyone,
-        Kind::MachineConfigNode | Kind::Node | Kind::Claim | Kind::NodeLease => Wake::Nobody,
+        Kind::MachineConfigNode
+        | Kind::Node
+        | Kind::Claim
+        | Kind::NodeLease
+        | Kind::RolloutPolicy => Wake::Nobody,
     }
 }
 

@@ -17,6 +17,7 @@ use kube::runtime::{WatchStreamExt, watcher as watch};
 use kube::{Api, Client, Resource, ResourceExt};
 use model::api::{
     MachineConfig, MachineConfigNode, MachineConfigPool, MachineOSBuild, MachineOSConfig,
+    RolloutPolicy,
 };
 use model::keys;
 use serde::de::DeserializeOwned;
@@ -41,6 +42,7 @@ pub(crate) enum Kind {
     ConfigMap,
     Claim,
     NodeLease,
+    RolloutPolicy,
 }
 
 /// Something about a kind is different from before.
@@ -68,6 +70,7 @@ pub(crate) struct Cache {
     pub(crate) claims: Store<Lease>,
     /// Leases by which nodes show that they live.
     pub(crate) node_leases: Store<Lease>,
+    pub(crate) policies: Store<RolloutPolicy>,
     changes: broadcast::Sender<Change>,
 }
 
@@ -99,6 +102,7 @@ impl Cache {
                 Kind::NodeLease,
                 Api::namespaced(client.clone(), keys::NODE_LEASE_NAMESPACE),
             ),
+            policies: mirrors.all(Kind::RolloutPolicy),
             changes,
         }
     }
@@ -114,7 +118,8 @@ impl Cache {
         self.secrets.wait_until_ready().await?;
         self.config_maps.wait_until_ready().await?;
         self.claims.wait_until_ready().await?;
-        self.node_leases.wait_until_ready().await
+        self.node_leases.wait_until_ready().await?;
+        self.policies.wait_until_ready().await
     }
 
     /// Changes from now on.

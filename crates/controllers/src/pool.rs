@@ -33,7 +33,8 @@ pub(crate) fn concerns(change: &Change) -> Wake {
         | Kind::OsConfig
         | Kind::Build
         | Kind::MachineConfig
-        | Kind::ConfigMap => Wake::Everyone,
+        | Kind::ConfigMap
+        | Kind::RolloutPolicy => Wake::Everyone,
         Kind::Secret | Kind::Claim | Kind::NodeLease => Wake::Nobody,
     }
 }

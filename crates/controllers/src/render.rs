@@ -35,6 +35,7 @@ pub(crate) fn concerns(change: &Change) -> Wake {
         | Kind::Node
         | Kind::Secret
         | Kind::Claim
+        | Kind::RolloutPolicy
         | Kind::NodeLease => Wake::Nobody,
     }
 }

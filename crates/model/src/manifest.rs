@@ -8,13 +8,15 @@ use std::fmt;
 use std::sync::LazyLock;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube_core::Resource;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::api::{
     GROUP, MachineConfig, MachineConfigNode, MachineConfigPool, MachineOSBuild, MachineOSConfig,
-    VERSION, crds,
+    RolloutPolicy, VERSION, crds,
 };
+use crate::health::Health;
 use crate::problem::{Problem, did_you_mean, summary};
 use crate::pull_spec::PullSpec;
 
@@ -38,6 +40,7 @@ pub enum Object {
     MachineOSConfig(Box<MachineOSConfig>),
     MachineOSBuild(Box<MachineOSBuild>),
     MachineConfigNode(Box<MachineConfigNode>),
+    RolloutPolicy(Box<RolloutPolicy>),
     /// A kind that is not ours; only that it is an object with kind and name was checked.
     Other(Value),
 }
@@ -149,7 +152,9 @@ fn object(value: Value, number: usize) -> Result<Object, Vec<ObjectProblem>> {
     if !problems.is_empty() {
         return Err(problems.into_iter().map(at_object).collect());
     }
-    let typed = if api_version == format!("{GROUP}/{VERSION}") {
+    let typed = if RolloutPolicy::api_version(&()) == api_version && kind == "RolloutPolicy" {
+        read(value).map(Object::RolloutPolicy)
+    } else if api_version == format!("{GROUP}/{VERSION}") {
         match kind.as_str() {
             "MachineConfig" => read(value).map(Object::MachineConfig),
             "MachineConfigPool" => read(value).map(Object::MachineConfigPool),
@@ -172,9 +177,21 @@ fn object(value: Value, number: usize) -> Result<Object, Vec<ObjectProblem>> {
 
 /// What the CRDs say in CEL. There are few such rules for what people write, so they are said again here.
 fn rules(object: &Object) -> Vec<Problem> {
-    let Object::MachineOSConfig(config) = object else {
-        return Vec::new();
-    };
+    match object {
+        Object::MachineOSConfig(config) => image_rules(config),
+        Object::RolloutPolicy(policy) => match Health::of(&policy.spec.health) {
+            Ok(_) => Vec::new(),
+            Err(problems) => problems,
+        },
+        Object::MachineConfig(_)
+        | Object::MachineConfigPool(_)
+        | Object::MachineOSBuild(_)
+        | Object::MachineConfigNode(_)
+        | Object::Other(_) => Vec::new(),
+    }
+}
+
+fn image_rules(config: &MachineOSConfig) -> Vec<Problem> {
     let mut problems = Vec::new();
     match config.spec.rendered_image_push_spec.parse::<PullSpec>() {
         Ok(push) if push.tag().is_some() && push.digest().is_none() => {}
@@ -217,21 +234,24 @@ fn check(value: &Value, api_version: &str, kind: &str, name: &str) -> Vec<Proble
             problems.push(Problem::new(field, "expected a text, found nothing"));
         }
     }
-    if !problems.is_empty() || !api_version.starts_with(GROUP) {
+    let group = api_version.split('/').next().unwrap_or_default();
+    let ours = || CRDS.iter().filter(|crd| crd.spec.group == group);
+    let Some(known) = ours().next() else {
         return problems;
-    }
-    if api_version != format!("{GROUP}/{VERSION}") {
+    };
+    let expected = format!("{group}/{}", known.spec.versions[0].name);
+    if api_version != expected {
         return vec![Problem::new(
             "apiVersion",
-            format!("expected `{GROUP}/{VERSION}`, found `{api_version}`"),
+            format!("expected `{expected}`, found `{api_version}`"),
         )];
     }
-    let Some(crd) = CRDS.iter().find(|crd| crd.spec.names.kind == kind) else {
-        let kinds = CRDS.iter().map(|crd| crd.spec.names.kind.as_str());
+    let Some(crd) = ours().find(|crd| crd.spec.names.kind == kind) else {
+        let kinds = ours().map(|crd| crd.spec.names.kind.as_str());
         return vec![Problem::new(
             "kind",
             format!(
-                "unknown kind `{kind}` of `{GROUP}`{}",
+                "unknown kind `{kind}` of `{group}`{}",
                 did_you_mean(kind, kinds)
             ),
         )];

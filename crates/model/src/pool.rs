@@ -120,22 +120,29 @@ pub fn max_unavailable(
     value: Option<&IntOrString>,
     nodes: usize,
 ) -> Result<usize, InvalidMaxUnavailable> {
-    let invalid = |found: &dyn ToString| InvalidMaxUnavailable {
-        found: found.to_string(),
-    };
     let wanted = match value {
         None => 1,
-        Some(IntOrString::Int(count)) => usize::try_from(*count).map_err(|_| invalid(count))?,
-        Some(IntOrString::String(text)) => match text.strip_suffix('%') {
-            Some(percent) => match percent.parse::<usize>() {
-                Ok(percent) if percent <= 100 && unsigned(text) => nodes * percent / 100,
-                Ok(_) | Err(_) => return Err(invalid(text)),
-            },
-            None if unsigned(text) => text.parse::<usize>().map_err(|_| invalid(text))?,
-            None => return Err(invalid(text)),
-        },
+        Some(value) => share(value, nodes).map_err(|found| InvalidMaxUnavailable { found })?,
     };
     Ok(if pool == "arbiter" { 1 } else { wanted.max(1) })
+}
+
+/// A count, or a percentage of `nodes` rounded down.
+///
+/// # Errors
+/// The value as written, when it is neither.
+pub fn share(value: &IntOrString, nodes: usize) -> Result<usize, String> {
+    match value {
+        IntOrString::Int(count) => usize::try_from(*count).map_err(|_| count.to_string()),
+        IntOrString::String(text) => match text.strip_suffix('%') {
+            Some(percent) => match percent.parse::<usize>() {
+                Ok(percent) if percent <= 100 && unsigned(text) => Ok(nodes * percent / 100),
+                Ok(_) | Err(_) => Err(text.clone()),
+            },
+            None if unsigned(text) => text.parse::<usize>().map_err(|_| text.clone()),
+            None => Err(text.clone()),
+        },
+    }
 }
 
 /// Rust's number parser takes a leading `+`, Kubernetes does not.

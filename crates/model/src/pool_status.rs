@@ -353,6 +353,7 @@ fn degraded(conditions: &[PoolCondition], seen: &Seen) -> Verdict {
     .collect();
     faults.extend(seen.invalid_selector.iter().map(ToString::to_string));
     faults.extend(seen.max_unavailable.as_ref().err().map(ToString::to_string));
+    faults.extend(seen.policy_problems.iter().cloned());
     if faults.is_empty() {
         verdict(false, PoolReason::AsExpected, "")
     } else {

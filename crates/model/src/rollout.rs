@@ -74,6 +74,10 @@ pub struct Seen {
     pub contested: BTreeMap<String, Vec<String>>,
     /// A `nodeSelector` that cannot be read, so that the pool has no members.
     pub invalid_selector: Option<InvalidSelector>,
+    /// How many nodes may fail an update before no further one starts; none for any number.
+    pub failure_budget: Option<usize>,
+    /// What is wrong with the pool's RolloutPolicy.
+    pub policy_problems: Vec<String>,
 }
 
 impl Seen {
@@ -123,6 +127,13 @@ pub enum Hold {
         max: usize,
         /// Who holds them, with the reason, by node name.
         holders: BTreeMap<String, String>,
+    },
+    /// More nodes failed their update than the pool's RolloutPolicy allows.
+    FailureBudget {
+        /// How many may fail.
+        budget: usize,
+        /// Who failed, with the reason, by node name.
+        failed: BTreeMap<String, String>,
     },
     /// The nodes that are left cannot take an update now.
     NotServing {
@@ -197,6 +208,10 @@ pub fn plan(seen: &Seen) -> Plan {
         .filter(|node| node.phase().in_progress())
         .count();
     let mut out_of_slots = false;
+    let over_budget = over_budget(seen);
+    if over_budget.is_some() {
+        ready.clear();
+    }
     for node in ready {
         let takes_slot = !holders.contains_key(&node.name);
         let goes_down = !disrupted(node);
@@ -210,7 +225,9 @@ pub fn plan(seen: &Seen) -> Plan {
         under_way += 1;
         chosen.push(node);
     }
-    let hold = if out_of_slots {
+    let hold = if let Some(hold) = over_budget {
+        Some(hold)
+    } else if out_of_slots {
         let mut holders = holders;
         for node in &chosen {
             let started = || "is told to update now".to_owned();
@@ -239,6 +256,19 @@ pub fn plan(seen: &Seen) -> Plan {
             .collect(),
         hold,
     }
+}
+
+/// The halt of a pool where too many nodes failed. What failed is a node's update: one that runs its target and drifted
+/// says nothing of the image.
+fn over_budget(seen: &Seen) -> Option<Hold> {
+    let budget = seen.failure_budget?;
+    let failed: BTreeMap<String, String> = seen
+        .nodes
+        .iter()
+        .filter(|node| node.phase() == Phase::Failing)
+        .map(|node| (node.name.clone(), format!("reports: {}", node.reason)))
+        .collect();
+    (failed.len() > budget).then_some(Hold::FailureBudget { budget, failed })
 }
 
 /// Why the node holds a slot, if it does. However many reasons there are, it is one slot.
@@ -300,6 +330,13 @@ impl fmt::Display for Hold {
                 "{} of {max} allowed unavailable: {}",
                 holders.len(),
                 listed(holders)
+            ),
+            Hold::FailureBudget { budget, failed } => write!(
+                f,
+                "{} failed and {budget} may (`spec.failureBudget` of the pool's RolloutPolicy): {}; mend or replace what \
+                 they were told to run",
+                failed.len(),
+                listed(failed)
             ),
             Hold::NotServing { nodes } => f.write_str(&listed(nodes)),
         }

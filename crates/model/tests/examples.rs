@@ -28,7 +28,10 @@ fn manifests(places: &[&str]) -> Manifests {
                 Object::MachineConfig(config) => all.configs.push(*config),
                 Object::MachineConfigPool(pool) => all.pools.push(*pool),
                 Object::MachineOSConfig(config) => all.image_configs.push(*config),
-                Object::MachineOSBuild(_) | Object::MachineConfigNode(_) | Object::Other(_) => {}
+                Object::MachineOSBuild(_)
+                | Object::MachineConfigNode(_)
+                | Object::RolloutPolicy(_)
+                | Object::Other(_) => {}
             }
         }
     }

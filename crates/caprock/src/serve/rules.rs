@@ -64,6 +64,7 @@ fn node_rules() -> Vec<Rule> {
             &["machineconfigs", "machineconfigpools", "machineosconfigs"],
             None,
         ),
+        any(READ, "caprock.dev", &["rolloutpolicies"], None),
         any(&["create", "patch"], "", &["events"], None),
         any(&["create", "patch"], "events.k8s.io", &["events"], None),
         any(

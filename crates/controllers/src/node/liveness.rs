@@ -67,7 +67,8 @@ pub(crate) fn concerns(change: &Change) -> Wake {
         | Kind::MachineConfig
         | Kind::ConfigMap
         | Kind::Secret
-        | Kind::Claim => Wake::Nobody,
+        | Kind::Claim
+        | Kind::RolloutPolicy => Wake::Nobody,
     }
 }
 

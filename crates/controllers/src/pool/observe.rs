@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::Node;
 use kube::ResourceExt;
 use model::api::MachineConfigPool;
+use model::health;
 use model::node::NodeView;
 use model::pool::{Membership, PoolSelector, max_unavailable, membership};
 use model::rollout::Seen;
@@ -39,6 +40,9 @@ pub(super) fn with_nodes<'a>(
     }
     members.sort_by(|a, b| a.name.cmp(&b.name));
     let configuration = &pool.spec.configuration;
+    let policies = ctx.cache.policies.state();
+    let policy = health::policy_of(&name, policies.iter().map(AsRef::as_ref));
+    let (failure_budget, policy_problems) = health::budget(policy, members.len());
     Seen {
         config: (!configuration.name.is_empty()).then(|| configuration.name.clone()),
         gate: ctx.gates.of(&ctx.cache, pool),
@@ -47,6 +51,8 @@ pub(super) fn with_nodes<'a>(
         nodes: members,
         contested,
         invalid_selector: PoolSelector::parse(&name, pool.spec.node_selector.as_ref()).err(),
+        failure_budget,
+        policy_problems,
     }
 }
 

@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::ResourceExt;
 use kube::api::{Api, ObjectMeta, Patch, PatchParams, PostParams};
-use model::api::{MachineConfigNode, MachineConfigPool};
+use model::api::{MachineConfigNode, MachineConfigPool, RolloutPolicy};
 use model::condition::PoolConditionType::{Degraded, NodeDegraded, Updated, Updating};
 use model::keys;
 use serde_json::json;
@@ -241,6 +241,57 @@ async fn a_failed_node_is_counted_and_told_about() {
     );
     let pool: MachineConfigPool = world.get("worker").await;
     assert_eq!(pool.status.unwrap().degraded_machine_count, 1);
+}
+
+#[tokio::test]
+async fn a_pool_halts_at_its_failure_budget() {
+    let world = World::new().await;
+    let policy = json!({"pools": [{"name": "worker"}], "failureBudget": 0});
+    let policy = RolloutPolicy::new("careful", serde_json::from_value(policy).unwrap());
+    world.create(policy).await;
+    worker_pool(&world, false).await;
+    for name in ["worker-1", "worker-2", "worker-3"] {
+        world.register(name, &["worker"]).await;
+    }
+    let told = |name: &'static str| {
+        let world = &world;
+        async move {
+            let node: Node = world.get(name).await;
+            node.annotations().contains_key(keys::DESIRED_CONFIG)
+        }
+    };
+    // One slot: one node is told, comes back on what it ran before, and keeps the slot.
+    eventually("one is told", || async {
+        told("worker-1").await.then_some(()).ok_or("not yet")
+    })
+    .await;
+    let failed = json!({"metadata": {"annotations": {
+        keys::CURRENT_CONFIG: "rendered-before",
+        keys::STATE: "Degraded",
+        keys::REASON: "was taken back: unit `autofs.service` failed",
+    }}});
+    world.merge::<Node>("worker-1", failed).await;
+    world.until_condition("worker", Degraded, "True").await;
+    assert!(!told("worker-2").await, "a failed node keeps its slot");
+    // More slots do not help: the budget is spent.
+    let wide = json!({"spec": {"maxUnavailable": 3}});
+    world.merge::<MachineConfigPool>("worker", wide).await;
+    world
+        .until_condition("worker", Updating, "1 failed and 0 may")
+        .await;
+    assert!(!told("worker-2").await && !told("worker-3").await);
+    let budget = json!({"spec": {"failureBudget": 1}});
+    world.merge::<RolloutPolicy>("careful", budget).await;
+    eventually("the others are told", || async {
+        let both = told("worker-2").await && told("worker-3").await;
+        both.then_some(()).ok_or("not yet")
+    })
+    .await;
+    let broken = json!({"spec": {"failureBudget": "few"}});
+    world.merge::<RolloutPolicy>("careful", broken).await;
+    world
+        .until_condition("worker", Degraded, "`spec.failureBudget`: expected a count")
+        .await;
 }
 
 #[tokio::test]

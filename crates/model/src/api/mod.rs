@@ -1,4 +1,5 @@
-//! The kinds of `machineconfiguration.openshift.io/v1`, one file each, and their CRDs.
+//! The kinds of `machineconfiguration.openshift.io/v1`, and `caprock.dev/v1alpha1` for what they cannot say, one file each,
+//! and their CRDs.
 //!
 //! Field names, columns and validation are those that users of the group already know. What differs on purpose:
 //! Containerfiles may be 64 KiB, pull specs may have any path and hosts such as `localhost:5000`, secrets are optional.
@@ -18,6 +19,7 @@ mod machine_config_pool;
 mod machine_os_build;
 mod machine_os_config;
 mod reference;
+mod rollout_policy;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube_core::CustomResourceExt;
@@ -40,10 +42,14 @@ pub use machine_os_config::{
     MachineOSConfig, MachineOSConfigSpec, MachineOSConfigStatus, MachineOSContainerfile,
 };
 pub use reference::Named;
+pub use rollout_policy::{
+    CommandProbe, DriftPolicy, FileProbe, HttpProbe, MountProbe, NodeHealth, Probe, RolloutPolicy,
+    RolloutPolicySpec, UnitProbe,
+};
 
-/// The API group of every kind here.
+/// The API group of every kind here but RolloutPolicy.
 pub const GROUP: &str = "machineconfiguration.openshift.io";
-/// The version of every kind here.
+/// The version of every kind here but RolloutPolicy.
 pub const VERSION: &str = "v1";
 
 /// The CRDs of every kind, in the order in which they are printed and installed.
@@ -54,6 +60,7 @@ pub fn crds() -> Vec<CustomResourceDefinition> {
         MachineOSConfig::crd(),
         MachineOSBuild::crd(),
         MachineConfigNode::crd(),
+        RolloutPolicy::crd(),
     ]
 }
 

@@ -48,6 +48,8 @@ fn seen(gate: Gate, nodes: Vec<NodeView>) -> Seen {
         nodes,
         contested: BTreeMap::new(),
         invalid_selector: None,
+        failure_budget: None,
+        policy_problems: Vec::new(),
     }
 }
 

@@ -87,6 +87,8 @@ fn seen(max: usize, nodes: Vec<NodeView>) -> Seen {
         nodes,
         contested: BTreeMap::new(),
         invalid_selector: None,
+        failure_budget: None,
+        policy_problems: Vec::new(),
     }
 }
 
@@ -120,6 +122,32 @@ fn slots_are_given_out_up_to_max_unavailable() {
     check(
         &seen(2, vec![node("a"), node("b")]),
         &["node `a`: `old` → `new`", "node `b`: `old` → `new`"],
+    );
+}
+
+#[test]
+fn a_pool_halts_when_more_nodes_failed_than_may() {
+    let nodes = || vec![failed("a", "new"), drifted("b"), node("c"), node("d")];
+    let budget = |budget, nodes| Seen {
+        failure_budget: Some(budget),
+        ..seen(4, nodes)
+    };
+    check(
+        &budget(0, nodes()),
+        &["others wait: node `a` reports: disk full failed and 0 may"],
+    );
+    check(
+        &budget(1, nodes()),
+        &[
+            "node `b`: `old` → `new`",
+            "node `c`: `old` → `new`",
+            "node `d`: `old` → `new`",
+        ],
+    );
+    // Another target may mend what failed, so those that failed are told of it, and they alone.
+    check(
+        &budget(0, vec![failed("a", "worse"), node("c")]),
+        &["node `a`: `worse` → `new`"],
     );
 }
 

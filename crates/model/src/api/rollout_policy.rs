@@ -1,0 +1,180 @@
+//! RolloutPolicy: what a pool's nodes must show before an update counts as done, and what happens when they do not.
+
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use kube::{CustomResource, KubeSchema};
+use kube_core::duration::Duration;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{Named, rule};
+
+/// Health, drift and failure budget of one pool or several.
+#[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[kube(
+    group = "caprock.dev",
+    version = "v1alpha1",
+    kind = "RolloutPolicy",
+    plural = "rolloutpolicies",
+    shortname = "rop",
+    doc = "What the nodes of a pool must show after an update, and what happens when they do not.",
+    derive = "PartialEq",
+    derive = "Default",
+    printcolumn(name = "Pools", type_ = "string", json_path = ".spec.pools[*].name"),
+    printcolumn(name = "Drift", type_ = "string", json_path = ".spec.drift"),
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp"
+    )
+)]
+#[serde(rename_all = "camelCase")]
+pub struct RolloutPolicySpec {
+    /// MachineConfigPools that this is for. Of several policies for one pool the one whose name comes first applies, and
+    /// the pool is Degraded until the others leave it out.
+    #[schemars(length(min = 1, max = 64))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub pools: Vec<Named>,
+
+    /// When a node counts as well after an update.
+    #[serde(default)]
+    pub health: NodeHealth,
+
+    /// What happens when somebody else changes what Caprock wrote: `Report` says so on the node, `Heal` also puts it back.
+    #[serde(default)]
+    pub drift: DriftPolicy,
+
+    /// How many nodes may fail an update before no further node starts it: a count, or a percentage of the pool's nodes.
+    /// `0` stops at the first. Without it, failed nodes only keep their slots of the pool's `maxUnavailable`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure_budget: Option<IntOrString>,
+}
+
+/// When a node counts as well after an update.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeHealth {
+    /// How long a node has, from when its agent begins to look, until everything that it enables is active, it is Ready
+    /// and every probe passes; such as `90s` or `5m`, an hour at most. `2m` when nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = duration_up_to_an_hour())]
+    pub deadline: Option<Duration>,
+
+    /// What has to be true of the node besides.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub probes: Vec<Probe>,
+}
+
+/// One thing that has to be true of a node. Exactly one of `unit`, `file`, `mount`, `command` and `http` is given.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("[has(self.unit), has(self.file), has(self.mount), has(self.command), has(self.http)].filter(given, given).size() == 1").message("exactly one of unit, file, mount, command and http is required"))]
+pub struct Probe {
+    /// What messages call it.
+    #[schemars(length(min = 1, max = 63))]
+    #[x_kube(validation = rule::dns1123())]
+    pub name: String,
+    /// A unit is active.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unit: Option<UnitProbe>,
+    /// A file is there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<FileProbe>,
+    /// Something is mounted at a path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mount: Option<MountProbe>,
+    /// A command ends with an exit status. It is run as root, without a shell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<CommandProbe>,
+    /// A server on the node answers with a status.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub http: Option<HttpProbe>,
+}
+
+/// A systemd unit that has to be active.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+pub struct UnitProbe {
+    /// Its name, with its type: `autofs.service`.
+    #[schemars(length(min = 3, max = 255))]
+    #[x_kube(validation = Rule::new("self.matches('^[A-Za-z0-9:_.@-]+\\\\.(service|socket|mount|automount|target|timer|path|swap|device|slice|scope)$')").message("must be the name of a unit with its type, such as autofs.service"))]
+    pub name: String,
+}
+
+/// A file that has to be there.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+pub struct FileProbe {
+    /// Its path.
+    #[schemars(length(min = 2, max = 4096))]
+    #[x_kube(validation = absolute_path())]
+    pub path: String,
+    /// Text that has to be within its first MiB.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 4096))]
+    pub contains: Option<String>,
+}
+
+/// A place where something has to be mounted.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+pub struct MountProbe {
+    /// The mount point.
+    #[schemars(length(min = 1, max = 4096))]
+    #[x_kube(validation = absolute_path())]
+    pub path: String,
+}
+
+/// A command that has to end well.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct CommandProbe {
+    /// The program, by its absolute path or found in `PATH`, and its arguments.
+    #[schemars(length(min = 1, max = 64))]
+    pub argv: Vec<String>,
+    /// The exit status that means that all is well.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 255))]
+    pub exit_status: i32,
+    /// How long one run may take; `10s` when nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = duration_up_to_an_hour())]
+    pub timeout: Option<Duration>,
+}
+
+/// A server on the node that has to answer.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct HttpProbe {
+    /// What to get: `http://`, then `localhost` or a loopback address, for what another host answers says nothing of this
+    /// one.
+    #[schemars(length(min = 1, max = 2048))]
+    #[x_kube(validation = Rule::new("self.matches('^http://(localhost|127(\\\\.[0-9]{1,3}){3}|\\\\[::1\\\\])(:[0-9]{1,5})?(/[^ #]*)?$')").message("must begin with http:// and localhost or a loopback address, such as http://localhost:10248/healthz"))]
+    pub url: String,
+    /// The status that means that all is well; `200` when nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 100, max = 599))]
+    pub status: Option<i32>,
+    /// How long one answer may take; `10s` when nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = duration_up_to_an_hour())]
+    pub timeout: Option<Duration>,
+}
+
+/// What happens when somebody else changes what Caprock wrote.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DriftPolicy {
+    /// The node is Degraded and says what differs, until it is as it should be.
+    #[default]
+    Report,
+    /// It is put back, and an event says so.
+    Heal,
+}
+
+fn duration_up_to_an_hour() -> kube_core::Rule {
+    kube_core::Rule::new("duration(self) >= duration('1s') && duration(self) <= duration('1h')")
+        .message("must be between 1s and 1h")
+}
+
+fn absolute_path() -> kube_core::Rule {
+    kube_core::Rule::new("self.startsWith('/') && !self.split('/').exists(part, part == '..')")
+        .message("must be an absolute path without `..`")
+}
