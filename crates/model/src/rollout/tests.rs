@@ -134,7 +134,10 @@ fn a_pool_halts_when_more_nodes_failed_than_may() {
     };
     check(
         &budget(0, nodes()),
-        &["others wait: node `a` reports: disk full failed and 0 may"],
+        &[
+            "others wait: 1 failed and 0 may (`spec.failureBudget` of the pool's RolloutPolicy): node `a` reports: disk full; \
+             mend or replace what they were told to run",
+        ],
     );
     check(
         &budget(1, nodes()),
