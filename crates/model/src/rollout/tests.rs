@@ -150,7 +150,11 @@ fn a_pool_halts_when_more_nodes_failed_than_may() {
     // Another target may mend what failed, so those that failed are told of it, and they alone.
     check(
         &budget(0, vec![failed("a", "worse"), node("c")]),
-        &["node `a`: `worse` → `new`"],
+        &[
+            "node `a`: `worse` → `new`",
+            "others wait: 1 failed and 0 may (`spec.failureBudget` of the pool's RolloutPolicy): node `a` reports: disk full; \
+             mend or replace what they were told to run",
+        ],
     );
 }
 
