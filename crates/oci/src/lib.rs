@@ -10,8 +10,10 @@ pub mod digest;
 mod durable;
 pub mod layer;
 pub mod manifest;
+pub mod policy;
 mod pump;
 pub mod reference;
+pub mod registries;
 pub mod registry;
 
 pub use auth::{AuthError, Credentials, DockerConfig};
@@ -20,5 +22,7 @@ pub use client::{
     BlobSource, Client, ClientConfig, ClientError, FetchedManifest, Image, Pushed, Retry,
 };
 pub use digest::{Digest, DigestError, Digester};
+pub use policy::{Demand, Policy, PolicyError};
 pub use reference::{Reference, ReferenceError};
+pub use registries::{Registries, RegistriesError};
 pub use registry::{Access, Permission, Registry, RegistryError};
