@@ -176,6 +176,11 @@ pub(crate) fn failure(what: &str, error: &ClientError) -> Failure {
             "; add the registry's authority to ConfigMap `registry-certs`",
             true,
         ),
+        ClientError::AfterMirrors { last, .. } => {
+            let last = failure(what, last);
+            (last.reason, "", last.may_pass || error.is_transient())
+        }
+        ClientError::Blocked(_) => (BuildReason::BaseImageUnavailable, "", true),
         ClientError::Store(_) | ClientError::Config(_) => (BuildReason::Failed, "", true),
         ClientError::Corrupt { .. }
         | ClientError::NoPlatform { .. }

@@ -5,18 +5,23 @@
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::fs::FlockOperation;
-use tempfile::NamedTempFile;
+use tempfile::{NamedTempFile, TempPath};
 
 use crate::digest::{Digest, Digester};
 use crate::durable::{create_dirs, sync_dir};
+
+/// How long half a blob is kept for somebody to get the rest.
+const PARTIAL_KEPT: Duration = Duration::from_secs(24 * 3600);
 
 /// A directory of blobs named by their content. Clones and other processes may use the same directory.
 #[derive(Debug, Clone)]
 pub struct BlobStore {
     blobs: PathBuf,
     incoming: PathBuf,
+    partial: PathBuf,
 }
 
 /// Why the store could not do what it was asked.
@@ -63,11 +68,13 @@ impl BlobStore {
         let store = BlobStore {
             blobs: dir.join("blobs/sha256"),
             incoming: dir.join("incoming"),
+            partial: dir.join("partial"),
         };
-        for dir in [&store.blobs, &store.incoming] {
+        for dir in [&store.blobs, &store.incoming, &store.partial] {
             create_dirs(dir).map_err(StoreError::io("create", dir))?;
         }
         store.sweep()?;
+        store.sweep_partial()?;
         Ok(store)
     }
 
@@ -164,6 +171,60 @@ impl BlobStore {
         })
     }
 
+    /// Starts a blob of which an earlier writer may have left a part, which counts as written. What this writer does
+    /// not finish is kept for the next one.
+    pub fn resume(&self, digest: &Digest) -> Result<BlobWriter, StoreError> {
+        let path = self.partial.join(digest.hex());
+        let failed = |error| StoreError::io("open", &path)(error);
+        let mut file = fs::OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .read(true)
+            .write(true)
+            .open(&path)
+            .map_err(failed)?;
+        let locked = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok();
+        // Somebody else is at it, or has finished it between the two calls: whoever is first wins.
+        if !locked || !is_at(&file, &path).map_err(failed)? {
+            return self.writer();
+        }
+        let mut digester = Digester::new();
+        io::copy(&mut file, &mut digester).map_err(StoreError::io("read", &path))?;
+        let kept = TempPath::try_from_path(&path).map_err(failed)?;
+        let mut file = NamedTempFile::from_parts(file, kept);
+        file.disable_cleanup(true);
+        Ok(BlobWriter {
+            store: self.clone(),
+            file,
+            digester,
+        })
+    }
+
+    /// Removes parts of blobs that nobody came back for.
+    fn sweep_partial(&self) -> Result<(), StoreError> {
+        let failed = |error| StoreError::io("clean", &self.partial)(error);
+        for entry in fs::read_dir(&self.partial).map_err(failed)? {
+            let path = entry.map_err(failed)?.path();
+            let Ok(file) = File::open(&path) else {
+                continue;
+            };
+            let age = file
+                .metadata()
+                .and_then(|metadata| metadata.modified())
+                .map_err(failed)?
+                .elapsed();
+            let old = age.is_ok_and(|age| age > PARTIAL_KEPT);
+            if old
+                && rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok()
+                && let Err(error) = fs::remove_file(&path)
+                && error.kind() != io::ErrorKind::NotFound
+            {
+                return Err(failed(error));
+            }
+        }
+        Ok(())
+    }
+
     /// Removes files of writers that no longer live: living ones hold a lock on theirs.
     fn sweep(&self) -> Result<(), StoreError> {
         let failed = |error| StoreError::io("clean", &self.incoming)(error);
@@ -191,6 +252,17 @@ impl BlobStore {
             }
         }
         Ok(())
+    }
+}
+
+/// Whether the open file is the one that the path leads to.
+fn is_at(file: &File, path: &Path) -> io::Result<bool> {
+    use std::os::unix::fs::MetadataExt as _;
+    let opened = file.metadata()?;
+    match fs::metadata(path) {
+        Ok(found) => Ok((found.dev(), found.ino()) == (opened.dev(), opened.ino())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
     }
 }
 
@@ -233,12 +305,13 @@ impl BlobWriter {
 
     /// Makes the blob durable and visible under its digest. With `expected`, content of another digest is
     /// refused and dropped. Storing what is there already succeeds and changes nothing.
-    pub fn commit(self, expected: Option<&Digest>) -> Result<Digest, StoreError> {
+    pub fn commit(mut self, expected: Option<&Digest>) -> Result<Digest, StoreError> {
         let size = self.written();
-        let found = self.digester.finish();
+        let found = std::mem::take(&mut self.digester).finish();
         if let Some(expected) = expected
             && *expected != found
         {
+            self.discard()?;
             return Err(StoreError::Mismatch {
                 expected: *expected,
                 found,
@@ -246,6 +319,7 @@ impl BlobWriter {
         }
         let path = self.store.path(&found);
         if fs::metadata(&path).is_ok_and(|metadata| metadata.len() == size) {
+            self.discard()?;
             return Ok(found);
         }
         self.file
@@ -258,6 +332,15 @@ impl BlobWriter {
             .map_err(|error| StoreError::io("create", &path)(error.error))?;
         sync_dir(&self.store.blobs).map_err(StoreError::io("sync", &self.store.blobs))?;
         Ok(found)
+    }
+}
+
+impl BlobWriter {
+    /// Leaves nothing behind, also of a blob that was resumed.
+    fn discard(mut self) -> Result<(), StoreError> {
+        self.file.disable_cleanup(false);
+        let path = self.file.path().to_owned();
+        self.file.close().map_err(StoreError::io("remove", &path))
     }
 }
 

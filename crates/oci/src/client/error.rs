@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::blob_store::StoreError;
 use crate::digest::Digest;
 use crate::manifest::ManifestError;
+use crate::registries::Blocked;
 
 /// Why a registry could not be used. Messages name the host and the repository or reference.
 #[derive(Debug, thiserror::Error)]
@@ -129,6 +130,19 @@ pub enum ClientError {
         /// What it said, shortened.
         message: String,
     },
+    /// registries.conf forbids to pull it.
+    #[error(transparent)]
+    Blocked(Blocked),
+    /// Neither the mirrors nor the registry itself could give it.
+    #[error("{last}; mirrors failed before: {mirrors}")]
+    AfterMirrors {
+        /// What the mirrors said.
+        mirrors: String,
+        /// Whether one of them may do better later.
+        passing: bool,
+        /// What the registry itself said.
+        last: Box<ClientError>,
+    },
     /// The local blob store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -145,6 +159,7 @@ impl ClientError {
             ClientError::Unreachable { .. }
             | ClientError::RateLimited { .. }
             | ClientError::Server { .. } => true,
+            ClientError::AfterMirrors { passing, last, .. } => *passing || last.is_transient(),
             ClientError::NoCredentials { .. }
             | ClientError::Unauthorized { .. }
             | ClientError::Forbidden { .. }
@@ -155,6 +170,7 @@ impl ClientError {
             | ClientError::NoPlatform { .. }
             | ClientError::Manifest { .. }
             | ClientError::Refused { .. }
+            | ClientError::Blocked(_)
             | ClientError::Store(_)
             | ClientError::Config(_) => false,
         }

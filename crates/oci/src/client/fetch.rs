@@ -1,8 +1,10 @@
 //! Fetching blobs into a store.
 
+use futures::StreamExt as _;
 use reqwest::header::{CONTENT_RANGE, RANGE};
 use reqwest::{Method, Response, StatusCode};
 
+use super::places::Place;
 use super::pull::{blob_name, unusable};
 use super::request::{Action, Call};
 use super::retry::Backoff;
@@ -14,8 +16,8 @@ use crate::pump::{PumpError, blocking, pump};
 use crate::reference::Reference;
 
 impl Client {
-    /// Fetches a blob into `store`, unless it is there. Size and digest are verified; after a cut the rest is asked
-    /// for. `progress` is told how many bytes of it are there, never fewer than before unless the registry makes us
+    /// Fetches a blob into `store`, unless it is there. Size and digest are verified; after a cut, or when an earlier
+    /// run was stopped half-way, the rest is asked for. `progress` is told how many bytes of it are there, never fewer than before unless the registry makes us
     /// start again.
     pub async fn fetch_blob(
         &self,
@@ -32,15 +34,35 @@ impl Client {
             progress(descriptor.size());
             return Ok(());
         }
-        let host = self.host(reference.host())?;
-        let call = self.call(
-            &host,
-            reference,
-            Action::Pull,
-            blob_name(reference, &digest),
-        );
-        let mut writer = store.writer()?;
-        let mut backoff = Backoff::new(self.retry());
+        let (mut place, mut others) = self.places(reference)?;
+        loop {
+            let fetched = self
+                .fetch_blob_at(&place, descriptor, store, progress)
+                .await;
+            match fetched {
+                Err(error) => place = others.after(error)?,
+                fetched => return fetched,
+            }
+        }
+    }
+
+    async fn fetch_blob_at(
+        &self,
+        place: &Place,
+        descriptor: &Descriptor,
+        store: &BlobStore,
+        progress: &(dyn Fn(u64) + Sync),
+    ) -> Result<(), ClientError> {
+        let reference = &place.reference;
+        let digest = digest_of(descriptor).map_err(|error| unusable(reference, error.into()))?;
+        let what = blob_name(reference, &digest);
+        let call = self.call(&place.host, reference, Action::Pull, what);
+        let partial = store.clone();
+        let mut writer = blocking(move || partial.resume(&digest)).await?;
+        if writer.written() > descriptor.size() {
+            writer.restart()?;
+        }
+        let mut backoff = Backoff::new(place.retry);
         loop {
             let before = writer.written();
             let (returned, fetched) = self
@@ -107,7 +129,13 @@ impl Client {
         }
         let start = writer.written();
         let observe = |moved| progress(start + moved);
-        let (writer, pumped) = pump(response.bytes_stream(), writer, size - start, observe).await;
+        let paced = response.bytes_stream().then(async |chunk| {
+            if let (Some(pace), Ok(chunk)) = (&self.shared.pace, &chunk) {
+                pace.pass(chunk.len() as u64).await;
+            }
+            chunk
+        });
+        let (writer, pumped) = pump(paced, writer, size - start, observe).await;
         let host = || call.host.name().to_owned();
         let fetched = match pumped {
             Ok(()) if writer.written() == size => Ok(()),

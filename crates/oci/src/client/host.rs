@@ -46,10 +46,10 @@ impl std::fmt::Debug for Token {
 impl Host {
     pub(super) fn new(
         name: &str,
+        insecure: bool,
         config: &ClientConfig,
         roots: &rustls::RootCertStore,
     ) -> Result<Host, ClientError> {
-        let insecure = config.insecure_hosts.contains(name);
         let tls = match insecure {
             true => tls::trusting()?,
             false => {

@@ -6,6 +6,8 @@ mod error;
 mod failure;
 mod fetch;
 mod host;
+mod pace;
+mod places;
 mod pull;
 mod push;
 mod request;
@@ -14,6 +16,7 @@ mod tags;
 mod tls;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU64;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -23,8 +26,10 @@ use crate::blob_store::BlobStore;
 use crate::digest::Digest;
 use crate::manifest::{Document, ImageConfig, Manifest, ManifestError};
 use crate::reference::Reference;
+use crate::registries::Registries;
 
 use host::Host;
+use pace::Pace;
 use request::{Action, Call};
 
 pub use error::ClientError;
@@ -45,6 +50,10 @@ pub struct ClientConfig {
     pub user_agent: String,
     /// When to try again, and when to stop.
     pub retry: Retry,
+    /// Mirrors to pull from, and registries that are blocked.
+    pub registries: Registries,
+    /// How many bytes of blobs are fetched in a second at most, by this client and its clones together.
+    pub bytes_per_second: Option<NonZeroU64>,
 }
 
 impl Default for ClientConfig {
@@ -56,6 +65,8 @@ impl Default for ClientConfig {
             insecure_hosts: BTreeSet::new(),
             user_agent: concat!("caprock/", env!("CARGO_PKG_VERSION")).to_owned(),
             retry: Retry::default(),
+            registries: Registries::default(),
+            bytes_per_second: None,
         }
     }
 }
@@ -121,7 +132,9 @@ pub struct Client {
 struct Shared {
     config: ClientConfig,
     roots: rustls::RootCertStore,
-    hosts: Mutex<BTreeMap<String, Arc<Host>>>,
+    /// By name, and whether its certificate need not verify.
+    hosts: Mutex<BTreeMap<(String, bool), Arc<Host>>>,
+    pace: Option<Pace>,
 }
 
 impl Client {
@@ -134,6 +147,7 @@ impl Client {
         }
         Ok(Client {
             shared: Arc::new(Shared {
+                pace: config.bytes_per_second.map(Pace::new),
                 config,
                 roots,
                 hosts: Mutex::default(),
@@ -146,16 +160,22 @@ impl Client {
     }
 
     fn host(&self, name: &str) -> Result<Arc<Host>, ClientError> {
+        self.host_as(name, self.shared.config.insecure_hosts.contains(name))
+    }
+
+    fn host_as(&self, name: &str, insecure: bool) -> Result<Arc<Host>, ClientError> {
         let mut hosts = self
             .shared
             .hosts
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        if let Some(host) = hosts.get(name) {
+        let key = (name.to_owned(), insecure);
+        if let Some(host) = hosts.get(&key) {
             return Ok(host.clone());
         }
-        let host = Arc::new(Host::new(name, &self.shared.config, &self.shared.roots)?);
-        hosts.insert(name.to_owned(), host.clone());
+        let host = Host::new(name, insecure, &self.shared.config, &self.shared.roots)?;
+        let host = Arc::new(host);
+        hosts.insert(key, host.clone());
         Ok(host)
     }
 

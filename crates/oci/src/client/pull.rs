@@ -4,6 +4,7 @@ use bytes::Bytes;
 use reqwest::header::{ACCEPT, CONTENT_TYPE};
 use reqwest::{Method, Response};
 
+use super::places::Place;
 use super::request::{Action, Call};
 use super::retry::Backoff;
 use super::{Client, ClientError, FetchedManifest, Image, failure};
@@ -21,11 +22,21 @@ impl Client {
     /// The digest and media type that the reference stands for now, without fetching the manifest where the
     /// registry tells both.
     pub async fn resolve(&self, reference: &Reference) -> Result<(Digest, String), ClientError> {
-        let host = self.host(reference.host())?;
-        let call = self.call(&host, reference, Action::Pull, reference.to_string());
+        let (mut place, mut others) = self.places(reference)?;
+        loop {
+            match self.resolve_at(&place).await {
+                Err(error) => place = others.after(error)?,
+                resolved => return resolved,
+            }
+        }
+    }
+
+    async fn resolve_at(&self, place: &Place) -> Result<(Digest, String), ClientError> {
+        let reference = &place.reference;
+        let call = self.call(&place.host, reference, Action::Pull, reference.to_string());
         let path = format!("manifests/{}", reference.version());
         let response = self
-            .send(&call, Method::HEAD, &path, |request| {
+            .send(&call, Method::HEAD, &path, place.retry, |request| {
                 request.header(ACCEPT, ACCEPTED.join(", "))
             })
             .await?;
@@ -37,7 +48,7 @@ impl Client {
                 _ => Ok((told, media_type)),
             },
             _ => {
-                let manifest = self.manifest(reference).await?;
+                let manifest = self.manifest_at(place).await?;
                 Ok((manifest.digest, manifest.media_type))
             }
         }
@@ -46,10 +57,20 @@ impl Client {
     /// Fetches a manifest or index of at most [`MAX_MANIFEST`] bytes. With a digest in the reference it is what the
     /// digest says; otherwise it is what the registry says the tag stands for.
     pub async fn manifest(&self, reference: &Reference) -> Result<FetchedManifest, ClientError> {
-        let host = self.host(reference.host())?;
-        let call = self.call(&host, reference, Action::Pull, reference.to_string());
+        let (mut place, mut others) = self.places(reference)?;
+        loop {
+            match self.manifest_at(&place).await {
+                Err(error) => place = others.after(error)?,
+                fetched => return fetched,
+            }
+        }
+    }
+
+    async fn manifest_at(&self, place: &Place) -> Result<FetchedManifest, ClientError> {
+        let reference = &place.reference;
+        let call = self.call(&place.host, reference, Action::Pull, reference.to_string());
         let path = format!("manifests/{}", reference.version());
-        let mut backoff = Backoff::new(self.retry());
+        let mut backoff = Backoff::new(place.retry);
         loop {
             let fetched = async {
                 let accept = |request: reqwest::RequestBuilder| {
@@ -57,7 +78,7 @@ impl Client {
                 };
                 let url = call.url(&path).await?;
                 let response = self
-                    .send_once(&call, &host.http, Method::GET, url, accept)
+                    .send_once(&call, &place.host.http, Method::GET, url, accept)
                     .await?;
                 let expected = reference.digest().or_else(|| told_digest(&response));
                 let media_type = media_type(&response);
@@ -162,14 +183,25 @@ impl Client {
         descriptor: &Descriptor,
         limit: u64,
     ) -> Result<Bytes, ClientError> {
+        let (mut place, mut others) = self.places(reference)?;
+        loop {
+            match self.blob_bytes_at(&place, descriptor, limit).await {
+                Err(error) => place = others.after(error)?,
+                fetched => return fetched,
+            }
+        }
+    }
+
+    async fn blob_bytes_at(
+        &self,
+        place: &Place,
+        descriptor: &Descriptor,
+        limit: u64,
+    ) -> Result<Bytes, ClientError> {
+        let reference = &place.reference;
         let digest = digest_of(descriptor).map_err(|error| unusable(reference, error.into()))?;
-        let host = self.host(reference.host())?;
-        let call = self.call(
-            &host,
-            reference,
-            Action::Pull,
-            blob_name(reference, &digest),
-        );
+        let what = blob_name(reference, &digest);
+        let call = self.call(&place.host, reference, Action::Pull, what);
         if descriptor.size() > limit {
             let reason = format!("its size is {}, more than {limit}", descriptor.size());
             return Err(ClientError::Corrupt {
@@ -178,12 +210,12 @@ impl Client {
             });
         }
         let path = format!("blobs/{digest}");
-        let mut backoff = Backoff::new(self.retry());
+        let mut backoff = Backoff::new(place.retry);
         loop {
             let fetched = async {
                 let url = call.url(&path).await?;
                 let response = self
-                    .send_once(&call, &host.http, Method::GET, url, Ok)
+                    .send_once(&call, &place.host.http, Method::GET, url, Ok)
                     .await?;
                 let bytes = read_body(&call, response, descriptor.size()).await?;
                 match Digest::of(&bytes) {

@@ -143,6 +143,7 @@ impl Client {
                 &call,
                 Method::PUT,
                 &format!("manifests/{version}"),
+                self.retry(),
                 |request| request.header(CONTENT_TYPE, media_type).body(bytes.clone()),
             )
             .await?;
@@ -162,7 +163,9 @@ impl Client {
         let call = self.call(&host, reference, Action::Delete, reference.to_string());
         let path = format!("manifests/{}", reference.version());
         match self
-            .send(&call, Method::DELETE, &path, |request| request)
+            .send(&call, Method::DELETE, &path, self.retry(), |request| {
+                request
+            })
             .await
         {
             Ok(_) | Err(ClientError::NotFound(_)) => Ok(()),

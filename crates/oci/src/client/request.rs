@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use super::challenge::{self, Challenge};
 use super::host::Host;
-use super::retry::Backoff;
+use super::retry::{Backoff, Retry};
 use super::{Client, ClientError, failure};
 use crate::auth::Credentials;
 
@@ -97,9 +97,10 @@ impl Client {
         call: &Call<'_>,
         method: Method,
         path: &str,
+        retry: Retry,
         prepare: impl Fn(RequestBuilder) -> RequestBuilder,
     ) -> Result<Response, ClientError> {
-        let mut backoff = Backoff::new(self.retry());
+        let mut backoff = Backoff::new(retry);
         loop {
             let sent = async {
                 let url = call.url(path).await?;
