@@ -7,7 +7,7 @@ export PATH := $(abspath $(CARGO_TARGET_DIR))/tools:$(PATH)
 # Packages are there before anything is built; cargo uses all cores by itself.
 .NOTPARALLEL:
 
-.PHONY: demo demo-stop test unit privileged scenarios build check fmt deps
+.PHONY: demo demo-stop test unit privileged scenarios build bench check fmt deps
 
 ## demo: the walk-through on this machine, with real nodes; KEEP=1 leaves them running
 demo: deps build
@@ -39,6 +39,10 @@ scenarios: privileged
 build:
 	@demo/deps.sh rust
 	cargo build --release -p caprock
+
+## bench: times of the builder beside buildah's, as a table; for a quiet machine, as root
+bench: deps build
+	@bench/bench.py --caprock $(abspath $(CARGO_TARGET_DIR))/release/caprock --work $(abspath $(CARGO_TARGET_DIR))/bench
 
 check:
 	@demo/deps.sh rust

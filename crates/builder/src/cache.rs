@@ -17,8 +17,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use oci::{BlobStore, Digest};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::config::chain_on;
 use crate::error::BuildError;
 use crate::session::{Scratch, Session};
 
@@ -34,17 +36,23 @@ pub(crate) struct Cache {
 /// What a step gave: a layer, or nothing when it changed no file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Entry {
-    pub(crate) layer: Option<StoredLayer>,
+    pub(crate) layer: Option<CachedLayer>,
 }
 
-/// A layer whose blob is in the store.
+/// A layer that a step gave.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct StoredLayer {
+pub(crate) struct CachedLayer {
     /// Digest of the uncompressed tar.
     pub(crate) diff_id: Digest,
-    /// Digest of the blob.
+    /// The packed layer. A layer that goes into no image is not packed, and known as long as it lies unpacked.
+    pub(crate) blob: Option<Blob>,
+}
+
+/// A packed layer in the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Blob {
     pub(crate) digest: Digest,
-    /// Length of the blob.
+    /// Its length.
     pub(crate) size: u64,
 }
 
@@ -110,19 +118,27 @@ impl Cache {
         }
     }
 
-    /// What a step with this key gave before, if all of it is still there.
-    pub(crate) fn lookup(&self, key: &Digest) -> Option<Entry> {
-        let text = fs::read(self.dir.join("index").join(key.hex())).ok()?;
-        // A torn file after a power cut is as good as none.
-        let entry: Entry = serde_json::from_slice(&text).ok()?;
-        match &entry.layer {
-            Some(layer) if !self.blobs.has(&layer.digest) => None,
-            _ => Some(entry),
+    /// What a step with this key gave before on the chain `below`, if it is still there.
+    pub(crate) fn lookup(&self, key: &Digest, below: Option<Digest>) -> Option<Entry> {
+        let mut entry: Entry = self.read(key)?;
+        if let Some(layer) = &mut entry.layer {
+            layer.blob = layer.blob.filter(|blob| self.blobs.has(&blob.digest));
+            let unpacked = || self.layer(&chain_on(below, &layer.diff_id)).is_dir();
+            if layer.blob.is_none() && !unpacked() {
+                return None;
+            }
         }
+        Some(entry)
     }
 
-    /// Remembers what a step gave.
-    pub(crate) fn record(&self, key: &Digest, entry: &Entry) -> io::Result<()> {
+    /// What is remembered under a key. A torn file after a power cut is as good as none.
+    pub(crate) fn read<T: DeserializeOwned>(&self, key: &Digest) -> Option<T> {
+        let text = fs::read(self.dir.join("index").join(key.hex())).ok()?;
+        serde_json::from_slice(&text).ok()
+    }
+
+    /// Remembers something under a key.
+    pub(crate) fn record<T: Serialize>(&self, key: &Digest, entry: &T) -> io::Result<()> {
         let text = serde_json::to_vec(entry)?;
         let scratch = self.scratch()?;
         let path = scratch.path.join("entry");
@@ -160,25 +176,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn entries_need_their_blob() {
+    fn entries_need_their_blob_or_tree() {
         let dir = tempfile::tempdir().unwrap();
         let cache = Cache::open(dir.path()).unwrap();
         let key = Digest::of(b"key");
-        assert_eq!(cache.lookup(&key), None);
+        assert_eq!(cache.lookup(&key, None), None);
         let digest = cache.blobs().put(b"blob").unwrap();
-        let entry = Entry {
-            layer: Some(StoredLayer {
-                diff_id: Digest::of(b"tar"),
-                digest,
-                size: 4,
+        let diff_id = Digest::of(b"tar");
+        let mut entry = Entry {
+            layer: Some(CachedLayer {
+                diff_id,
+                blob: Some(Blob { digest, size: 4 }),
             }),
         };
         cache.record(&key, &entry).unwrap();
-        assert_eq!(cache.lookup(&key), Some(entry));
+        assert_eq!(cache.lookup(&key, None), Some(entry.clone()));
         cache.blobs().remove(&digest).unwrap();
-        assert_eq!(cache.lookup(&key), None);
+        assert_eq!(cache.lookup(&key, None), None);
+        fs::create_dir(cache.layer(&diff_id)).unwrap();
+        entry.layer.as_mut().unwrap().blob = None;
+        assert_eq!(cache.lookup(&key, None), Some(entry), "it is unpacked");
+        assert_eq!(cache.lookup(&key, Some(diff_id)), None, "on another chain");
         fs::write(dir.path().join("index").join(key.hex()), "{\"lay").unwrap();
-        assert_eq!(cache.lookup(&key), None);
+        assert_eq!(cache.lookup(&key, None), None);
     }
 
     #[test]

@@ -154,10 +154,17 @@ impl ImageConfig {
 /// The chain id of the lowest `diff_ids.len()` layers, by the image specification: it names a tree by what it
 /// is made of. `None` without layers.
 pub fn chain_id(diff_ids: &[Digest]) -> Option<Digest> {
-    let (first, rest) = diff_ids.split_first()?;
-    Some(rest.iter().fold(*first, |chain, diff_id| {
-        Digest::of(format!("{chain} {diff_id}").as_bytes())
-    }))
+    diff_ids
+        .iter()
+        .fold(None, |chain, diff_id| Some(chain_on(chain, diff_id)))
+}
+
+/// The chain id of a layer on the chain below it.
+pub(crate) fn chain_on(below: Option<Digest>, diff_id: &Digest) -> Digest {
+    match below {
+        None => *diff_id,
+        Some(chain) => Digest::of(format!("{chain} {diff_id}").as_bytes()),
+    }
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, OnceLock, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use oci::{BlobStore, Client, Digest};
 use tokio::runtime::Handle;
@@ -15,6 +15,7 @@ use crate::error::BuildError;
 use crate::event::{Event, Progress};
 use crate::execute::Runtime;
 use crate::image::Image;
+use crate::pack::Destination;
 use crate::request::Request;
 use crate::work::Work;
 
@@ -43,6 +44,8 @@ struct Shared {
     runtime: OnceLock<Runtime>,
     /// One lock for each layer being unpacked and step being executed, so that two builds do not do it twice.
     locks: Mutex<HashMap<Digest, Weak<tokio::sync::Mutex<()>>>>,
+    /// Held by whoever packs a layer.
+    packing: Mutex<()>,
 }
 
 /// Events that may wait for whoever shows them.
@@ -57,6 +60,7 @@ impl Engine {
             runtime_path: config.runtime,
             runtime: OnceLock::new(),
             locks: Mutex::default(),
+            packing: Mutex::default(),
         };
         Ok(Engine {
             shared: Arc::new(shared),
@@ -86,7 +90,8 @@ impl Engine {
                 problems,
             }
         })?;
-        self.in_background(progress, cancel, move |work| {
+        let destinations = request.destinations.clone().into();
+        self.in_background(progress, cancel, destinations, move |work| {
             Build::new(request, file, work)?.run()
         })
         .await
@@ -129,11 +134,21 @@ impl Engine {
         lock
     }
 
+    /// Waits for the turn to pack a layer.
+    pub(crate) fn packing(&self) -> MutexGuard<'_, ()> {
+        // There is nothing behind this lock that a panic could spoil.
+        self.shared
+            .packing
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Runs blocking work on a thread of its own, while its events are shown from here.
     pub(crate) async fn in_background<T: Send + 'static>(
         &self,
         progress: &Progress<'_>,
         cancel: CancellationToken,
+        destinations: Arc<[Destination]>,
         job: impl FnOnce(&Work) -> Result<T, BuildError> + Send + 'static,
     ) -> Result<T, BuildError> {
         let (events, mut shown) = mpsc::channel::<Event>(EVENTS);
@@ -145,6 +160,8 @@ impl Engine {
             handle: Handle::current(),
             cancel,
             events,
+            destinations,
+            uploads: Arc::default(),
         };
         let mut job = tokio::task::spawn_blocking(move || job(&work));
         let result = loop {

@@ -13,6 +13,7 @@ use crate::config::ImageConfig;
 use crate::engine::Engine;
 use crate::error::BuildError;
 use crate::event::{Event, Progress, Transfer};
+use crate::pack::Uploads;
 use crate::root_view::RootView;
 
 /// An image whose own layers are in the engine's store. Nothing is pushed yet.
@@ -24,6 +25,7 @@ pub struct Image {
     pub(crate) config_bytes: Bytes,
     pub(crate) config: Arc<ImageConfig>,
     pub(crate) layers: Arc<Vec<Layer>>,
+    pub(crate) uploads: Arc<Uploads>,
 }
 
 /// One layer of an image.
@@ -81,8 +83,10 @@ impl Image {
             .in_background(
                 progress,
                 tokio_util::sync::CancellationToken::new(),
+                Arc::new([]),
                 move |work| {
-                    let paths = work.unpacked(&layers)?;
+                    let blobs = layers.iter().map(|layer| (layer.diff_id, Some(layer)));
+                    let paths = work.unpacked(blobs)?;
                     RootView::mount(work.cache(), &paths)
                         .map_err(BuildError::host("cannot mount the image"))
                 },
@@ -104,6 +108,8 @@ impl Engine {
             reference: to.to_string(),
             source,
         };
+        // Layers that are on their way need not be sent again.
+        image.uploads.settle().await;
         let mut pushes = Vec::new();
         for layer in image.layers.iter() {
             pushes.push(self.push_layer(layer, to, progress));

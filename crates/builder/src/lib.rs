@@ -4,6 +4,7 @@
 //! each instruction means, `cache_key` names its result. Effects: `execute` runs commands and copies files in a
 //! `snapshot`, `commit` makes a layer of what changed, `cache` keeps it. [`Engine`] ties them together.
 
+mod base;
 mod build;
 mod cache;
 mod cache_key;
@@ -17,6 +18,7 @@ mod event;
 mod execute;
 mod ignore;
 mod image;
+mod pack;
 mod request;
 mod root;
 mod root_view;
@@ -32,6 +34,7 @@ pub use error::{BuildError, StepStatus};
 pub use event::{Event, Progress, Transfer};
 pub use ignore::Ignore;
 pub use image::Image;
+pub use pack::Destination;
 pub use request::{NamedContext, Request};
 pub use root_view::{Kind, RootView};
 pub use secret::Secrets;

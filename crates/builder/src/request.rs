@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use jiff::Timestamp;
 use oci::manifest::Platform;
 
+use crate::pack::Destination;
 use crate::secret::Secrets;
 
 /// One build.
@@ -29,6 +30,8 @@ pub struct Request {
     pub annotations: BTreeMap<String, String>,
     /// Secrets for `RUN --mount=type=secret`.
     pub secrets: Secrets,
+    /// Where the image will be pushed to: its layers are sent there while it is built.
+    pub destinations: Vec<Destination>,
     /// Executes every step, whatever the cache has.
     pub no_cache: bool,
     /// What to build for; the platform of this machine when absent.

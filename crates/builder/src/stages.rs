@@ -36,6 +36,12 @@ pub(crate) struct Planned {
     pub base: Origin,
     /// `--platform`, as `os/architecture[/variant]`.
     pub platform: Option<String>,
+    /// The stages that must be built before it.
+    pub needs: BTreeSet<usize>,
+    /// Its layers go into the image; of others only files are copied.
+    pub exported: bool,
+    /// It becomes the image.
+    pub target: bool,
 }
 
 /// What the request brings along.
@@ -86,19 +92,31 @@ pub(crate) fn plan(file: &Containerfile, inputs: &Inputs<'_>) -> Result<Plan, Ve
                 Err(problem) => problems.push(problem),
             }
         }
-        for origin in uses {
-            if let Origin::Stage(earlier) = origin {
-                todo.push(earlier);
-            }
-        }
+        let stage = |origin: Origin| match origin {
+            Origin::Stage(earlier) => Some(earlier),
+            _ => None,
+        };
+        let needs: BTreeSet<usize> = uses.into_iter().filter_map(stage).collect();
+        todo.extend(&needs);
         needed.insert(
             index,
             Planned {
                 index,
                 base,
                 platform,
+                needs,
+                exported: false,
+                target: index == target,
             },
         );
+    }
+    let mut top = Some(target);
+    while let Some(stage) = top.and_then(|index| needed.get_mut(&index)) {
+        stage.exported = true;
+        top = match stage.base {
+            Origin::Stage(below) => Some(below),
+            _ => None,
+        };
     }
     // Stages refer only to earlier ones, so the order of the file is an order of building.
     let mut stages: Vec<Planned> = needed.into_values().collect();

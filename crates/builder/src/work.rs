@@ -2,7 +2,9 @@
 
 use std::future::Future;
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use oci::Digest;
 use oci::layer::{Limits, Options, Privilege, Whiteouts};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
@@ -10,22 +12,26 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::cache::Cache;
-use crate::config::chain_id;
+use crate::config::chain_on;
 use crate::engine::Engine;
 use crate::error::BuildError;
 use crate::event::Event;
 use crate::image::Layer;
+use crate::pack::{Destination, Uploads};
 
 /// How many layers are fetched and unpacked at the same time.
 const PARALLEL: usize = 3;
 
-/// The surroundings of blocking work.
-#[derive(Debug)]
+/// The surroundings of blocking work. Clones are for threads of the same work.
+#[derive(Debug, Clone)]
 pub(crate) struct Work {
     pub(crate) engine: Engine,
     pub(crate) handle: Handle,
     pub(crate) cancel: CancellationToken,
     pub(crate) events: mpsc::Sender<Event>,
+    /// Where layers are sent as soon as they are made.
+    pub(crate) destinations: Arc<[Destination]>,
+    pub(crate) uploads: Arc<Uploads>,
 }
 
 impl Work {
@@ -48,6 +54,14 @@ impl Work {
         }
     }
 
+    /// What a failure to write a layer means.
+    pub(crate) fn or_cancelled(&self, error: std::io::Error) -> BuildError {
+        match self.cancel.is_cancelled() {
+            true => BuildError::Cancelled,
+            false => BuildError::host("cannot write the layer of a step")(error),
+        }
+    }
+
     /// Waits for something on the network, or for the end of the build.
     pub(crate) fn wait<T>(
         &self,
@@ -62,18 +76,28 @@ impl Work {
         })
     }
 
-    /// Sees to it that layers are on disk in overlayfs form; returns their directories, lowest first.
-    pub(crate) fn unpacked(&self, layers: &[Layer]) -> Result<Vec<PathBuf>, BuildError> {
-        let diff_ids: Vec<_> = layers.iter().map(|layer| layer.diff_id).collect();
+    /// Sees to it that layers are on disk in overlayfs form; returns their directories, lowest first. A layer without
+    /// a blob is one whose directory was there a moment ago.
+    pub(crate) fn unpacked<'l>(
+        &self,
+        layers: impl IntoIterator<Item = (Digest, Option<&'l Layer>)>,
+    ) -> Result<Vec<PathBuf>, BuildError> {
+        let mut below = None;
         let mut paths = Vec::new();
         let mut missing = Vec::new();
-        for (index, layer) in layers.iter().enumerate() {
-            let Some(chain) = chain_id(&diff_ids[..=index]) else {
-                continue;
-            };
+        for (diff_id, blob) in layers {
+            let chain = chain_on(below, &diff_id);
+            below = Some(chain);
             let path = self.cache().layer(&chain);
             if !path.is_dir() {
-                missing.push((chain, layer.clone()));
+                let blob =
+                    blob.ok_or_else(|| {
+                        let gone = std::io::Error::from(std::io::ErrorKind::NotFound);
+                        BuildError::host(
+                            "a layer was removed from the build cache while it was in use",
+                        )(gone)
+                    })?;
+                missing.push((chain, blob.clone()));
             }
             paths.push(path);
         }

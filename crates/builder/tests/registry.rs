@@ -5,7 +5,7 @@ mod common;
 
 use std::collections::BTreeSet;
 
-use builder::{BuildError, Engine, EngineConfig, Event, Request, Transfer};
+use builder::{BuildError, Destination, Engine, EngineConfig, Event, Request, Transfer};
 use common::{Lab, privileged};
 use oci::{Access, Client, ClientConfig, Reference, Registry, Retry};
 use tokio_util::sync::CancellationToken;
@@ -274,4 +274,71 @@ async fn an_image_of_labels_takes_neither_root_nor_registry() {
         .await
         .unwrap();
     assert_eq!(image.digest(), again.digest());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_layers_are_sent_while_the_image_is_built() {
+    if !privileged() {
+        return;
+    }
+    let lab = Lab::new();
+    let server = serve().await;
+    let client = client(&[&server]);
+    let to = server.reference("early:1");
+    let mut request = lab.request("RUN echo one > /one\nRUN echo two > /two");
+    request.destinations = vec![Destination {
+        reference: to.clone(),
+        client: client.clone(),
+    }];
+    let image = lab
+        .engine
+        .build(request, CancellationToken::new(), &quiet)
+        .await
+        .unwrap();
+    let manifest: serde_json::Value = serde_json::from_slice(image.manifest()).unwrap();
+    let layers = manifest["layers"].as_array().unwrap();
+    assert_eq!(layers.len(), 3);
+    for layer in layers {
+        let descriptor = serde_json::from_value(layer.clone()).unwrap();
+        // Nothing was pushed yet; what was begun ends soon.
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+        while client.blob_bytes(&to, &descriptor, 8 << 20).await.is_err() {
+            assert!(std::time::Instant::now() < deadline, "{layer}");
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    }
+    lab.engine
+        .with_client(client.clone())
+        .push(&image, &to, &quiet)
+        .await
+        .unwrap();
+    assert_eq!(client.resolve(&to).await.unwrap().0, image.digest());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_a_base_known_by_digest_takes_no_registry() {
+    if !privileged() {
+        return;
+    }
+    let lab = Lab::new();
+    let server = serve().await;
+    let client = client(&[&server]);
+    let base = lab.build("").await.unwrap();
+    let place = server.reference("base:1");
+    lab.engine
+        .with_client(client.clone())
+        .push(&base, &place, &quiet)
+        .await
+        .unwrap();
+    let pinned = place.with_digest(base.digest());
+    let engine = engine(&lab, "other", client.clone());
+    let build = |from: &Reference| {
+        let steps = format!("FROM {from}\nRUN echo x > /x");
+        engine.build(request(steps), CancellationToken::new(), &quiet)
+    };
+    let first = build(&pinned).await.unwrap();
+    client.delete_manifest(&pinned).await.unwrap();
+    assert_eq!(build(&pinned).await.unwrap().digest(), first.digest());
+    let tagged = build(&place).await.unwrap_err();
+    assert!(matches!(tagged, BuildError::Base { .. }), "{tagged:?}");
 }

@@ -441,3 +441,31 @@ async fn privileged_endless_output_is_bounded() {
         other => panic!("{other:?}"),
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_independent_stages_run_side_by_side() {
+    if !privileged() {
+        return;
+    }
+    let lab = Lab::new();
+    // Each waits for the other, through a cache that both see.
+    let meet = |own: &str, other: &str| {
+        format!(
+            "FROM base AS {own}\nRUN --mount=type=cache,id=meet,target=/c touch /c/{own}; \
+             i=0; while [ ! -e /c/{other} ]; do sleep 0.05; i=$((i+1)); [ $i -lt 2000 ] || exit 1; done; echo {own} >/{own}\n"
+        )
+    };
+    let steps = format!(
+        "{}{}FROM base\nCOPY --from=left /left /\nCOPY --from=right /right /\nRUN cat /left /right",
+        meet("left", "right"),
+        meet("right", "left")
+    );
+    lab.build(&steps).await.unwrap();
+    assert_eq!(lab.output(), ["left", "right"]);
+    lab.build(&steps).await.unwrap();
+    assert_eq!(
+        lab.cached().len(),
+        6,
+        "layers that are not exported are cached, too"
+    );
+}

@@ -287,6 +287,18 @@ impl BlobWriter {
         self.digester.length()
     }
 
+    /// The digest of what was written so far.
+    pub fn digest(&self) -> Digest {
+        self.digester.clone().finish()
+    }
+
+    /// What was written so far, for reading while more is written.
+    pub fn reader(&self) -> Result<File, StoreError> {
+        self.file
+            .reopen()
+            .map_err(StoreError::io("open", self.file.path()))
+    }
+
     /// Forgets what was written and starts again at nothing.
     pub fn restart(&mut self) -> Result<(), StoreError> {
         let path = self.file.path().to_owned();

@@ -19,7 +19,7 @@ pub mod registry;
 pub use auth::{AuthError, Credentials, DockerConfig};
 pub use blob_store::{BlobStore, BlobWriter, StoreError};
 pub use client::{
-    BlobSource, Client, ClientConfig, ClientError, FetchedManifest, Image, Pushed, Retry,
+    BlobSource, Client, ClientConfig, ClientError, FetchedManifest, Growth, Image, Pushed, Retry,
 };
 pub use digest::{Digest, DigestError, Digester};
 pub use policy::{Demand, Policy, PolicyError};

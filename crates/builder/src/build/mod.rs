@@ -1,28 +1,30 @@
-//! One build: the stages in order, and the image made of the last one.
+//! One build: the stages, and the image made of the last one.
 
+mod layers;
+mod schedule;
 mod sources;
+mod stage;
 mod step;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use std::thread;
 
 use bytes::Bytes;
-use jiff::Timestamp;
 use oci::manifest::{self, Platform};
 use oci::{Digest, Reference};
 use serde::Serialize;
 
-use crate::config::{History, ImageConfig};
-use crate::containerfile::{self, Containerfile, Instruction, Position, Problem, expand};
+use crate::config::ImageConfig;
+use crate::containerfile::{Containerfile, Position, Problem, expand};
 use crate::error::BuildError;
-use crate::event::Event;
 use crate::ignore::Ignore;
-use crate::image::{CONFIG, Image, LAYER, Layer};
+use crate::image::{CONFIG, Image};
 use crate::request::Request;
-use crate::snapshot::Snapshot;
-use crate::stages::{self, Inputs, Origin, Plan, Planned};
-use crate::state::{Action, State};
+use crate::stages::{self, Inputs, Plan};
 use crate::work::Work;
+use layers::StageLayer;
+use stage::Stage;
 
 /// A build in progress.
 #[derive(Debug)]
@@ -35,13 +37,8 @@ pub(crate) struct Build<'a> {
     contexts: BTreeSet<String>,
     ignore: Ignore,
     nothing_ignored: Ignore,
-    /// Finished stages, by index in the file.
-    built: BTreeMap<usize, Built>,
     /// Images that were looked up.
-    images: BTreeMap<String, Built>,
-    /// Roots that files are copied from.
-    trees: BTreeMap<Origin, Snapshot>,
-    step: usize,
+    images: Mutex<BTreeMap<String, Built>>,
     steps: usize,
 }
 
@@ -49,20 +46,9 @@ pub(crate) struct Build<'a> {
 #[derive(Debug, Clone)]
 struct Built {
     config: ImageConfig,
-    layers: Vec<Layer>,
+    layers: Vec<StageLayer>,
     /// The image in a registry that it was built on.
     base: Option<Reference>,
-}
-
-/// A stage while its steps are done.
-#[derive(Debug)]
-struct Stage {
-    index: usize,
-    state: State,
-    layers: Vec<Layer>,
-    base: Option<Reference>,
-    /// The time of everything in the image.
-    epoch: Timestamp,
 }
 
 impl<'a> Build<'a> {
@@ -89,10 +75,7 @@ impl<'a> Build<'a> {
             contexts,
             ignore,
             nothing_ignored: Ignore::default(),
-            built: BTreeMap::new(),
-            images: BTreeMap::new(),
-            trees: BTreeMap::new(),
-            step: 0,
+            images: Mutex::default(),
             steps: 0,
         };
         build.globals = build.global_args()?;
@@ -101,18 +84,23 @@ impl<'a> Build<'a> {
 
     pub(crate) fn run(mut self) -> Result<Image, BuildError> {
         let plan = self.plan()?;
-        self.steps = plan
-            .stages
-            .iter()
-            .map(|stage| 1 + self.file.stages[stage.index].instructions.len())
-            .sum();
-        let mut last = None;
+        let mut first = BTreeMap::new();
         for planned in &plan.stages {
-            let built = self.stage(planned)?;
-            self.built.insert(planned.index, built.clone());
-            last = Some(built);
+            first.insert(planned.index, self.steps + 1);
+            self.steps += 1 + self.file.stages[planned.index].instructions.len();
         }
-        let target = last.ok_or_else(|| {
+        let parallel = thread::available_parallelism().map_or(2, |cores| cores.get().max(2));
+        let mut built = schedule::run(
+            &plan.stages,
+            parallel,
+            || self.work.cancel.cancel(),
+            |planned, needed| {
+                // Threads of our own do not know the runtime by themselves.
+                let _runtime = self.work.handle.enter();
+                Stage::start(&self, planned, first[&planned.index], needed)?.run()
+            },
+        )?;
+        let (_, target) = built.pop_last().ok_or_else(|| {
             self.syntax(Problem::new(
                 Position::default(),
                 "there is no stage to build",
@@ -185,103 +173,6 @@ impl<'a> Build<'a> {
         Ok(values)
     }
 
-    fn stage(&mut self, planned: &Planned) -> Result<Built, BuildError> {
-        let from = self.file.stages[planned.index].clone();
-        self.begin(&from.text);
-        let platform = match &planned.platform {
-            Some(text) => {
-                let parsed = parse_platform(text);
-                parsed.map_err(|message| self.syntax(Problem::new(from.at, message)))?
-            }
-            None => self.platform.clone(),
-        };
-        let base = self.resolve(&planned.base, &platform, from.image.at)?;
-        self.work.tell(Event::StepDone { step: self.step });
-        let epoch = self
-            .request
-            .created
-            .unwrap_or_else(|| base.config.created());
-        let mut stage = Stage {
-            index: planned.index,
-            state: State::new(
-                base.config,
-                &self.globals,
-                &self.request.build_args,
-                self.file.escape,
-            ),
-            layers: base.layers,
-            base: base.base,
-            epoch,
-        };
-        for trigger in stage.state.take_triggers() {
-            let instructions = containerfile::parse_trigger(&trigger).map_err(|problems| {
-                BuildError::BaseInvalid {
-                    reference: from.image.raw.clone(),
-                    reason: format!("its trigger `{trigger}` is not valid: {}", problems[0]),
-                }
-            })?;
-            for instruction in instructions {
-                self.steps += 1;
-                self.step_of(
-                    &mut stage,
-                    &Instruction {
-                        at: from.at,
-                        ..instruction
-                    },
-                )?;
-            }
-        }
-        for instruction in &from.instructions {
-            self.step_of(&mut stage, instruction)?;
-        }
-        let mut config = stage.state.config;
-        config.rootfs.diff_ids = stage.layers.iter().map(|layer| layer.diff_id).collect();
-        Ok(Built {
-            config,
-            layers: stage.layers,
-            base: stage.base,
-        })
-    }
-
-    fn begin(&mut self, text: &str) {
-        self.step += 1;
-        self.work.tell(Event::StepStarted {
-            step: self.step,
-            steps: self.steps,
-            text: text.to_string(),
-        });
-    }
-
-    fn step_of(&mut self, stage: &mut Stage, instruction: &Instruction) -> Result<(), BuildError> {
-        self.work.check_cancelled()?;
-        self.begin(&instruction.text);
-        let action = stage
-            .state
-            .apply(instruction)
-            .map_err(|problem| self.syntax(problem))?;
-        let layer = match &action {
-            Action::None => None,
-            action => self.layer_of(stage, action, instruction)?,
-        };
-        stage.state.config.history.push(History {
-            created: Some(stage.epoch.to_string()),
-            created_by: Some(instruction.text.clone()),
-            empty_layer: layer.is_none(),
-            ..History::default()
-        });
-        if let Some(layer) = layer {
-            stage.layers.push(Layer {
-                diff_id: layer.diff_id,
-                digest: layer.digest,
-                size: layer.size,
-                media_type: LAYER.into(),
-                from: None,
-            });
-        }
-        self.work.tell(Event::StepDone { step: self.step });
-        Ok(())
-    }
-
     /// Writes configuration and manifest of the finished image.
     fn finish(self, target: Built) -> Result<Image, BuildError> {
         let Built {
@@ -289,6 +180,7 @@ impl<'a> Build<'a> {
             layers,
             base,
         } = target;
+        let layers = layers::blobs(self.work, &layers)?;
         let created = self.request.created.unwrap_or_else(|| config.created());
         config.created = Some(created.to_string());
         config.config.labels.extend(self.request.labels.clone());
@@ -325,6 +217,7 @@ impl<'a> Build<'a> {
             config_bytes,
             config: Arc::new(config),
             layers: Arc::new(layers),
+            uploads: self.work.uploads.clone(),
         })
     }
 }

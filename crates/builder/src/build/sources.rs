@@ -1,12 +1,17 @@
 //! Where files come from: contexts, stages and images in registries.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::MutexGuard;
 
-use oci::Reference;
 use oci::manifest::{self, Platform};
+use oci::{Digest, Reference};
 
+use super::layers::{self, StageLayer};
+use super::stage::Stage;
 use super::{Build, Built};
+use crate::base;
 use crate::config::ImageConfig;
 use crate::containerfile::{Position, Problem, Word};
 use crate::error::BuildError;
@@ -55,30 +60,13 @@ impl Build<'_> {
         })
     }
 
-    /// The directory that stands for an origin, mounted if need be.
-    pub(super) fn tree(&mut self, origin: &Origin, at: Position) -> Result<PathBuf, BuildError> {
-        if let Some(dir) = self.directory(origin)? {
-            return Ok(dir);
-        }
-        if let Some(snapshot) = self.trees.get(origin) {
-            return Ok(snapshot.root());
-        }
-        let platform = self.platform.clone();
-        let built = self.resolve(origin, &platform, at)?;
-        let paths = self.work.unpacked(&built.layers)?;
-        let snapshot = Snapshot::readonly(self.work.cache(), &paths)
-            .map_err(BuildError::host("cannot mount an image to copy from"))?;
-        let root = snapshot.root();
-        self.trees.insert(origin.clone(), snapshot);
-        Ok(root)
-    }
-
     /// The image or stage that an origin stands for.
     pub(super) fn resolve(
-        &mut self,
+        &self,
         origin: &Origin,
         platform: &Platform,
         at: Position,
+        stages: &BTreeMap<usize, Built>,
     ) -> Result<Built, BuildError> {
         match origin {
             Origin::BuildContext => {
@@ -94,7 +82,7 @@ impl Build<'_> {
                 layers: Vec::new(),
                 base: None,
             }),
-            Origin::Stage(index) => self.built.get(index).cloned().ok_or_else(|| {
+            Origin::Stage(index) => stages.get(index).cloned().ok_or_else(|| {
                 self.syntax(Problem::new(
                     at,
                     format!("stage {index} is not built before it is used"),
@@ -116,17 +104,9 @@ impl Build<'_> {
         }
     }
 
-    /// Looks an image up in its registry, once in a build.
-    fn image(
-        &mut self,
-        name: &str,
-        platform: &Platform,
-        at: Position,
-    ) -> Result<Built, BuildError> {
+    /// Looks an image up, once in a build.
+    fn image(&self, name: &str, platform: &Platform, at: Position) -> Result<Built, BuildError> {
         let known = format!("{name} {}", manifest::platform_text(platform));
-        if let Some(built) = self.images.get(&known) {
-            return Ok(built.clone());
-        }
         let reference: Reference = name.parse().map_err(|error: oci::ReferenceError| {
             let shown: String = name.chars().take(120).collect();
             self.syntax(Problem::new(
@@ -134,13 +114,18 @@ impl Build<'_> {
                 format!("`{shown}` is neither a stage nor an image: {error}"),
             ))
         })?;
-        let image = self.work.wait(async {
-            let fetched = self.work.engine.client().image(&reference, platform).await;
-            fetched.map_err(|source| BuildError::Base {
-                reference: reference.to_string(),
-                source,
-            })
-        })?;
+        // Stages that run side by side often have the same base.
+        let lock = self.work.engine.lock_on(&Digest::of(known.as_bytes()));
+        let _alone = self.work.wait(async { Ok(lock.lock().await) })?;
+        if let Some(built) = self.images().get(&known) {
+            return Ok(built.clone());
+        }
+        let image = self.work.wait(base::image(
+            self.work.cache(),
+            self.work.engine.client(),
+            &reference,
+            platform,
+        ))?;
         let invalid = |reason: String| BuildError::BaseInvalid {
             reference: reference.to_string(),
             reason,
@@ -156,24 +141,49 @@ impl Build<'_> {
             );
             return Err(invalid(reason));
         }
-        let mut layers = Vec::new();
+        let mut layers: Vec<StageLayer> = Vec::new();
         for (descriptor, diff_id) in descriptors.iter().zip(diff_ids) {
-            layers.push(Layer {
+            let layer = Layer {
                 diff_id: *diff_id,
                 digest: manifest::digest_of(descriptor)
                     .map_err(|error| invalid(error.to_string()))?,
                 size: descriptor.size(),
                 media_type: oci_layer_type(descriptor.media_type().as_ref()),
                 from: Some(image.reference.clone()),
-            });
+            };
+            layers.push(layer.into());
         }
         let built = Built {
             config,
             layers,
             base: Some(image.reference),
         };
-        self.images.insert(known, built.clone());
+        self.images().insert(known, built.clone());
         Ok(built)
+    }
+
+    fn images(&self) -> MutexGuard<'_, BTreeMap<String, Built>> {
+        self.images.lock().expect("nobody panics with this lock")
+    }
+}
+
+impl Stage<'_, '_> {
+    /// The directory that stands for an origin, mounted if need be.
+    pub(super) fn tree(&mut self, origin: &Origin, at: Position) -> Result<PathBuf, BuildError> {
+        if let Some(dir) = self.build.directory(origin)? {
+            return Ok(dir);
+        }
+        if let Some(snapshot) = self.trees.get(origin) {
+            return Ok(snapshot.root());
+        }
+        let build = self.build;
+        let built = build.resolve(origin, &build.platform, at, self.needed)?;
+        let paths = build.work.unpacked(layers::blobs_so_far(&built.layers))?;
+        let snapshot = Snapshot::readonly(build.work.cache(), &paths)
+            .map_err(BuildError::host("cannot mount an image to copy from"))?;
+        let root = snapshot.root();
+        self.trees.insert(origin.clone(), snapshot);
+        Ok(root)
     }
 }
 

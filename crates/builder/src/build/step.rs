@@ -1,16 +1,17 @@
 //! One step: named by what goes into it, taken from the cache or executed.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use oci::Digest;
 
-use super::{Build, Stage};
-use crate::cache::{Entry, StoredLayer};
+use super::layers::{self, StageLayer, blobs_so_far};
+use super::stage::Stage;
+use crate::cache::{CachedLayer, Entry};
 use crate::cache_key;
-use crate::commit::{self, Times};
-use crate::config::chain_id;
+use crate::commit::{self, Lower, Times};
+use crate::config::chain_on;
 use crate::containerfile::{Instruction, Word};
 use crate::error::{BuildError, StepStatus};
 use crate::event::Event;
@@ -18,7 +19,7 @@ use crate::execute::copy::{self, Found, Tree};
 use crate::execute::run::{self, Outcome, Sources};
 use crate::execute::user::Users;
 use crate::ignore::Ignore;
-use crate::image::Layer;
+use crate::pack::{Packing, pack_now};
 use crate::root::Root;
 use crate::snapshot::Snapshot;
 use crate::state::{Action, CopyAction, CopySource, MountSource, RunAction};
@@ -31,70 +32,60 @@ struct Content {
     found: Option<Vec<Found>>,
 }
 
-impl Build<'_> {
+impl Stage<'_, '_> {
     /// The layer that an action gives, from the cache or made now.
     pub(super) fn layer_of(
         &mut self,
-        stage: &Stage,
         action: &Action,
         instruction: &Instruction,
-    ) -> Result<Option<StoredLayer>, BuildError> {
-        let contents = self.contents(stage, action, instruction)?;
-        let config = &stage.state.config;
+    ) -> Result<Option<StageLayer>, BuildError> {
+        let contents = self.contents(action, instruction)?;
+        let config = &self.state.config;
+        let below = layers::chain(&self.layers);
+        let request = &self.build.request;
         let key = cache_key::key(&cache_key::Inputs {
-            chain: chain_of(&stage.layers),
+            chain: below,
             platform: &format!("{}/{}", config.os, config.architecture),
-            epoch: stage.epoch.as_second(),
-            clamp: self.request.created.is_some(),
+            epoch: self.epoch.as_second(),
+            clamp: request.created.is_some(),
             action,
             files: contents.iter().map(|content| content.digest).collect(),
         });
-        let cache = self.work.cache();
-        let lock = self.work.engine.lock_on(&key);
-        let _alone = match self.request.no_cache {
+        let work = self.build.work;
+        let lock = work.engine.lock_on(&key);
+        let _alone = match request.no_cache {
             true => None,
             // Another build may be doing the same step; then its result is ours.
-            false => Some(self.work.wait(async { Ok(lock.lock().await) })?),
+            false => Some(work.wait(async { Ok(lock.lock().await) })?),
         };
-        if !self.request.no_cache
-            && let Some(entry) = cache.lookup(&key)
+        if !request.no_cache
+            && let Some(entry) = work.cache().lookup(&key, below)
         {
-            self.work.tell(Event::Cached { step: self.step });
-            return Ok(entry.layer);
+            work.tell(Event::Cached { step: self.step });
+            return Ok(entry.layer.map(|layer| StageLayer::cached(layer, key)));
         }
         let found = contents
             .into_iter()
             .next()
             .and_then(|content| content.found);
-        let layer = self.execute(stage, action, found, instruction)?;
-        let entry = Entry { layer };
-        cache
-            .record(&key, &entry)
-            .map_err(BuildError::host("cannot write the build cache"))?;
-        Ok(entry.layer)
+        self.execute(action, found, key, instruction)
     }
 
     /// What an action takes from elsewhere: for a copy its files, for a command its bind mounts.
     fn contents(
         &mut self,
-        stage: &Stage,
         action: &Action,
         instruction: &Instruction,
     ) -> Result<Vec<Content>, BuildError> {
         match action {
             Action::None | Action::Mkdir { .. } => Ok(Vec::new()),
-            Action::Copy(copy) => Ok(vec![self.content(
-                stage,
-                copy.from.as_ref(),
-                copy,
-                instruction,
-            )?]),
+            Action::Copy(copy) => Ok(vec![self.content(copy.from.as_ref(), copy, instruction)?]),
             Action::Run(run) => {
                 let mut contents = Vec::new();
                 for mount in &run.mounts {
                     if let MountSource::Bind { from, source } = &mount.source {
                         let all = everything_at(source);
-                        contents.push(self.content(stage, from.as_ref(), &all, instruction)?);
+                        contents.push(self.content(from.as_ref(), &all, instruction)?);
                     }
                 }
                 Ok(contents)
@@ -105,24 +96,23 @@ impl Build<'_> {
     /// Names the content of a copy: by the chain of layers it comes from, or else by reading it.
     fn content(
         &mut self,
-        stage: &Stage,
         from: Option<&Word>,
         copy: &CopyAction,
         instruction: &Instruction,
     ) -> Result<Content, BuildError> {
-        let origin = self.origin(stage.index, from)?;
+        let origin = self.build.origin(self.index, from)?;
         let at = from.map_or(instruction.at, |word| word.at);
-        let Some(dir) = self.directory(&origin)? else {
-            let platform = self.platform.clone();
-            let built = self.resolve(&origin, &platform, at)?;
+        let build = self.build;
+        let Some(dir) = build.directory(&origin)? else {
+            let built = build.resolve(&origin, &build.platform, at, self.needed)?;
             return Ok(Content {
-                digest: chain_of(&built.layers),
+                digest: layers::chain(&built.layers),
                 found: None,
             });
         };
         let tree = Tree {
             path: &dir,
-            ignore: self.ignore_of(&origin),
+            ignore: build.ignore_of(&origin),
         };
         let found =
             copy::find(copy, tree).map_err(|failure| self.copy_failed(failure, instruction))?;
@@ -136,59 +126,77 @@ impl Build<'_> {
 
     fn execute(
         &mut self,
-        stage: &Stage,
         action: &Action,
         found: Option<Vec<Found>>,
+        key: Digest,
         instruction: &Instruction,
-    ) -> Result<Option<StoredLayer>, BuildError> {
+    ) -> Result<Option<StageLayer>, BuildError> {
         require_root("execute steps that change files")?;
+        let work = self.build.work;
         let started = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .map_or(0, |elapsed| elapsed.as_secs() as i64);
-        let paths = self.work.unpacked(&stage.layers)?;
+        let paths = work.unpacked(blobs_so_far(&self.layers))?;
         let failed = || BuildError::host::<io::Error>("cannot mount the file system of a step");
-        let mut snapshot = Snapshot::writable(self.work.cache(), &paths).map_err(failed())?;
+        let mut snapshot = Snapshot::writable(work.cache(), &paths).map_err(failed())?;
         match action {
             Action::None => {}
             Action::Mkdir { path, user } => {
                 self.make_directory(&snapshot, path, user, instruction)?
             }
-            Action::Copy(copy) => self.copy(stage, copy, found, &snapshot, instruction)?,
-            Action::Run(run) => self.command(stage, run, &snapshot, instruction)?,
+            Action::Copy(copy) => self.copy(copy, found, &snapshot, instruction)?,
+            Action::Run(run) => self.command(run, &snapshot, instruction)?,
         }
         snapshot.unmount().map_err(failed())?;
-        let epoch = stage.epoch.as_second();
-        let since = match self.request.created {
+        let epoch = self.epoch.as_second();
+        let since = match self.build.request.created {
             Some(_) => epoch,
             // The clock that stamps files may lag a little behind.
             None => started - 2,
         };
-        let mut lower = None;
-        let mut below = || -> io::Result<Root> {
-            if lower.is_none() {
-                lower = Some(Snapshot::readonly(self.work.cache(), &paths)?);
-            }
-            Root::open(&lower.as_ref().map(Snapshot::root).unwrap_or_default())
+        self.commit(&snapshot, &paths, Times { since, epoch }, key)
+    }
+
+    /// Makes a layer of what a step changed, and keeps it.
+    ///
+    /// The next step only has to know its name; it is packed meanwhile. When nothing follows, naming and packing take
+    /// one pass.
+    fn commit(
+        &self,
+        snapshot: &Snapshot,
+        lower: &[PathBuf],
+        times: Times,
+        key: Digest,
+    ) -> Result<Option<StageLayer>, BuildError> {
+        let work = self.build.work;
+        let failed = || BuildError::host::<io::Error>("cannot write the layer of a step");
+        let record = |layer: Option<CachedLayer>| {
+            work.cache()
+                .record(&key, &Entry { layer })
+                .map_err(BuildError::host("cannot write the build cache"))
         };
-        let layer = commit::commit(
-            self.work.cache(),
-            &snapshot.upper(),
-            Times { since, epoch },
-            &mut below,
-        )
-        .map_err(BuildError::host("cannot write the layer of a step"))?;
-        if let Some(layer) = &layer {
-            let mut diff_ids: Vec<Digest> =
-                stage.layers.iter().map(|layer| layer.diff_id).collect();
-            diff_ids.push(layer.diff_id);
-            if let Some(chain) = chain_id(&diff_ids) {
-                self.work
-                    .cache()
-                    .publish(&snapshot.upper(), &chain)
-                    .map_err(failed())?;
-            }
+        let upper = snapshot.upper();
+        let changes = commit::settle(&upper, times, &Lower { layers: lower }).map_err(failed())?;
+        if changes.is_empty() {
+            record(None)?;
+            return Ok(None);
         }
-        Ok(layer)
+        let layer = match self.last {
+            true => pack_now(work, &upper, &changes)?,
+            false => CachedLayer {
+                diff_id: commit::diff_id(&upper, &changes).map_err(failed())?,
+                blob: None,
+            },
+        };
+        let chain = chain_on(layers::chain(&self.layers), &layer.diff_id);
+        work.cache().publish(&upper, &chain).map_err(failed())?;
+        record(Some(layer.clone()))?;
+        if self.exported && layer.blob.is_none() {
+            let tree = work.cache().layer(&chain);
+            let packing = Packing::start(work, tree, Some(changes), layer.diff_id, key);
+            return Ok(Some(StageLayer::packing(layer.diff_id, packing)));
+        }
+        Ok(Some(StageLayer::cached(layer, key)))
     }
 
     fn make_directory(
@@ -216,7 +224,6 @@ impl Build<'_> {
 
     fn copy(
         &mut self,
-        stage: &Stage,
         copy: &CopyAction,
         found: Option<Vec<Found>>,
         snapshot: &Snapshot,
@@ -230,7 +237,7 @@ impl Build<'_> {
                 copy::apply(copy, &found, false, &root).and_then(|()| copy::same(&found))
             }
             None => {
-                let origin = self.origin(stage.index, copy.from.as_ref())?;
+                let origin = self.build.origin(self.index, copy.from.as_ref())?;
                 let dir = self.tree(&origin, instruction.at)?;
                 let ignore = Ignore::default();
                 let tree = Tree {
@@ -245,21 +252,20 @@ impl Build<'_> {
 
     fn command(
         &mut self,
-        stage: &Stage,
         run: &RunAction,
         snapshot: &Snapshot,
         instruction: &Instruction,
     ) -> Result<(), BuildError> {
         let step = self.step;
-        let work = self.work;
-        let secrets = self.request.secrets.clone();
+        let (build, index) = (self.build, self.index);
+        let work = build.work;
         let mut tree = |from: Option<&Word>| {
-            let origin = self.origin(stage.index, from)?;
+            let origin = build.origin(index, from)?;
             self.tree(&origin, from.map_or(instruction.at, |word| word.at))
         };
         let mut sources = Sources {
             cache: work.cache(),
-            secrets: &secrets,
+            secrets: &build.request.secrets,
             tree: &mut tree,
             cancel: &work.cancel,
         };
@@ -292,7 +298,7 @@ impl Build<'_> {
         }
         BuildError::Step {
             step: self.step,
-            steps: self.steps,
+            steps: self.build.steps,
             text,
             line: instruction.at.line,
             status,
@@ -309,11 +315,6 @@ impl Build<'_> {
             },
         }
     }
-}
-
-fn chain_of(layers: &[Layer]) -> Option<Digest> {
-    let diff_ids: Vec<Digest> = layers.iter().map(|layer| layer.diff_id).collect();
-    chain_id(&diff_ids)
 }
 
 /// A copy of everything at a path, to name the content of a bind mount.

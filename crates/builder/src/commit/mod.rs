@@ -1,5 +1,5 @@
 //! From the upper directory of an overlay to a layer: what changed is written as a tar in a fixed order with
-//! fixed times, hashed and compressed on the way into the blob store.
+//! fixed times, hashed and compressed.
 
 mod tar;
 
@@ -8,13 +8,12 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use oci::Digest;
 use oci::digest::Digester;
-use rustix::fs::{AtFlags, CWD, FileType, OFlags, Stat, Timespec, Timestamps};
+use rustix::fs::{AtFlags, CWD, FileType, Stat, Timespec, Timestamps};
 use rustix::io::Errno;
 
-use crate::cache::{Cache, StoredLayer};
 use crate::compress;
-use crate::root::Root;
 
 /// Marks a directory that hides everything below it in the lower layers.
 const OPAQUE: &str = "trusted.overlay.opaque";
@@ -59,41 +58,78 @@ enum Change {
     Other(FileType),
 }
 
-/// Makes a layer of what is in `upper`; `None` when that is nothing. Afterwards the tree on disk is what the layer
-/// says, times included. `lower` is called for the tree below when it takes that to see whether something changed.
-pub(crate) fn commit(
-    cache: &Cache,
-    upper: &Path,
-    times: Times,
-    lower: &mut dyn FnMut() -> io::Result<Root>,
-) -> io::Result<Option<StoredLayer>> {
-    let mut changes = Vec::new();
-    collect(upper, Path::new(""), &mut changes, lower)?;
-    if changes.is_empty() {
-        return Ok(None);
+/// What a layer consists of, in the order of its archive.
+#[derive(Debug)]
+pub(crate) struct Changes {
+    list: Vec<Changed>,
+}
+
+impl Changes {
+    /// Whether there is nothing for a layer.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.list.is_empty()
     }
-    for change in &mut changes {
+}
+
+/// Lists what is in `upper`, over the layers `lower`. Afterwards the tree on disk is what the layer says, times
+/// included.
+pub(crate) fn settle(upper: &Path, times: Times, lower: &Lower<'_>) -> io::Result<Changes> {
+    let mut list = Vec::new();
+    collect(upper, Path::new(""), &mut list, Some(lower))?;
+    for change in &mut list {
         settle_time(upper, change, times)?;
     }
-    let mut writer = cache.blobs().writer().map_err(io::Error::other)?;
+    Ok(Changes { list })
+}
+
+/// Lists a tree that was settled before.
+pub(crate) fn relist(tree: &Path) -> io::Result<Changes> {
+    let mut list = Vec::new();
+    collect(tree, Path::new(""), &mut list, None)?;
+    Ok(Changes { list })
+}
+
+/// The digest of a layer's archive.
+pub(crate) fn diff_id(tree: &Path, changes: &Changes) -> io::Result<Digest> {
     let mut plain = Digester::new();
-    compress::gzip(&mut writer, |sink| {
-        let mut tee = Tee {
-            plain: &mut plain,
-            sink,
-        };
-        tar::write(upper, &changes, &mut tee)
-    })?;
-    let size = writer.written();
-    let digest = writer.commit(None).map_err(|error| match error {
-        oci::StoreError::Io { source, .. } => source,
-        other => io::Error::other(other),
-    })?;
-    Ok(Some(StoredLayer {
-        diff_id: plain.finish(),
-        digest,
-        size,
-    }))
+    tar::write(tree, &changes.list, &mut plain)?;
+    Ok(plain.finish())
+}
+
+/// Writes the layer, compressed, into `sink`.
+pub(crate) fn pack(
+    tree: &Path,
+    changes: &Changes,
+    sink: &mut (impl Write + Send),
+) -> io::Result<()> {
+    compress::gzip(sink, |sink| {
+        // The archive writes headers and small files one by one.
+        let mut sink = io::BufWriter::with_capacity(1 << 16, sink);
+        tar::write(tree, &changes.list, &mut sink)?;
+        sink.flush()
+    })
+}
+
+/// Both in one pass: writes the layer, and gives the digest of its archive.
+pub(crate) fn pack_and_name(
+    tree: &Path,
+    changes: &Changes,
+    sink: &mut (impl Write + Send),
+) -> io::Result<Digest> {
+    compress::gzip(sink, |sink| {
+        let mut plain = Digester::new();
+        let mut tee = io::BufWriter::with_capacity(
+            1 << 16,
+            Tee {
+                plain: &mut plain,
+                sink,
+            },
+        );
+        tar::write(tree, &changes.list, &mut tee)?;
+        tee.flush()?;
+        drop(tee);
+        Ok(plain.finish())
+    })
 }
 
 struct Tee<'a> {
@@ -113,13 +149,13 @@ impl Write for Tee<'_> {
     }
 }
 
-/// Lists what changed, sorted by name, each directory before its content. Directories that a step only passed
-/// through are removed.
+/// Lists what changed, sorted by name, each directory before its content. With `lower`, directories that a step only
+/// passed through are removed, and marks that hide nothing are taken off.
 fn collect(
     upper: &Path,
     dir: &Path,
     changes: &mut Vec<Changed>,
-    lower: &mut dyn FnMut() -> io::Result<Root>,
+    lower: Option<&Lower<'_>>,
 ) -> io::Result<()> {
     let mut names: Vec<OsString> = Vec::new();
     for entry in fs::read_dir(upper.join(dir))? {
@@ -141,8 +177,15 @@ fn collect(
             }
             FileType::Directory => {
                 let hides = attribute(&full, OPAQUE)?.is_some_and(|value| value == b"y");
+                let mut opaque = hides;
                 // The kernel marks new directories too, where there is nothing to hide.
-                let opaque = hides && is_directory(&lower()?, &path)?;
+                if hides
+                    && let Some(lower) = lower
+                    && lower.directory(&path)?.is_none()
+                {
+                    rustix::fs::lremovexattr(&full, OPAQUE)?;
+                    opaque = false;
+                }
                 let at = changes.len();
                 let kind = Change::Directory { opaque };
                 changes.push(Changed {
@@ -152,7 +195,11 @@ fn collect(
                 });
                 collect(upper, &path, changes, lower)?;
                 let empty = changes.len() == at + 1;
-                if !hides && empty && unchanged(&full, &path, &stat, &lower()?)? {
+                if let Some(lower) = lower
+                    && !hides
+                    && empty
+                    && unchanged(&full, &stat, lower.directory(&path)?)?
+                {
                     changes.pop();
                     fs::remove_dir(&full)?;
                 }
@@ -169,28 +216,55 @@ fn collect(
     Ok(())
 }
 
-fn is_directory(root: &Root, path: &Path) -> io::Result<bool> {
-    match root.resolve(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW) {
-        Ok(_) => Ok(true),
-        Err(error) if crate::root::absent(&error) => Ok(false),
-        Err(error) => Err(error),
-    }
-}
-
 /// Whether a directory is what it was in the lower layers, but for its time.
-fn unchanged(full: &Path, path: &Path, stat: &Stat, lower: &Root) -> io::Result<bool> {
-    let old = match lower.resolve(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW) {
-        Ok(old) => old,
-        Err(error) if crate::root::absent(&error) => return Ok(false),
-        Err(error) => return Err(error),
+fn unchanged(full: &Path, stat: &Stat, before: Option<(PathBuf, Stat)>) -> io::Result<bool> {
+    let Some((place, before)) = before else {
+        return Ok(false);
     };
-    let before = rustix::fs::fstat(&old)?;
     if (before.st_mode, before.st_uid, before.st_gid) != (stat.st_mode, stat.st_uid, stat.st_gid) {
         return Ok(false);
     }
-    use std::os::fd::AsRawFd as _;
-    let old = PathBuf::from(format!("/proc/self/fd/{}/.", old.as_raw_fd()));
-    Ok(attributes(&old)? == attributes(full)?)
+    Ok(attributes(&place)? == attributes(full)?)
+}
+
+/// The layers below the one that is committed, looked at one by one: mounting them would take longer.
+#[derive(Debug)]
+pub(crate) struct Lower<'a> {
+    /// Trees in overlayfs form, lowest first.
+    pub(crate) layers: &'a [PathBuf],
+}
+
+impl Lower<'_> {
+    /// The directory at a path as the stack shows it: where it lies, in the topmost layer that has it.
+    fn directory(&self, path: &Path) -> io::Result<Option<(PathBuf, Stat)>> {
+        for layer in self.layers.iter().rev() {
+            let mut place = layer.clone();
+            let mut found = None;
+            let mut hides = false;
+            for name in path.components() {
+                place.push(name);
+                found = match rustix::fs::statat(CWD, &place, AtFlags::SYMLINK_NOFOLLOW) {
+                    Ok(stat) => Some(stat),
+                    Err(Errno::NOENT) => None,
+                    Err(error) => return Err(error.into()),
+                };
+                match found {
+                    None => break,
+                    Some(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => {
+                        hides |= attribute(&place, OPAQUE)?.is_some_and(|value| value == b"y");
+                    }
+                    // A file, or the mark of something that was removed, hides all that is below it.
+                    Some(_) => return Ok(None),
+                }
+            }
+            match found {
+                Some(stat) => return Ok(Some((place, stat))),
+                None if hides => return Ok(None),
+                None => {}
+            }
+        }
+        Ok(None)
+    }
 }
 
 /// Gives the file on disk the time that it has in the layer.

@@ -13,9 +13,13 @@ use tar::{EntryType, Header};
 
 use super::{Change, Changed, attributes};
 
+/// Bytes of a file read at once.
+const BUFFER: usize = 256 << 10;
+
 /// Writes the archive of a list of changes.
 pub(super) fn write(upper: &Path, changes: &[Changed], sink: &mut dyn Write) -> io::Result<()> {
     let mut tar = tar::Builder::new(sink);
+    let mut buffer = vec![0; BUFFER];
     let mut links: HashMap<(u64, u64), &Path> = HashMap::new();
     for change in changes {
         let full = upper.join(&change.path);
@@ -27,16 +31,16 @@ pub(super) fn write(upper: &Path, changes: &[Changed], sink: &mut dyn Write) -> 
                     Entry::new(&change.path.with_file_name(prefixed(name)), &change.stat);
                 entry.header.set_mode(0);
                 entry.header.set_mtime(0);
-                entry.append(&mut tar, &[], io::empty())?;
+                entry.append(&mut tar, &[], io::empty(), &mut buffer)?;
             }
             Change::Directory { opaque } => {
                 entry.kind(EntryType::Directory);
-                entry.append(&mut tar, &attributes(&full)?, io::empty())?;
+                entry.append(&mut tar, &attributes(&full)?, io::empty(), &mut buffer)?;
                 if *opaque {
                     let mut entry = Entry::new(&change.path.join(".wh..wh..opq"), &change.stat);
                     entry.header.set_mode(0);
                     entry.header.set_mtime(0);
-                    entry.append(&mut tar, &[], io::empty())?;
+                    entry.append(&mut tar, &[], io::empty(), &mut buffer)?;
                 }
             }
             Change::Other(kind) => {
@@ -45,7 +49,7 @@ pub(super) fn write(upper: &Path, changes: &[Changed], sink: &mut dyn Write) -> 
                     if let Some(first) = links.get(&id) {
                         entry.kind(EntryType::Link);
                         entry.link = Some(first.as_os_str().as_bytes().to_vec());
-                        entry.append(&mut tar, &[], io::empty())?;
+                        entry.append(&mut tar, &[], io::empty(), &mut buffer)?;
                         continue;
                     }
                     links.insert(id, &change.path);
@@ -59,7 +63,7 @@ pub(super) fn write(upper: &Path, changes: &[Changed], sink: &mut dyn Write) -> 
                             .custom_flags(flags)
                             .open(&full)?;
                         entry.size = change.stat.st_size as u64;
-                        entry.append(&mut tar, &attributes, file)?;
+                        entry.append(&mut tar, &attributes, file, &mut buffer)?;
                         continue;
                     }
                     FileType::Symlink => {
@@ -88,7 +92,7 @@ pub(super) fn write(upper: &Path, changes: &[Changed], sink: &mut dyn Write) -> 
                         )));
                     }
                 }
-                entry.append(&mut tar, &attributes, io::empty())?;
+                entry.append(&mut tar, &attributes, io::empty(), &mut buffer)?;
             }
         }
     }
@@ -137,6 +141,7 @@ impl Entry {
         tar: &mut tar::Builder<W>,
         attributes: &[(String, Vec<u8>)],
         content: impl io::Read,
+        buffer: &mut [u8],
     ) -> io::Result<()> {
         /// The largest number of eight octal digits, less the terminator: ustar's bound for owners.
         const MAX_OWNER: u64 = 0o7777777;
@@ -180,14 +185,38 @@ impl Entry {
             )?;
         }
         self.header.set_cksum();
-        // Exactly as many bytes as the header says, or the rest of the archive would be read wrongly.
-        let mut content = Exact {
-            content,
-            left: self.size,
-        };
-        tar.append(&self.header, &mut content)?;
-        Ok(())
+        let out = tar.get_mut();
+        out.write_all(self.header.as_bytes())?;
+        copy(content, self.size, out, buffer)
     }
+}
+
+/// Copies exactly as many bytes as the header says, or the rest of the archive would be read wrongly, and fills the
+/// last block of the archive.
+fn copy(
+    mut content: impl io::Read,
+    size: u64,
+    out: &mut impl Write,
+    buffer: &mut [u8],
+) -> io::Result<()> {
+    const BLOCK: u64 = 512;
+    let mut left = size;
+    while left > 0 {
+        let most = usize::try_from(left)
+            .unwrap_or(usize::MAX)
+            .min(buffer.len());
+        let length = content.read(&mut buffer[..most])?;
+        if length == 0 {
+            return Err(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                "a file became shorter while it was read",
+            ));
+        }
+        out.write_all(&buffer[..length])?;
+        left -= length as u64;
+    }
+    let padding = (BLOCK - size % BLOCK) % BLOCK;
+    out.write_all(&[0; BLOCK as usize][..padding as usize])
 }
 
 /// Copies into a fixed field, as much as fits, and says whether everything did.
@@ -195,29 +224,4 @@ fn fit(field: &mut [u8], value: &[u8]) -> bool {
     let length = value.len().min(field.len());
     field[..length].copy_from_slice(&value[..length]);
     length == value.len()
-}
-
-struct Exact<R> {
-    content: R,
-    left: u64,
-}
-
-impl<R: io::Read> io::Read for Exact<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let most = usize::try_from(self.left)
-            .unwrap_or(usize::MAX)
-            .min(buffer.len());
-        if most == 0 {
-            return Ok(0);
-        }
-        let length = self.content.read(&mut buffer[..most])?;
-        if length == 0 {
-            return Err(io::Error::new(
-                io::ErrorKind::UnexpectedEof,
-                "a file became shorter while it was read",
-            ));
-        }
-        self.left -= length as u64;
-        Ok(length)
-    }
 }

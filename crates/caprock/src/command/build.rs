@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 
 use anyhow::{Context, anyhow};
-use builder::{BuildError, Engine, EngineConfig, Event, Image, NamedContext, Request, Transfer};
+use builder::{
+    BuildError, Destination, Engine, EngineConfig, Event, Image, NamedContext, Request, Transfer,
+};
 use camino::{Utf8Path, Utf8PathBuf};
 use indicatif::{ProgressBar, ProgressStyle};
 use oci::Reference;
@@ -23,7 +25,14 @@ pub(crate) async fn run(args: cli::Build) -> Result<(), Failure> {
         .collect::<Result<Vec<_>, _>>()?;
     let layout = args.output.as_deref().map(layout_of).transpose()?;
     let client = registry::client(&args.registry, &tags.iter().collect::<Vec<_>>())?;
-    let request = request(&args)?;
+    let mut request = request(&args)?;
+    if args.push {
+        let to = |reference: &Reference| Destination {
+            reference: reference.clone(),
+            client: client.clone(),
+        };
+        request.destinations = tags.iter().map(to).collect();
+    }
     let engine = Engine::open(EngineConfig {
         cache_dir: args.cache_dir.clone().into_std_path_buf(),
         runtime: None,

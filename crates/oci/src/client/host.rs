@@ -44,16 +44,16 @@ impl std::fmt::Debug for Token {
 }
 
 impl Host {
-    pub(super) fn new(
+    pub(super) fn new<'r>(
         name: &str,
         insecure: bool,
         config: &ClientConfig,
-        roots: &rustls::RootCertStore,
+        roots: impl FnOnce() -> Result<&'r rustls::RootCertStore, ClientError>,
     ) -> Result<Host, ClientError> {
         let tls = match insecure {
             true => tls::trusting()?,
             false => {
-                let mut roots = roots.clone();
+                let mut roots = roots()?.clone();
                 if let Some(pem) = config.cas.get(name) {
                     tls::add_pem(&mut roots, pem, &format!("`{name}`"))?;
                 }

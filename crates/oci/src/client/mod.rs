@@ -12,12 +12,13 @@ mod pull;
 mod push;
 mod request;
 mod retry;
+mod stream;
 mod tags;
 mod tls;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU64;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytes::Bytes;
 
@@ -34,6 +35,7 @@ use request::{Action, Call};
 
 pub use error::ClientError;
 pub use retry::Retry;
+pub use stream::Growth;
 
 /// How to reach registries and whom to trust.
 #[derive(Debug, Clone)]
@@ -131,25 +133,29 @@ pub struct Client {
 #[derive(Debug)]
 struct Shared {
     config: ClientConfig,
-    roots: rustls::RootCertStore,
+    /// Read when the first registry is spoken to that is verified: there are hundreds.
+    roots: OnceLock<rustls::RootCertStore>,
     /// By name, and whether its certificate need not verify.
     hosts: Mutex<BTreeMap<(String, bool), Arc<Host>>>,
     pace: Option<Pace>,
 }
 
 impl Client {
-    /// A client with this configuration. Reads the system's certificate authorities once, and fails when one of
-    /// those given cannot be read.
+    /// A client with this configuration. Fails when one of the certificate authorities given cannot be read; those
+    /// of the system are read when they are needed.
     pub fn new(config: ClientConfig) -> Result<Client, ClientError> {
-        let roots = tls::base_roots(&config.extra_roots)?;
+        let mut checked = rustls::RootCertStore::empty();
+        for pem in &config.extra_roots {
+            tls::add_pem(&mut checked, pem, "every registry")?;
+        }
         for (host, pem) in &config.cas {
-            tls::add_pem(&mut roots.clone(), pem, &format!("`{host}`"))?;
+            tls::add_pem(&mut checked, pem, &format!("`{host}`"))?;
         }
         Ok(Client {
             shared: Arc::new(Shared {
                 pace: config.bytes_per_second.map(Pace::new),
                 config,
-                roots,
+                roots: OnceLock::new(),
                 hosts: Mutex::default(),
             }),
         })
@@ -173,10 +179,18 @@ impl Client {
         if let Some(host) = hosts.get(&key) {
             return Ok(host.clone());
         }
-        let host = Host::new(name, insecure, &self.shared.config, &self.shared.roots)?;
+        let host = Host::new(name, insecure, &self.shared.config, || self.roots())?;
         let host = Arc::new(host);
         hosts.insert(key, host.clone());
         Ok(host)
+    }
+
+    fn roots(&self) -> Result<&rustls::RootCertStore, ClientError> {
+        if let Some(roots) = self.shared.roots.get() {
+            return Ok(roots);
+        }
+        let read = tls::base_roots(&self.shared.config.extra_roots)?;
+        Ok(self.shared.roots.get_or_init(|| read))
     }
 
     fn call<'a>(

@@ -25,7 +25,7 @@ const SLOWEST: u64 = 100_000;
 /// How often progress is told.
 const TICK: Duration = Duration::from_millis(100);
 /// Bytes of a file read at once.
-const CHUNK: usize = 256 << 10;
+pub(super) const CHUNK: usize = 256 << 10;
 
 impl Client {
     /// Sees to it that the repository of `reference` has the blob: asks, then mounts it from the repository of
@@ -175,7 +175,7 @@ impl Client {
 }
 
 /// Where an upload continues; registries may answer with a path or with another host.
-fn location(call: &Call<'_>, response: &Response) -> Result<Url, ClientError> {
+pub(super) fn location(call: &Call<'_>, response: &Response) -> Result<Url, ClientError> {
     let invalid = |reason: &str| failure::refused(call, response.status(), reason);
     let text = response
         .headers()
