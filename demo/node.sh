@@ -109,7 +109,7 @@ create() {
     install -D -m 0600 "$kubeconfig" "$etc/caprock/kubeconfig"
     printf 'CAPROCK_AGENT_ARGS=--register-node --node-labels %s\n' "$labels" >"$etc/caprock/agent.env"
     "$caprock" node units "$etc/systemd/system"
-    for unit in "$etc"/systemd/system/caprock-*.service; do
+    for unit in "$etc"/systemd/system/caprock-*.service "$etc"/systemd/system/caprock-*.timer; do
         systemctl --root="${etc%/etc}" --quiet enable "$(basename "$unit")"
     done
     note "node $NAME created"

@@ -23,6 +23,7 @@ impl Host {
         let boot = self.boot()?;
         self.state
             .note_boot(&boot, Timestamp::now(), Some(&booted.id))?;
+        self.note_way_back(&booted.id)?;
         let root = Root::open(&self.root)?;
         match self.state.journal()? {
             Some(journal @ Journal::Deploy { .. }) => {
@@ -64,6 +65,9 @@ impl Host {
             self.systemd.daemon_reload()?;
             self.systemd.start_missing()?;
             self.state.set_record(&booted.id, &Record::of(&target))?;
+            if let Some(previous) = self.os.status()?.rollback() {
+                self.put_on_trial(&booted.id, &previous.id)?;
+            }
         }
         Ok(self.state.finish()?)
     }
@@ -82,8 +86,12 @@ impl Host {
             .record(&booted.id)?
             .is_none_or(|record| record.target() != target)
         {
-            let reason = format!("the node came back on deployment `{}` instead", booted.id);
-            self.state.set_failure(Some(&Failure { target, reason }))?;
+            let known = self.state.failure()?;
+            // Who took the deployment back knows better why.
+            if known.is_none_or(|failure| failure.target != target) {
+                let reason = format!("the node came back on deployment `{}` instead", booted.id);
+                self.state.set_failure(Some(&Failure { target, reason }))?;
+            }
         }
         Ok(self.state.finish()?)
     }

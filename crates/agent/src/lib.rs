@@ -11,6 +11,7 @@ pub mod configure;
 mod error;
 pub mod host;
 pub mod os;
+mod probe;
 mod progress;
 mod register;
 mod registry;
@@ -20,12 +21,12 @@ pub mod state;
 pub mod systemd;
 #[cfg(test)]
 mod tests;
+mod trial;
 mod units;
 pub mod verify;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use camino::{Utf8Path, Utf8PathBuf};
 use kube::Client;
@@ -34,14 +35,12 @@ use tokio_util::sync::CancellationToken;
 
 use agent::{Agent, Settings};
 use host::Host;
+use model::health::DEFAULT_DEADLINE;
 use os::ostree::{Ostree, Source};
 use state::State;
 
 pub use error::AgentError;
 pub use units::units;
-
-/// How long enabled units may take to become active: above the 90 seconds that systemd gives a unit to start.
-const VERIFY_DEADLINE: Duration = Duration::from_secs(120);
 
 /// Where a node's agent finds things. [`Paths::default`] is right on every node.
 #[derive(Debug, Clone)]
@@ -95,7 +94,7 @@ pub async fn run(
         node_name: config.node_name,
         register: config.register,
         registry_ca: config.registry_ca,
-        verify_deadline: VERIFY_DEADLINE,
+        verify_deadline: DEFAULT_DEADLINE,
     };
     Agent::new(client, host, settings).run(stop).await;
     Ok(())
@@ -107,6 +106,20 @@ pub async fn run(
 /// When something cannot be read or written.
 pub async fn complete_boot(paths: Paths) -> Result<(), AgentError> {
     blocking(move |runtime| Ok(open(&paths, runtime)?.complete_boot()?)).await
+}
+
+/// Lets the next boot take the deployment that ran before the one on trial: what the watch does when the agent of a new
+/// deployment does not come up. Returns whether there is such a deployment; the caller reboots. Needs no network.
+///
+/// # Errors
+/// When the deployments cannot be read or put in order.
+pub async fn take_back(paths: Paths, reason: String) -> Result<bool, AgentError> {
+    blocking(move |runtime| {
+        let host = open(&paths, runtime)?;
+        let sight = host.look()?;
+        Ok(host.choose_previous(&sight, &reason)?)
+    })
+    .await
 }
 
 /// Imports an image into a sysroot, made when missing, and deploys it there: how a machine gets its first image. Does
@@ -160,7 +173,8 @@ fn open(paths: &Paths, runtime: Handle) -> Result<Host, AgentError> {
         state,
         &paths.root,
         &paths.run_dir,
-    ))
+    )
+    .with_program("/proc/self/exe"))
 }
 
 async fn blocking<T: Send + 'static>(

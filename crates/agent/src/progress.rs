@@ -16,6 +16,8 @@ pub(crate) enum Doing {
     WaitingForTarget,
     /// A step of the plan.
     Step(Step),
+    /// A step that is not done yet, for a reason that may pass.
+    Waiting { step: Step, why: String },
     /// The step, when there was one, failed.
     Failed { step: Option<Step>, reason: String },
 }
@@ -70,7 +72,7 @@ pub(crate) fn set(conditions: &mut Vec<Condition>, plan: &Plan, doing: &Doing, n
         condition::set(conditions, kind, status, reason, message, now);
     };
     let (step, failure) = match doing {
-        Doing::Step(step) => (Some(step), None),
+        Doing::Step(step) | Doing::Waiting { step, .. } => (Some(step), None),
         Doing::Failed { step, reason } => (step.as_ref(), Some(reason)),
         Doing::Settled | Doing::WaitingForTarget => (None, None),
     };
@@ -99,6 +101,10 @@ pub(crate) fn set(conditions: &mut Vec<Condition>, plan: &Plan, doing: &Doing, n
         ),
         Doing::Step(_) if prefetching => (Status::True, format!("the node runs {target}")),
         Doing::Step(step) => (Status::False, format!("{step}, on the way to {target}")),
+        Doing::Waiting { step, why } => (
+            Status::False,
+            format!("{step}, on the way to {target}: {why}"),
+        ),
         Doing::Failed { .. } => (Status::False, format!("not on {target}: see NodeDegraded")),
     };
     write(Type::Updated, updated, Reason::Updated, message);

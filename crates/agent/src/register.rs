@@ -220,7 +220,7 @@ fn node_info() -> NodeSystemInfo {
         .find_map(|line| line.strip_prefix("PRETTY_NAME="));
     NodeSystemInfo {
         architecture: architecture().to_owned(),
-        boot_id: read("/proc/sys/kernel/random/boot_id").trim().to_owned(),
+        boot_id: boot_id(),
         kernel_version: read("/proc/sys/kernel/osrelease").trim().to_owned(),
         kubelet_version: concat!("caprock/", env!("CARGO_PKG_VERSION")).to_owned(),
         machine_id: read("/etc/machine-id").trim().to_owned(),
@@ -229,6 +229,11 @@ fn node_info() -> NodeSystemInfo {
         system_uuid: read("/etc/machine-id").trim().to_owned(),
         ..NodeSystemInfo::default()
     }
+}
+
+/// The running kernel's mark of this boot, as kubelets report it.
+pub(crate) fn boot_id() -> String {
+    read("/proc/sys/kernel/random/boot_id").trim().to_owned()
 }
 
 /// A file that informs people only; one that is missing leaves its field empty.

@@ -246,7 +246,7 @@ fn annotations(
     let (state, reason) = match doing {
         Doing::Settled | Doing::WaitingForTarget => (AgentState::Done, None),
         Doing::Step(_) if plan.prefetches() => (AgentState::Done, None),
-        Doing::Step(_) => (AgentState::Working, None),
+        Doing::Step(_) | Doing::Waiting { .. } => (AgentState::Working, None),
         Doing::Failed { reason, .. } => (
             AgentState::Degraded,
             Some(shortened(reason, keys::MAX_REASON_BYTES)),
@@ -299,7 +299,7 @@ fn turn(plan: &Plan, doing: &Doing) -> Option<(&'static str, &'static str, Strin
         .unwrap_or_default();
     let normal = |reason, message| Some(("Normal", reason, message));
     match doing {
-        Doing::WaitingForTarget => None,
+        Doing::WaitingForTarget | Doing::Waiting { .. } => None,
         Doing::Settled => normal("Updated", format!("runs {target}")),
         Doing::Step(Step::Pull { image }) if plan.prefetches() => normal(
             "Prefetching",

@@ -6,13 +6,15 @@
 //! * `failure.json`: the version that was tried last and taken back;
 //! * `shared.json`: which rendered config the places that deployments share follow;
 //! * `boots`: one line for each boot;
+//! * `policy.json`: the RolloutPolicy of the node's pool;
+//! * `trial`, `said`, `taken-back`, `watch.sh`, `rescue/`: a deployment on trial and the way back from it;
 //! * `orig/`: what was at a path before the first config wrote there.
 //!
 //! Every file is replaced atomically and synced before the call returns.
 
 use camino::{Utf8Path, Utf8PathBuf};
 use jiff::Timestamp;
-use model::api::MachineConfigSpec;
+use model::api::{MachineConfigSpec, RolloutPolicy};
 use model::node::Target;
 use model::update::{Failure, Version};
 use oci::Digest;
@@ -179,6 +181,31 @@ impl State {
         Ok(Self {
             root: Root::open(dir)?,
         })
+    }
+
+    /// Its files.
+    pub(crate) fn files(&self) -> &Root {
+        &self.root
+    }
+
+    /// The RolloutPolicy of the node's pool, as it was read last.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn policy(&self) -> Result<Option<RolloutPolicy>, StateError> {
+        self.read(Utf8Path::new("/policy.json"))
+    }
+
+    /// Keeps the policy of the node's pool, or that it has none: a boot without the server is judged by it too.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn set_policy(&self, policy: Option<&RolloutPolicy>) -> Result<(), StateError> {
+        let path = Utf8Path::new("/policy.json");
+        match policy {
+            Some(policy) => self.write(path, policy),
+            None => Ok(self.root.remove(path).map(drop)?),
+        }
     }
 
     /// Where it is.

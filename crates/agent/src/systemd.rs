@@ -14,6 +14,11 @@ use crate::command::{Command, CommandError};
 /// How long a job may take: above the 90 seconds that systemd itself gives a unit to start or to stop.
 const JOB_DEADLINE: Duration = Duration::from_secs(200);
 
+/// How much of the end of what a command says is kept.
+const SAID_BYTES: usize = 300;
+/// Lines of a failed unit's journal that a reason shows.
+const JOURNAL_LINES: &str = "5";
+
 /// What systemd could not do.
 #[derive(Debug, Error)]
 pub enum SystemdError {
@@ -96,6 +101,15 @@ pub struct UnitState {
     pub asked_for: bool,
 }
 
+/// How a command ended.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Ended {
+    /// Its exit status; none when it did not end in time.
+    pub status: Option<i32>,
+    /// The end of what it said, in one line.
+    pub said: String,
+}
+
 /// What the agent needs of systemd. Calls block.
 pub trait Systemd: Send + Sync + fmt::Debug {
     /// Reads all units again.
@@ -121,6 +135,13 @@ pub trait Systemd: Send + Sync + fmt::Debug {
     /// # Errors
     /// When systemd refuses.
     fn start_missing(&self) -> Result<(), SystemdError>;
+
+    /// Runs a command as root, without the agent's own confinement, and ends it with all that it started when it takes
+    /// too long.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    fn command(&self, argv: &[String], timeout: Duration) -> Result<Ended, SystemdError>;
 
     /// Reboots in good order, without waiting.
     ///
@@ -313,6 +334,26 @@ impl Systemd for Bus {
         Ok(command.run().map(drop)?)
     }
 
+    fn command(&self, argv: &[String], timeout: Duration) -> Result<Ended, SystemdError> {
+        let started = std::time::Instant::now();
+        let (status, stdout, stderr) = Command::new("systemd-run")
+            .args(["--quiet", "--wait", "--pipe", "--collect"])
+            .args(["--service-type=exec", "--property=TimeoutStopSec=2"])
+            .arg(format!("--property=RuntimeMaxSec={}", timeout.as_secs()))
+            .arg("--")
+            .args(argv)
+            .output()?;
+        let said = match stderr.trim() {
+            "" => stdout.trim(),
+            stderr => stderr,
+        };
+        let from = said.ceil_char_boundary(said.len().saturating_sub(SAID_BYTES));
+        Ok(Ended {
+            status: status.code().filter(|_| started.elapsed() < timeout),
+            said: said[from..].replace('\n', "; "),
+        })
+    }
+
     fn reboot(&self) -> Result<(), SystemdError> {
         self.ask("reboot", async |connection| {
             let manager = ManagerProxy::new(&connection).await?;
@@ -321,5 +362,25 @@ impl Systemd for Bus {
                 .await
                 .map(drop)
         })
+    }
+}
+
+/// The end of a unit's journal; where the journal cannot be read the reason stands alone.
+pub(crate) fn last_words(unit: &str) -> String {
+    let command = Command::new("journalctl").args([
+        "--no-pager",
+        "--output=cat",
+        "--lines",
+        JOURNAL_LINES,
+        "--unit",
+        unit,
+    ]);
+    match command.run() {
+        Ok(lines) if !lines.trim().is_empty() => format!(": {}", lines.trim().replace('\n', "; ")),
+        Ok(_) => String::new(),
+        Err(error) => {
+            tracing::debug!(%error, unit, "no journal");
+            String::new()
+        }
     }
 }

@@ -44,11 +44,62 @@ TimeoutStartSec=60
 WantedBy=sysinit.target
 ";
 
-/// Name and text of each unit that a node needs; both are to be enabled.
+/// Counts the boots of a deployment on trial, and leaves it when they are too many. Before anything that may be broken in
+/// it, and by a script that the agent which made the deployment left behind: what is judged does not judge itself.
+const TRIAL: &str = "\
+[Unit]
+Description=Count the boots of a deployment that was not found well yet
+ConditionPathExists=/var/lib/caprock/trial
+DefaultDependencies=no
+RequiresMountsFor=/var/lib/caprock
+After=systemd-remount-fs.service local-fs.target
+Before=caprock-boot.service sysinit.target
+Conflicts=shutdown.target
+Before=shutdown.target
+
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=/bin/sh /var/lib/caprock/watch.sh count
+TimeoutStartSec=15min
+
+[Install]
+WantedBy=sysinit.target
+";
+
+/// Leaves a deployment on trial that was not found well in time, whatever became of the agent.
+const WATCH: &str = "\
+[Unit]
+Description=Leave a deployment that is not found well in time
+ConditionPathExists=/var/lib/caprock/trial
+
+[Service]
+Type=oneshot
+ExecStart=/bin/sh /var/lib/caprock/watch.sh check
+TimeoutStartSec=15min
+";
+
+const WATCH_TIMER: &str = "\
+[Unit]
+Description=Look whether a deployment on trial is found well in time
+
+[Timer]
+OnActiveSec=1min
+OnUnitInactiveSec=1min
+AccuracySec=10s
+
+[Install]
+WantedBy=timers.target
+";
+
+/// Name and text of each unit that a node needs. All that have an `[Install]` section are to be enabled.
 #[must_use]
-pub fn units() -> [(&'static str, &'static str); 2] {
+pub fn units() -> [(&'static str, &'static str); 5] {
     [
         ("caprock-agent.service", AGENT),
         ("caprock-boot.service", BOOT),
+        ("caprock-trial.service", TRIAL),
+        ("caprock-watch.service", WATCH),
+        ("caprock-watch.timer", WATCH_TIMER),
     ]
 }

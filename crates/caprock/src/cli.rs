@@ -285,6 +285,10 @@ pub(crate) struct Agent {
     /// Finish what a deployment still needs, then exit: what the early-boot unit runs.
     #[arg(long, conflicts_with_all = ["register_node", "node_labels"])]
     pub(crate) complete_boot: bool,
+    /// Let the next boot take the deployment before the one on trial, then exit: what the watch runs. Exit status 1 when
+    /// there is no way back.
+    #[arg(long, value_name = "REASON", conflicts_with_all = ["register_node", "node_labels", "complete_boot"])]
+    pub(crate) take_back: Option<String>,
 }
 
 /// Run the controllers against a Kubernetes API.

@@ -19,4 +19,5 @@ pub mod pull_spec;
 pub mod render;
 pub mod rollout;
 pub mod selector;
+pub mod trial;
 pub mod update;

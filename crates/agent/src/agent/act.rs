@@ -1,6 +1,6 @@
 //! The steps, and what is said and done when none is left.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use model::update::{Plan, Step};
 use oci::Digest;
@@ -8,13 +8,12 @@ use oci::Digest;
 use super::observe::Observed;
 use super::{Agent, IDLE, Next};
 use crate::error::AgentError;
-use crate::host::{Health, HostError, digest_in};
+use crate::host::{HostError, digest_in};
 use crate::progress::Doing;
 
-/// Between two looks at units that are still starting.
-const RECHECK: Duration = Duration::from_millis(300);
 /// How long a reboot may take to begin.
-const REBOOT_PATIENCE: Duration = Duration::from_secs(300);
+pub(super) const REBOOT_PATIENCE: Duration = Duration::from_secs(300);
+
 impl Agent {
     /// Nothing is left to do: says so, and cleans up once.
     pub(super) async fn settle(
@@ -92,55 +91,5 @@ impl Agent {
             Step::Verify => return self.verify(observed, plan).await,
         }
         Ok(Next::Now)
-    }
-
-    /// Proves that the node is well, within the deadline; takes back what never was.
-    async fn verify(&mut self, observed: &Observed, plan: &Plan) -> Result<Next, AgentError> {
-        let version = match plan.stuck {
-            None => observed.desired.clone(),
-            Some(_) => observed.sight.current.clone(),
-        };
-        let version = version.unwrap_or_default();
-        let (target, now) = (version.target(), Instant::now());
-        let since = match &self.waiting {
-            Some((waiting, since)) if *waiting == target => *since,
-            _ => now,
-        };
-        self.waiting = Some((target.clone(), since));
-        let sight = observed.sight.clone();
-        let (sight, health) = self
-            .on_host(move |host| Ok((sight.clone(), host.check(&sight, &version)?)))
-            .await?;
-        let reason = match health {
-            Health::Well => {
-                self.waiting = None;
-                self.on_host(move |host| host.confirm(&sight)).await?;
-                return Ok(Next::Now);
-            }
-            Health::Waiting(_) if since.elapsed() < self.settings.verify_deadline => {
-                return Ok(Next::Within(RECHECK));
-            }
-            Health::Waiting(why) => {
-                format!(
-                    "{why}, {} seconds after verification began",
-                    self.settings.verify_deadline.as_secs()
-                )
-            }
-            Health::Unwell(why) => why,
-        };
-        let text = format!("rendered config `{}`: {reason}", target.config);
-        let told = text.clone();
-        if self
-            .on_host(move |host| host.take_back(&sight, &told))
-            .await?
-        {
-            let failed = Doing::Failed {
-                step: Some(Step::Verify),
-                reason: format!("{text}; going back to the previous deployment"),
-            };
-            self.report(observed, plan, &failed).await?;
-            tokio::time::sleep(REBOOT_PATIENCE).await;
-        }
-        Err(AgentError::Unwell(text))
     }
 }

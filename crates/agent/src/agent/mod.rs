@@ -2,16 +2,18 @@
 
 mod act;
 mod observe;
+mod verify;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use futures::{Stream, StreamExt};
 use k8s_openapi::api::core::v1::Node;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client};
-use model::api::{MachineConfig, MachineConfigNode, MachineOSConfig};
+use model::api::{MachineConfig, MachineConfigNode, MachineOSConfig, RolloutPolicy};
 use model::node::Target;
 use model::update::{Plan, Step};
 use oci::Digest;
@@ -53,6 +55,9 @@ pub(crate) struct Agent {
     progress: Api<MachineConfigNode>,
     configs: Api<MachineConfig>,
     layering: Api<MachineOSConfig>,
+    policies: Api<RolloutPolicy>,
+    /// Whether the pool's policy may differ from what was read last.
+    policy_changed: Arc<AtomicBool>,
     /// What verification waits for, and since when.
     waiting: Option<(Target, Instant)>,
     /// Tags that stood for a digest when they were first needed.
@@ -84,6 +89,8 @@ impl Agent {
             progress: Api::all(client.clone()),
             configs: Api::all(client.clone()),
             layering: Api::all(client.clone()),
+            policies: Api::all(client.clone()),
+            policy_changed: Arc::new(AtomicBool::new(true)),
             client,
             settings,
             host,
@@ -111,6 +118,10 @@ impl Agent {
             watcher(self.layering.clone(), watcher::Config::default()),
             changed.clone(),
         ));
+        let stale = self.policy_changed.clone();
+        let policies = watcher(self.policies.clone(), watcher::Config::default())
+            .inspect(move |_| stale.store(true, Ordering::Relaxed));
+        helpers.spawn(listen(policies, changed.clone()));
         if let Some(labels) = self.settings.register.clone() {
             helpers.spawn(crate::register::run(self.client.clone(), name, labels));
         }

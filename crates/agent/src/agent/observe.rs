@@ -1,15 +1,18 @@
 //! What a turn is decided from: the Node's objects, what they ask for, and what is on the host.
 
+use std::sync::atomic::Ordering;
+
 use k8s_openapi::api::core::v1::Node;
 use kube::api::ListParams;
 use model::api::{MachineConfigNode, MachineOSConfig};
+use model::health::policy_of;
 use model::keys;
 use model::node::{Target, annotation};
 use model::update::{DrainRequest, Plan, Seen, Version, plan};
 use oci::Reference;
 
 use super::Agent;
-use crate::error::{AgentError, chain};
+use crate::error::{AgentError, chain, is_not_found};
 use crate::host::{Sight, digest_in};
 use crate::registry;
 use crate::state;
@@ -64,6 +67,9 @@ impl Agent {
             }
             None => None,
         };
+        if let Some(progress) = &progress {
+            self.read_policy(&progress.spec.pool.name).await?;
+        }
         let sight = self.on_host(|host| host.look()).await?;
         let mut observed = Observed {
             node,
@@ -74,6 +80,26 @@ impl Agent {
         };
         observed.desired = self.desired(&observed).await?;
         Ok(observed)
+    }
+
+    /// Keeps the RolloutPolicy of the pool, when it may have changed. A server that knows no such kind has none.
+    async fn read_policy(&self, pool: &str) -> Result<(), AgentError> {
+        if !self.policy_changed.swap(false, Ordering::Relaxed) {
+            return Ok(());
+        }
+        let listed = match self.policies.list(&ListParams::default()).await {
+            Ok(listed) => listed.items,
+            Err(error) if is_not_found(&error) => Vec::new(),
+            Err(error) => {
+                self.policy_changed.store(true, Ordering::Relaxed);
+                return Err(AgentError::api("list RolloutPolicies")(error));
+            }
+        };
+        let applied = policy_of(pool, &listed);
+        self.host
+            .state()
+            .set_policy(applied.map(|applied| applied.policy))?;
+        Ok(())
     }
 
     /// The version that the Node's annotations ask for.

@@ -3,14 +3,11 @@
 use model::update::Version;
 
 use super::{Host, HostError, Sight, digest_in};
-use crate::command::Command;
 use crate::configure::differences;
 use crate::root::Root;
 use crate::state::Record;
+use crate::systemd::last_words;
 use crate::verify::{Verdict, judge};
-
-/// Lines of a failed unit's journal that a reason shows.
-const JOURNAL_LINES: &str = "5";
 
 /// How well the node is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,32 +69,17 @@ impl Host {
         let Some(record) = sight.record.clone() else {
             return Ok(());
         };
-        Ok(self.state.set_record(
+        self.state.set_record(
             &booted.id,
             &Record {
                 verified: Some(sight.boot.clone()),
                 ..record
             },
-        )?)
-    }
-}
-
-/// The end of a unit's journal; where the journal cannot be read the reason stands alone.
-fn last_words(unit: &str) -> String {
-    let command = Command::new("journalctl").args([
-        "--no-pager",
-        "--output=cat",
-        "--lines",
-        JOURNAL_LINES,
-        "--unit",
-        unit,
-    ]);
-    match command.run() {
-        Ok(lines) if !lines.trim().is_empty() => format!(": {}", lines.trim().replace('\n', "; ")),
-        Ok(_) => String::new(),
-        Err(error) => {
-            tracing::debug!(%error, unit, "no journal");
-            String::new()
+        )?;
+        let on_trial = self.state.trial()?;
+        match on_trial.filter(|trial| trial.deployment == booted.id.to_string()) {
+            Some(_) => Ok(self.state.end_trial()?),
+            None => Ok(()),
         }
     }
 }

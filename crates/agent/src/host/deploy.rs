@@ -2,7 +2,7 @@
 //! is the same with the deployment that was there before.
 
 use model::node::Target;
-use model::update::{Failure, Version};
+use model::update::Version;
 use oci::Digest;
 
 use super::{Host, HostError, Sight};
@@ -60,6 +60,8 @@ impl Host {
         self.write(&root, &[&current], to, Places::NewDeployment)?;
         self.state
             .set_record(&deployment.id, &Record::of(&target))?;
+        let booted = deployments.booted().ok_or(HostError::NotBooted)?;
+        self.put_on_trial(&deployment.id, &booted.id)?;
         Ok(self.state.finish()?)
     }
 
@@ -76,34 +78,16 @@ impl Host {
         Ok(self.systemd.reboot()?)
     }
 
-    /// Goes back to the previous deployment, when this one was never well and that one was configured by us. Returns
-    /// whether the node reboots now.
+    /// Goes back to the previous deployment from one that was never found well. Returns whether the node reboots now.
     ///
     /// # Errors
     /// When the deployments cannot be put in order, or systemd refuses to reboot.
     pub fn take_back(&self, sight: &Sight, reason: &str) -> Result<bool, HostError> {
-        // A killed run may have put the deployments in order already.
-        let ordered = sight.deployments.pending();
-        let (Some(record), Some(other)) = (&sight.record, ordered.or(sight.deployments.rollback()))
-        else {
-            return Ok(false);
-        };
-        let previous = self.state.record(&other.id)?;
-        let (None, Some(previous)) = (&record.verified, previous) else {
-            return Ok(false);
-        };
-        if previous.target() == record.target() {
-            return Ok(false);
+        let leaves = self.choose_previous(sight, reason)?;
+        if leaves {
+            self.systemd.reboot()?;
         }
-        self.state.set_failure(Some(&Failure {
-            target: record.target(),
-            reason: reason.to_owned(),
-        }))?;
-        if ordered.is_none() {
-            self.os.rollback()?;
-        }
-        self.reboot(sight, &previous.target())?;
-        Ok(true)
+        Ok(leaves)
     }
 }
 

@@ -92,6 +92,8 @@ pub struct Host {
     pub(crate) state: Arc<State>,
     pub(crate) root: Utf8PathBuf,
     run_dir: Utf8PathBuf,
+    /// The running program, of which a copy is kept for the way back; none in tests.
+    pub(crate) program: Option<Utf8PathBuf>,
 }
 
 impl Host {
@@ -110,7 +112,15 @@ impl Host {
             state: Arc::new(state),
             root: root.to_owned(),
             run_dir: run_dir.to_owned(),
+            program: None,
         }
+    }
+
+    /// Keeps a copy of the running program for the way back from a deployment in which it does not run.
+    #[must_use]
+    pub fn with_program(mut self, program: impl Into<Utf8PathBuf>) -> Self {
+        self.program = Some(program.into());
+        self
     }
 
     /// The operating system's images and deployments.

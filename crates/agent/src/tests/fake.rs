@@ -3,25 +3,26 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use camino::Utf8PathBuf;
 use oci::{Client, Digest};
 
 use super::kill::{Kill, Life, Place};
 use crate::os::{Deployment, DeploymentId, Deployments, KernelArguments, Os, OsError, Role};
-use crate::systemd::{Job, Systemd, SystemdError, UnitState};
+use crate::systemd::{Ended, Job, Systemd, SystemdError, UnitState};
 
 /// Files of an image, by path.
-pub(super) type Image = BTreeMap<&'static str, &'static str>;
+pub(crate) type Image = BTreeMap<&'static str, &'static str>;
 
 /// What survives the agent, and what survives a reboot.
 #[derive(Debug)]
-pub(super) struct Machine {
+pub(crate) struct Machine {
     dir: Utf8PathBuf,
     state: Mutex<Disk>,
-    pub(super) kill: Kill,
+    pub(crate) kill: Kill,
     /// Told when a reboot was asked for.
-    pub(super) reboot: tokio::sync::Notify,
+    pub(crate) reboot: tokio::sync::Notify,
 }
 
 #[derive(Debug, Default)]
@@ -43,7 +44,7 @@ struct Disk {
 
 impl Machine {
     /// A machine booted from `image`.
-    pub(super) fn new(dir: Utf8PathBuf, image: Image) -> Arc<Self> {
+    pub(crate) fn new(dir: Utf8PathBuf, image: Image) -> Arc<Self> {
         let machine = Arc::new(Machine {
             dir,
             state: Mutex::default(),
@@ -58,13 +59,13 @@ impl Machine {
     }
 
     /// Puts an image into the registry.
-    pub(super) fn publish(&self, image: Image) -> Digest {
+    pub(crate) fn publish(&self, image: Image) -> Digest {
         let digest = Digest::of(format!("{image:?}").as_bytes());
         self.state.lock().unwrap().registry.insert(digest, image);
         digest
     }
 
-    pub(super) fn break_unit(&self, unit: &'static str) {
+    pub(crate) fn break_unit(&self, unit: &'static str) {
         self.state.lock().unwrap().broken.insert(unit);
     }
 
@@ -109,7 +110,7 @@ impl Machine {
     }
 
     /// Boots the first deployment.
-    pub(super) fn boot(&self) {
+    pub(crate) fn boot(&self) {
         let mut disk = self.state.lock().unwrap();
         let first = disk.deployments[0].0.clone();
         if let Some(before) = disk.booted.replace(first.clone())
@@ -130,16 +131,16 @@ impl Machine {
         }
     }
 
-    pub(super) fn run_dir(&self) -> Utf8PathBuf {
+    pub(crate) fn run_dir(&self) -> Utf8PathBuf {
         self.dir.join("run")
     }
 
-    pub(super) fn state_dir(&self) -> Utf8PathBuf {
+    pub(crate) fn state_dir(&self) -> Utf8PathBuf {
         self.dir.join("state")
     }
 
     /// The running root.
-    pub(super) fn root(&self) -> Utf8PathBuf {
+    pub(crate) fn root(&self) -> Utf8PathBuf {
         let disk = self.state.lock().unwrap();
         self.dir
             .join("deploy")
@@ -147,7 +148,7 @@ impl Machine {
     }
 
     /// Root of the deployment that a rollback would take.
-    pub(super) fn other_root(&self) -> Utf8PathBuf {
+    pub(crate) fn other_root(&self) -> Utf8PathBuf {
         let disk = self.state.lock().unwrap();
         let other = disk
             .deployments
@@ -157,31 +158,39 @@ impl Machine {
         self.dir.join("deploy").join(other.0.to_string())
     }
 
-    pub(super) fn read(&self, path: &str) -> String {
+    pub(crate) fn read(&self, path: &str) -> String {
         let path = self.root().join(path.trim_start_matches('/'));
         fs::read_to_string(path).unwrap_or_else(|error| error.kind().to_string())
     }
 
     /// Times it was booted after the first.
-    pub(super) fn reboots(&self) -> u32 {
+    pub(crate) fn reboots(&self) -> u32 {
         self.state.lock().unwrap().boots - 1
     }
 
-    pub(super) fn pulls(&self) -> u32 {
+    pub(crate) fn pulls(&self) -> u32 {
         self.state.lock().unwrap().pulls
     }
 
-    pub(super) fn jobs(&self) -> Vec<String> {
+    pub(crate) fn jobs(&self) -> Vec<String> {
         self.state.lock().unwrap().jobs.clone()
     }
 
-    pub(super) fn booted_image(&self) -> Digest {
+    pub(crate) fn booted_image(&self) -> Digest {
         let disk = self.state.lock().unwrap();
         disk.deployments
             .iter()
             .find(|(id, ..)| Some(id) == disk.booted.as_ref())
             .unwrap()
             .1
+    }
+
+    /// The machine as nobody's agent sees it.
+    pub(crate) fn host(self: &Arc<Self>) -> Fake {
+        Fake {
+            machine: self.clone(),
+            life: Arc::default(),
+        }
     }
 
     fn job(&self, job: String) {
@@ -191,9 +200,9 @@ impl Machine {
 
 /// The machine as one run of the agent sees it.
 #[derive(Debug)]
-pub(super) struct Fake {
-    pub(super) machine: Arc<Machine>,
-    pub(super) life: Arc<Life>,
+pub(crate) struct Fake {
+    pub(crate) machine: Arc<Machine>,
+    pub(crate) life: Arc<Life>,
 }
 
 impl Fake {
@@ -341,6 +350,19 @@ impl Systemd for Fake {
     fn start_missing(&self) -> Result<(), SystemdError> {
         self.machine.job("start default.target".to_owned());
         Ok(())
+    }
+
+    fn command(&self, argv: &[String], _: Duration) -> Result<Ended, SystemdError> {
+        self.point(Place::Before("command"));
+        let run = std::process::Command::new(&argv[0])
+            .args(&argv[1..])
+            .output()
+            .unwrap();
+        let said = String::from_utf8(run.stderr).unwrap();
+        Ok(Ended {
+            status: run.status.code(),
+            said: said.trim().to_owned(),
+        })
     }
 
     fn reboot(&self) -> Result<(), SystemdError> {

@@ -1,8 +1,9 @@
 //! The agent on the real API server, on a machine that is not there.
 #![allow(clippy::unwrap_used)]
 
-mod fake;
+pub(crate) mod fake;
+mod health;
 pub(crate) mod kill;
 mod kills;
 mod updates;
-mod world;
+pub(crate) mod world;

@@ -11,7 +11,7 @@ use camino::Utf8Path;
 use k8s_openapi::api::core::v1::{Event, Node};
 use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
-use model::api::{MachineConfig, MachineConfigNode, MachineOSConfig};
+use model::api::{MachineConfig, MachineConfigNode, MachineOSConfig, RolloutPolicy};
 use model::keys;
 use model::node::annotation;
 use oci::Digest;
@@ -54,7 +54,7 @@ impl Drop for World {
 pub(super) const SERVICE: &str =
     "[Service]\nExecStart=/bin/true\n[Install]\nWantedBy=multi-user.target\n";
 
-pub(super) fn base() -> Image {
+pub(crate) fn base() -> Image {
     BTreeMap::from([
         ("/etc/passwd", "root:x:0:0::/root:/bin/sh\n"),
         ("/usr/etc/motd", "from the base image\n"),
@@ -120,6 +120,26 @@ impl World {
             .create(&PostParams::default(), &config)
             .await
             .unwrap();
+    }
+
+    /// A RolloutPolicy of the node's pool, in place of any other.
+    pub(super) async fn policy(&self, spec: Value) {
+        let mut spec = spec;
+        spec["pools"] = json!([{"name": "worker"}]);
+        let policy = RolloutPolicy::new("worker", serde_json::from_value(spec).unwrap());
+        let api = self.all::<RolloutPolicy>();
+        let force = PatchParams::apply("test").force();
+        api.patch("worker", &force, &Patch::Apply(&policy))
+            .await
+            .unwrap();
+    }
+
+    /// The node's own side, without its agent.
+    pub(super) fn own(&self) -> Host {
+        let machine = &self.machine;
+        let state = State::open(&machine.state_dir()).unwrap();
+        let fake = || Arc::new(machine.host());
+        Host::new(fake(), fake(), state, &machine.root(), &machine.run_dir())
     }
 
     /// Makes the MachineConfigNode, as the pool controller does.

@@ -17,6 +17,14 @@ pub(crate) async fn run(args: cli::Agent) -> Result<(), Failure> {
     if args.complete_boot {
         return Ok(agent::complete_boot(Paths::default()).await?);
     }
+    if let Some(reason) = args.take_back {
+        return match agent::take_back(Paths::default(), reason).await? {
+            true => Ok(()),
+            false => Err(refused(anyhow!(
+                "the running deployment is not on trial, or there is none before it"
+            ))),
+        };
+    }
     let config = AgentConfig {
         node_name: match args.node_name {
             Some(name) => name,

@@ -1,0 +1,181 @@
+//! What happens to a node that is not well after an update.
+
+use serde_json::json;
+
+use super::world::{World, layered, rendered};
+
+/// A node at `rendered-1` whose pool has a policy, told to go to a new image with `rendered-2`.
+async fn on_its_way(policy: serde_json::Value) -> World {
+    let mut world = World::new().await;
+    world.registered().await;
+    world.progress_object().await;
+    world.policy(policy).await;
+    let image = world.machine.booted_image();
+    world
+        .config(
+            "rendered-1",
+            rendered(
+                image,
+                &[("/etc/motd", "one"), ("/var/shared", "one")],
+                json!([]),
+            ),
+        )
+        .await;
+    world.desire("rendered-1", None).await;
+    world.until_done("rendered-1").await;
+    let new = world.machine.publish(layered());
+    world
+        .config(
+            "rendered-2",
+            rendered(image, &[("/etc/motd", "two")], json!([])),
+        )
+        .await;
+    world.desire("rendered-2", Some(new)).await;
+    world
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_probe_that_fails_takes_the_deployment_back_with_its_reason() {
+    let motd = json!({"name": "motd", "file": {"path": "/etc/motd", "contains": "one"}});
+    let mut world = on_its_way(json!({"health": {"deadline": "2s", "probes": [motd]}})).await;
+    let machine = world.machine.clone();
+    world.play("rolled back", |_| machine.reboots() == 2).await;
+    let reason = world.until_degraded().await;
+    assert!(
+        reason.contains(
+            "was taken back: rendered config `rendered-2`: probe `motd`: `/etc/motd` does not contain its text, 2 seconds after"
+        ),
+        "{reason}"
+    );
+    assert_eq!(world.machine.read("/etc/motd"), "one");
+    let annotations = world.annotations().await;
+    assert_eq!(annotations["currentConfig"], "rendered-1");
+    assert_eq!(
+        annotations["desiredConfig"], "rendered-2",
+        "the slot is kept"
+    );
+    // What mends the probe is another target.
+    let image = world.machine.booted_image();
+    world
+        .config(
+            "rendered-3",
+            rendered(image, &[("/etc/motd", "one more")], json!([])),
+        )
+        .await;
+    world.desire("rendered-3", None).await;
+    world.until_done("rendered-3").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_policy_that_cannot_be_read_is_named_and_takes_nothing_back() {
+    let mut world = on_its_way(json!({"health": {"deadline": "4s"}})).await;
+    world.until_done("rendered-2").await;
+    // As a server holds it that knows no rules.
+    let both = json!({"name": "p", "file": {"path": "/x"}, "mount": {"path": "/x"}});
+    let policy = json!({"metadata": {"name": "worker"}, "spec": {"pools": [], "health": {"probes": [both]}}});
+    let policy: model::api::RolloutPolicy = serde_json::from_value(policy).unwrap();
+    world.own().state().set_policy(Some(&policy)).unwrap();
+    let image = world.machine.booted_image();
+    world
+        .config(
+            "rendered-3",
+            rendered(image, &[("/etc/motd", "three")], json!([])),
+        )
+        .await;
+    world.desire("rendered-3", Some(image)).await;
+    let reason = world.until_degraded().await;
+    assert!(
+        reason.starts_with(
+            "RolloutPolicy `worker`: `spec.health.probes[0]`: expected exactly one of"
+        ),
+        "{reason}"
+    );
+    world.policy(json!({"drift": "Report"})).await;
+    world.until_done("rendered-3").await;
+    assert_eq!(world.machine.reboots(), 1);
+}
+
+/// Plays until the machine asks for its reboot, and boots it without its agent.
+async fn booted_without_agent(world: &mut World) {
+    while world.own().state().trial().unwrap().is_none() {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    world.machine.reboot.notified().await;
+    world.kill().await;
+    world.machine.boot();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deployment_whose_agent_never_starts_is_taken_back_by_the_watch() {
+    let mut world = on_its_way(json!({"health": {"deadline": "3m"}})).await;
+    booted_without_agent(&mut world).await;
+    let host = world.own();
+    let trial = host.state().trial().unwrap().unwrap();
+    assert_eq!((trial.boots, trial.limit, trial.deadline), (0, 3, 780));
+    // The deployment's own early boot still works; its agent does not. Then the watch has its way.
+    host.complete_boot().unwrap();
+    let mut counted = trial.clone();
+    counted.boots = 4;
+    host.state().set_trial(&counted).unwrap();
+    let sight = host.look().unwrap();
+    assert!(
+        host.choose_previous(&sight, "it was booted 3 times and never found well")
+            .unwrap()
+    );
+    // Twice does no harm.
+    let sight = host.look().unwrap();
+    assert!(
+        host.choose_previous(&sight, "it was booted 3 times and never found well")
+            .unwrap()
+    );
+    world.machine.boot();
+    world.start();
+    let reason = world.until_degraded().await;
+    assert!(
+        reason.ends_with("was taken back: it was booted 3 times and never found well"),
+        "{reason}"
+    );
+    assert_eq!(world.machine.read("/etc/motd"), "one");
+    assert_eq!(world.own().state().trial().unwrap(), None);
+    let sight = world.own().look().unwrap();
+    assert!(
+        !world.own().choose_previous(&sight, "again").unwrap(),
+        "it is the way back already"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_hosts_own_tools_took_back_is_told_too() {
+    use crate::os::Os;
+    let mut world = on_its_way(json!({})).await;
+    booted_without_agent(&mut world).await;
+    let host = world.own();
+    let mut trial = host.state().trial().unwrap().unwrap();
+    trial.boots = 4;
+    host.state().set_trial(&trial).unwrap();
+    let note = world.machine.state_dir().join("taken-back");
+    std::fs::write(
+        note,
+        "it was not found well within 720 seconds of its boot\n",
+    )
+    .unwrap();
+    world.machine.host().rollback().unwrap();
+    world.machine.boot();
+    world.start();
+    let reason = world.until_degraded().await;
+    assert!(
+        reason.ends_with("was taken back: it was not found well within 720 seconds of its boot"),
+        "{reason}"
+    );
+    assert_eq!(world.machine.read("/var/shared"), "one");
+    assert_eq!(world.machine.reboots(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deployment_that_was_well_once_is_never_left() {
+    let mut world = on_its_way(json!({})).await;
+    world.until_done("rendered-2").await;
+    assert_eq!(world.own().state().trial().unwrap(), None);
+    let sight = world.own().look().unwrap();
+    assert!(!world.own().choose_previous(&sight, "whim").unwrap());
+}
