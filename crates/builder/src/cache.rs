@@ -6,6 +6,7 @@
 //! layers/<boot>/<chain>/  one layer in overlayfs form, named by the chain it is the top of
 //! index/<key>             what a step with this key gave
 //! mounts/<id>             `RUN --mount=type=cache`
+//! git/<repository>/       a commit of a git repository, checked out
 //! work/<engine>/          scratch of one engine, which holds a lock on work/<engine>/lock while it lives
 //! ```
 //!
@@ -65,7 +66,7 @@ impl Cache {
                 dir.display()
             ))
         };
-        for name in ["layers", "index", "mounts", "work"] {
+        for name in ["layers", "index", "mounts", "git", "work"] {
             fs::create_dir_all(dir.join(name)).map_err(failed())?;
         }
         // Mounts are told apart by their paths, which must therefore be the kernel's.
@@ -144,6 +145,11 @@ impl Cache {
         let path = scratch.path.join("entry");
         fs::write(&path, text)?;
         fs::rename(path, self.dir.join("index").join(key.hex()))
+    }
+
+    /// Where a git repository is checked out, or would be.
+    pub(crate) fn checkout(&self, name: &Digest) -> PathBuf {
+        self.dir.join("git").join(name.hex())
     }
 
     /// The directory of a cache mount, and the file whose lock says who uses it.

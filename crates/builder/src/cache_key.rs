@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::state::Action;
 
 /// Changes when the same step would give another layer than before.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// What decides the result of a step.
 #[derive(Debug, Serialize)]
@@ -37,7 +37,7 @@ pub(crate) fn key(inputs: &Inputs<'_>) -> Digest {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::state::{CopyAction, CopySource};
+    use crate::state::{CopyAction, CopySource, Unpack};
 
     #[test]
     fn every_input_counts() {
@@ -47,7 +47,7 @@ mod tests {
         };
         let copy = |chown: Option<&str>| {
             Action::Copy(CopyAction {
-                unpack: false,
+                unpack: Unpack::None,
                 from: None,
                 sources: vec![CopySource::Path("a".into())],
                 dest: "/a".into(),

@@ -19,6 +19,7 @@ mod execute;
 mod ignore;
 mod image;
 mod pack;
+mod remote;
 mod request;
 mod root;
 mod root_view;

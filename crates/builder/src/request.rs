@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use jiff::Timestamp;
 use oci::manifest::Platform;
 
+use crate::ignore::Ignore;
 use crate::pack::Destination;
 use crate::secret::Secrets;
 
@@ -30,6 +31,10 @@ pub struct Request {
     pub annotations: BTreeMap<String, String>,
     /// Secrets for `RUN --mount=type=secret`.
     pub secrets: Secrets,
+    /// Sockets of SSH agents for `RUN --mount=type=ssh`, by id.
+    pub ssh_agents: BTreeMap<String, PathBuf>,
+    /// What of the context is not seen, instead of what the ignore file in the context says.
+    pub ignore: Option<Ignore>,
     /// Where the image will be pushed to: its layers are sent there while it is built.
     pub destinations: Vec<Destination>,
     /// Executes every step, whatever the cache has.

@@ -175,7 +175,9 @@ fn sources(stage: &Stage) -> impl Iterator<Item = &Word> {
                         MountKind::Bind { from, .. } | MountKind::Cache { from, .. } => {
                             from.as_ref()
                         }
-                        MountKind::Tmpfs { .. } | MountKind::Secret { .. } => None,
+                        MountKind::Tmpfs { .. }
+                        | MountKind::Secret { .. }
+                        | MountKind::Ssh { .. } => None,
                     })
                     .collect(),
                 _ => Vec::new(),

@@ -62,9 +62,10 @@ impl<'a> Build<'a> {
             .clone()
             .unwrap_or_else(manifest::this_platform);
         let contexts = request.named_contexts.keys().cloned().collect();
-        let ignore = match &request.context {
-            Some(dir) => sources::read_ignore(dir)?,
-            None => Ignore::default(),
+        let ignore = match (&request.ignore, &request.context) {
+            (Some(ignore), _) => ignore.clone(),
+            (None, Some(dir)) => sources::read_ignore(dir)?,
+            (None, None) => Ignore::default(),
         };
         let mut build = Build {
             request,

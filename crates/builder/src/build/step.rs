@@ -15,11 +15,12 @@ use crate::config::chain_on;
 use crate::containerfile::{Instruction, Word};
 use crate::error::{BuildError, StepStatus};
 use crate::event::Event;
-use crate::execute::copy::{self, Found, Tree};
+use crate::execute::copy::{self, Fetched, Found, Tree};
 use crate::execute::run::{self, Outcome, Sources};
 use crate::execute::user::Users;
 use crate::ignore::Ignore;
 use crate::pack::{Packing, pack_now};
+use crate::remote;
 use crate::root::Root;
 use crate::snapshot::Snapshot;
 use crate::state::{Action, CopyAction, CopySource, MountSource, RunAction};
@@ -84,7 +85,7 @@ impl Stage<'_, '_> {
                 let mut contents = Vec::new();
                 for mount in &run.mounts {
                     if let MountSource::Bind { from, source } = &mount.source {
-                        let all = everything_at(source);
+                        let all = CopyAction::everything_at(source);
                         contents.push(self.content(from.as_ref(), &all, instruction)?);
                     }
                 }
@@ -114,14 +115,51 @@ impl Stage<'_, '_> {
             path: &dir,
             ignore: build.ignore_of(&origin),
         };
-        let found =
-            copy::find(copy, tree).map_err(|failure| self.copy_failed(failure, instruction))?;
+        let found = self.find(copy, tree, instruction)?;
         let digest =
             copy::digest(&found).map_err(BuildError::host("cannot read the build context"))?;
         Ok(Content {
             digest: Some(digest),
             found: Some(found),
         })
+    }
+
+    /// Finds the sources of a copy, fetching those that are remote.
+    fn find(
+        &self,
+        copy: &CopyAction,
+        tree: Tree<'_>,
+        instruction: &Instruction,
+    ) -> Result<Vec<Found>, BuildError> {
+        let work = self.build.work;
+        let mut stopped = None;
+        let found = copy::find(copy, tree, &mut |source| {
+            let fetched = match source {
+                CopySource::Url { url, checksum, .. } => {
+                    remote::fetch(work, url, checksum.as_ref()).map(|digest| Fetched::File {
+                        path: work.cache().blobs().path(&digest),
+                        digest,
+                    })
+                }
+                CopySource::Git(git) => {
+                    remote::checkout(work, git).map(|path| Fetched::Tree { path })
+                }
+                CopySource::Path(_) | CopySource::Inline { .. } => Err(remote::Failure::Refused(
+                    "a source on this machine is not fetched".into(),
+                )),
+            };
+            fetched.map_err(|failure| match failure {
+                remote::Failure::Refused(reason) => copy::Failure::Refused(reason),
+                remote::Failure::Other(error) => {
+                    stopped = Some(error);
+                    copy::Failure::Refused("stopped".into())
+                }
+            })
+        });
+        match (found, stopped) {
+            (_, Some(error)) => Err(error),
+            (found, None) => found.map_err(|failure| self.copy_failed(failure, instruction)),
+        }
     }
 
     fn execute(
@@ -244,7 +282,8 @@ impl Stage<'_, '_> {
                     path: &dir,
                     ignore: &ignore,
                 };
-                copy::find(copy, tree).and_then(|found| copy::apply(copy, &found, true, &root))
+                let found = self.find(copy, tree, instruction)?;
+                copy::apply(copy, &found, true, &root)
             }
         };
         copied.map_err(|failure| self.copy_failed(failure, instruction))
@@ -268,6 +307,7 @@ impl Stage<'_, '_> {
             secrets: &build.request.secrets,
             tree: &mut tree,
             cancel: &work.cancel,
+            agents: &build.request.ssh_agents,
         };
         let mut output = |line| work.tell(Event::Output { step, line });
         match run::run(
@@ -314,19 +354,5 @@ impl Stage<'_, '_> {
                 source,
             },
         }
-    }
-}
-
-/// A copy of everything at a path, to name the content of a bind mount.
-fn everything_at(source: &str) -> CopyAction {
-    CopyAction {
-        unpack: false,
-        from: None,
-        sources: vec![CopySource::Path(source.to_string())],
-        dest: "/".into(),
-        chown: None,
-        chmod: None,
-        exclude: Vec::new(),
-        parents: false,
     }
 }

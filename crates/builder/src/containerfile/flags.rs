@@ -74,18 +74,23 @@ impl Flags {
         values.drain(..).next()
     }
 
-    /// A flag without a value, or with `true` or `false`.
+    /// A flag without a value, or with `true` or `false`; not set when it is not there.
     pub(super) fn switch(&mut self, name: &str, problems: &mut Vec<Problem>) -> bool {
+        self.choice(name, problems).unwrap_or(false)
+    }
+
+    /// A flag without a value, or with `true` or `false`, that may be left out.
+    pub(super) fn choice(&mut self, name: &str, problems: &mut Vec<Problem>) -> Option<bool> {
         let (taken, rest) = std::mem::take(&mut self.found)
             .into_iter()
             .partition(|flag| flag.name == name);
         self.found = rest;
         let taken: Vec<Flag> = taken;
-        let mut set = false;
+        let mut set = None;
         for flag in taken {
             match flag.value.as_deref() {
-                None | Some("true") => set = true,
-                Some("false") => set = false,
+                None | Some("true") => set = Some(true),
+                Some("false") => set = Some(false),
                 Some(other) => problems.push(Problem::new(
                     flag.at,
                     format!("flag `--{name}`: expected `true` or `false`, found `{other}`"),

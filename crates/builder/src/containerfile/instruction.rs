@@ -94,7 +94,15 @@ impl Parser<'_> {
             "FROM" => &["platform"],
             "RUN" => &["mount", "network", "security"],
             "COPY" => &["from", "chown", "chmod", "link", "parents", "exclude"],
-            "ADD" => &["chown", "chmod", "link", "exclude"],
+            "ADD" => &[
+                "chown",
+                "chmod",
+                "link",
+                "exclude",
+                "checksum",
+                "keep-git-dir",
+                "unpack",
+            ],
             "HEALTHCHECK" => &[
                 "interval",
                 "timeout",
@@ -258,6 +266,15 @@ impl Parser<'_> {
         // A hint to builders that stack layers instead of copying: the files are the same.
         flags.switch("link", &mut self.problems);
         let parents = !add && flags.switch("parents", &mut self.problems);
+        let checksum = match add {
+            true => flags.one("checksum", &mut self.problems),
+            false => None,
+        };
+        let keep_git_dir = add && flags.switch("keep-git-dir", &mut self.problems);
+        let unpack = match add {
+            true => flags.choice("unpack", &mut self.problems),
+            false => Some(false),
+        };
         let mut words = self.list(args);
         let Some(dest) = words.pop().filter(|_| !words.is_empty()) else {
             self.problem(
@@ -278,20 +295,13 @@ impl Parser<'_> {
                 sources.push(Source::Heredoc(heredoc.clone()));
                 continue;
             }
-            if add && remote(&word.raw) {
-                let message = format!(
-                    "`ADD`: `{}` is remote, which is not supported",
-                    clip(&word.raw)
-                );
-                self.problems.push(
-                    Problem::new(word.at, message)
-                        .hint("fetch it in a `RUN`, or put it into the context"),
-                );
-            }
             sources.push(Source::Path(word));
         }
         Some(Kind::Copy(Copy {
             add,
+            checksum,
+            keep_git_dir,
+            unpack,
             from,
             chown,
             chmod,
@@ -508,12 +518,6 @@ fn quote(raw: &str, escape: char) -> String {
     }
     quoted.push('"');
     quoted
-}
-
-fn remote(source: &str) -> bool {
-    ["http://", "https://", "git://", "git@", "ssh://"]
-        .iter()
-        .any(|scheme| source.starts_with(scheme))
 }
 
 fn stage_name(name: &str) -> bool {

@@ -161,8 +161,14 @@ pub enum Network {
 /// `COPY` or `ADD`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Copy {
-    /// `ADD`: local archives are unpacked.
+    /// `ADD`: sources may be remote, and local archives are unpacked.
     pub add: bool,
+    /// `ADD --checksum`: the digest of the remote file.
+    pub checksum: Option<Word>,
+    /// `ADD --keep-git-dir`.
+    pub keep_git_dir: bool,
+    /// `ADD --unpack`: whether archives are unpacked; those that are local when absent.
+    pub unpack: Option<bool>,
     pub from: Option<Word>,
     pub chown: Option<Word>,
     pub chmod: Option<Word>,

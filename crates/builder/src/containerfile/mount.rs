@@ -8,7 +8,7 @@ use super::{Position, Problem, Word};
 pub struct Mount {
     pub at: Position,
     pub kind: MountKind,
-    /// Where it appears; for a secret, `/run/secrets/<id>` when absent.
+    /// Where it appears; a secret has `/run/secrets/<id>` when absent, an agent a place of its own.
     pub target: Option<Word>,
     pub readonly: bool,
 }
@@ -35,6 +35,12 @@ pub enum MountKind {
     Secret {
         id: Word,
         env: Option<String>,
+        required: bool,
+        owner: Owner,
+    },
+    /// The socket of an SSH agent.
+    Ssh {
+        id: Word,
         required: bool,
         owner: Owner,
     },
@@ -171,16 +177,25 @@ pub(super) fn parse(word: &Word, problems: &mut Vec<Problem>) -> Option<Mount> {
                 owner,
             }
         }
+        "ssh" => MountKind::Ssh {
+            id: fields.word(&["id"]).unwrap_or(Word {
+                raw: "default".into(),
+                at: word.at,
+            }),
+            required: fields.flag(&["required"], problems),
+            owner,
+        },
         other => {
             let problem = Problem::new(
                 word.at,
                 format!("`--mount`: unknown type `{}`", clip(other)),
             );
-            problems.push(problem.hint("expected bind, cache, tmpfs or secret"));
+            problems.push(problem.hint("expected bind, cache, tmpfs, secret or ssh"));
             return None;
         }
     };
-    if target.is_none() && !matches!(kind, MountKind::Secret { .. }) {
+    let has_default = matches!(kind, MountKind::Secret { .. } | MountKind::Ssh { .. });
+    if target.is_none() && !has_default {
         problems.push(Problem::new(
             word.at,
             "`--mount`: expected a field `target`",

@@ -1,5 +1,6 @@
 //! Effects of steps on a file system: running commands in a container, copying files.
 
+mod agent;
 pub(crate) mod copy;
 mod mounts;
 pub(crate) mod run;

@@ -1,23 +1,27 @@
 //! The mounts that a `RUN` asks for, made ready on the host.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use rustix::fs::FlockOperation;
 use rustix::mount::MountFlags;
 use tokio_util::sync::CancellationToken;
 
+use super::agent::Agent;
+use super::copy;
 use super::spec::{Bind, Tmpfs};
 use crate::cache::Cache;
 use crate::containerfile::{Sharing, Word};
 use crate::error::BuildError;
+use crate::ignore::Ignore;
 use crate::root::Root;
 use crate::secret::Secrets;
 use crate::snapshot::Snapshot;
-use crate::state::{MountAction, MountSource};
+use crate::state::{CopyAction, MountAction, MountSource};
 
 /// Where the mounts come from.
 pub(crate) struct Sources<'a> {
@@ -26,6 +30,8 @@ pub(crate) struct Sources<'a> {
     /// The directory that a bind mount's `from` stands for; the build context without one.
     pub(crate) tree: &'a mut dyn FnMut(Option<&Word>) -> Result<PathBuf, BuildError>,
     pub(crate) cancel: &'a CancellationToken,
+    /// Sockets of SSH agents by id.
+    pub(crate) agents: &'a BTreeMap<String, PathBuf>,
 }
 
 impl std::fmt::Debug for Sources<'_> {
@@ -42,6 +48,7 @@ pub(super) struct Mounts {
     pub(super) env: Vec<(String, String)>,
     /// Locks on cache mounts.
     _locks: Vec<File>,
+    _agents: Vec<Agent>,
     /// Writable copies of bind mounts, and private cache mounts.
     _copies: Vec<Snapshot>,
 }
@@ -103,6 +110,8 @@ pub(super) fn prepare(
             MountSource::Cache {
                 id,
                 sharing,
+                from,
+                source,
                 uid,
                 gid,
                 mode,
@@ -113,7 +122,12 @@ pub(super) fn prepare(
                         mounts._locks.extend(lock);
                         if !dir.is_dir() {
                             make_owned(&dir, *uid, *gid, *mode).map_err(host("cache mount"))?;
+                            if from.is_some() {
+                                let tree = (sources.tree)(from.as_ref())?;
+                                fill(&dir, &tree, source.as_deref().unwrap_or("/"))?;
+                            }
                         }
+                        touch(&dir).map_err(host("cache mount"))?;
                         dir
                     }
                     (None, _) => {
@@ -156,9 +170,62 @@ pub(super) fn prepare(
                     .map_err(host("secret"))?;
                 mounts.binds.push(bind(path, true));
             }
+            MountSource::Ssh {
+                id,
+                required,
+                uid,
+                gid,
+                mode,
+            } => {
+                let Some(socket) = sources.agents.get(id) else {
+                    if *required {
+                        return Err(Failure::Refused(format!(
+                            "`--mount`: the build was given no SSH agent `{id}`"
+                        )));
+                    }
+                    continue;
+                };
+                let path = aside.with_file_name(format!("ssh-{}", mounts.binds.len()));
+                let agent = Agent::forward(socket, &path).map_err(host("SSH agent"))?;
+                own(&path, *uid, *gid, *mode).map_err(host("SSH agent"))?;
+                mounts._agents.push(agent);
+                mounts.binds.push(bind(path, false));
+                mounts.env.push(("SSH_AUTH_SOCK".into(), target.clone()));
+            }
         }
     }
     Ok(mounts)
+}
+
+/// Fills a new cache with a copy of what lies at a path in a tree.
+fn fill(dir: &Path, tree: &Path, source: &str) -> Result<(), Failure> {
+    let action = CopyAction::everything_at(source);
+    let ignore = Ignore::default();
+    let tree = copy::Tree {
+        path: tree,
+        ignore: &ignore,
+    };
+    let copied = copy::find(&action, tree, &mut |_| {
+        Err(copy::Failure::Refused(
+            "a cache has no remote source".into(),
+        ))
+    })
+    .and_then(|found| copy::apply(&action, &found, true, &Root::open(dir)?));
+    copied.map_err(|failure| {
+        // Half a copy must not pass for the cache later.
+        if let Err(error) = fs::remove_dir_all(dir) {
+            tracing::warn!(%error, "cannot remove a cache mount that was not filled");
+        }
+        match failure {
+            copy::Failure::Refused(reason) => Failure::Refused(format!("`--mount`: {reason}")),
+            copy::Failure::Io(error) => host("cache mount")(error),
+        }
+    })
+}
+
+/// Takes note that a cache is used now.
+fn touch(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.set_modified(SystemTime::now())
 }
 
 fn host(what: &str) -> impl FnOnce(io::Error) -> Failure {

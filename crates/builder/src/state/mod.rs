@@ -1,16 +1,20 @@
 //! What an instruction means in its place: variables expanded, the image configuration changed, and what is
 //! left to be done to the file system as an [`Action`]. Pure.
 
+mod copy;
+mod run;
+
 use std::collections::BTreeMap;
 
+use oci::Digest;
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::config::ImageConfig;
 use crate::containerfile::{
-    Command, Copy, ExpandError, Healthcheck, Instruction, Kind, MountKind, Network, Owner,
-    Position, Problem, Run, Sharing, Source, Word, expand, expand_text,
+    Command, ExpandError, Healthcheck, Instruction, Kind, Position, Problem, Sharing, Word, expand,
 };
+use crate::remote::Git;
 
 /// Search path of a `RUN` in an image that sets none.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -75,6 +79,11 @@ pub(crate) enum MountSource {
         id: String,
         #[serde(skip)]
         sharing: Sharing,
+        /// What it starts with a copy of.
+        #[serde(skip)]
+        from: Option<Word>,
+        #[serde(skip)]
+        source: Option<String>,
         uid: u32,
         gid: u32,
         mode: u32,
@@ -95,13 +104,20 @@ pub(crate) enum MountSource {
         gid: u32,
         mode: u32,
     },
+    Ssh {
+        id: String,
+        required: bool,
+        uid: u32,
+        gid: u32,
+        mode: u32,
+    },
 }
 
 /// Files to copy.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(crate) struct CopyAction {
-    /// Local archives are unpacked.
-    pub unpack: bool,
+    /// Which archives are unpacked.
+    pub unpack: Unpack,
     #[serde(skip)]
     pub from: Option<Word>,
     pub sources: Vec<CopySource>,
@@ -113,12 +129,31 @@ pub(crate) struct CopyAction {
     pub parents: bool,
 }
 
+/// Which archives a copy unpacks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Unpack {
+    None,
+    Local,
+    All,
+}
+
 /// One source of a copy.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum CopySource {
     Path(String),
-    Inline { name: String, content: String },
+    Inline {
+        name: String,
+        content: String,
+    },
+    /// A file by its URL.
+    Url {
+        url: String,
+        name: String,
+        checksum: Option<Digest>,
+    },
+    Git(Git),
 }
 
 /// A stage while it is evaluated.
@@ -290,238 +325,6 @@ impl State {
             }
         }
     }
-
-    fn run(&self, run: &Run) -> Result<RunAction, Problem> {
-        let (args, script) = match (&run.command, run.heredocs.as_slice()) {
-            (Command::Shell(text), [heredoc])
-                if is_marker(text) && heredoc.content.starts_with("#!") =>
-            {
-                (Vec::new(), Some(heredoc.text()))
-            }
-            (Command::Shell(text), [heredoc]) if is_marker(text) => (
-                self.arguments(&Command::Shell(heredoc.text()))
-                    .unwrap_or_default(),
-                None,
-            ),
-            (Command::Shell(text), heredocs) => {
-                // The shell reads here-documents itself.
-                let mut text = text.clone();
-                for heredoc in heredocs {
-                    text += &format!("\n{}{}", heredoc.content, heredoc.name);
-                }
-                (
-                    self.arguments(&Command::Shell(text)).unwrap_or_default(),
-                    None,
-                )
-            }
-            (Command::Exec(args), _) => (args.clone(), None),
-        };
-        let mut env: BTreeMap<String, String> = self
-            .args
-            .iter()
-            .map(|(name, value)| (name.clone(), value.clone()))
-            .collect();
-        let own = self
-            .config
-            .config
-            .env
-            .iter()
-            .filter_map(|entry| entry.split_once('='));
-        env.extend(own.map(|(name, value)| (name.to_string(), value.to_string())));
-        env.entry("PATH".into())
-            .or_insert_with(|| DEFAULT_PATH.into());
-        let proxies = self
-            .build_args
-            .iter()
-            .filter(|(name, _)| {
-                PROXIES.contains(&name.to_ascii_uppercase().as_str()) && !env.contains_key(*name)
-            })
-            .map(|(name, value)| (name.clone(), value.clone()))
-            .collect();
-        let mounts = run
-            .mounts
-            .iter()
-            .map(|mount| self.mount(mount))
-            .collect::<Result<_, _>>()?;
-        let cwd = Some(self.config.config.working_dir.clone()).filter(|cwd| !cwd.is_empty());
-        Ok(RunAction {
-            args,
-            script,
-            env,
-            proxies,
-            user: self.config.config.user.clone(),
-            cwd: cwd.unwrap_or_else(|| "/".into()),
-            mounts,
-            offline: run.network == Network::None,
-        })
-    }
-
-    fn mount(&self, mount: &crate::containerfile::Mount) -> Result<MountAction, Problem> {
-        let target = mount
-            .target
-            .as_ref()
-            .map(|word| self.absolute(word, "`--mount`: field `target`"))
-            .transpose()?;
-        let text = |word: &Option<Word>| word.as_ref().map(|word| self.expand(word)).transpose();
-        let parts = |owner: &Owner, mode: u32| {
-            (
-                owner.uid.unwrap_or(0),
-                owner.gid.unwrap_or(0),
-                owner.mode.unwrap_or(mode),
-            )
-        };
-        let (target, source) = match &mount.kind {
-            MountKind::Cache {
-                id,
-                from,
-                sharing,
-                owner,
-                ..
-            } => {
-                if from.is_some() {
-                    let message =
-                        "`--mount`: a cache that starts as a copy (`from`) is not supported";
-                    return Err(Problem::new(mount.at, message));
-                }
-                let target = target.unwrap_or_default();
-                let id = text(id)?.unwrap_or_else(|| target.clone());
-                let (uid, gid, mode) = parts(owner, 0o755);
-                (
-                    target,
-                    MountSource::Cache {
-                        id,
-                        sharing: *sharing,
-                        uid,
-                        gid,
-                        mode,
-                    },
-                )
-            }
-            MountKind::Bind { from, source } => {
-                let source = text(source)?.unwrap_or_else(|| "/".into());
-                (
-                    target.unwrap_or_default(),
-                    MountSource::Bind {
-                        from: from.clone(),
-                        source,
-                    },
-                )
-            }
-            MountKind::Tmpfs { size } => (
-                target.unwrap_or_default(),
-                MountSource::Tmpfs { size: *size },
-            ),
-            MountKind::Secret {
-                id,
-                env,
-                required,
-                owner,
-            } => {
-                let id = self.expand(id)?;
-                let (uid, gid, mode) = parts(owner, 0o400);
-                let target = target.unwrap_or_else(|| format!("/run/secrets/{id}"));
-                (
-                    target,
-                    MountSource::Secret {
-                        id,
-                        env: env.clone(),
-                        required: *required,
-                        uid,
-                        gid,
-                        mode,
-                    },
-                )
-            }
-        };
-        if target == "/" {
-            return Err(Problem::new(
-                mount.at,
-                "`--mount`: field `target`: `/` cannot be mounted over",
-            ));
-        }
-        Ok(MountAction {
-            at: mount.at,
-            target,
-            readonly: mount.readonly,
-            source,
-        })
-    }
-
-    fn copy(&self, copy: &Copy) -> Result<CopyAction, Problem> {
-        let mut sources = Vec::new();
-        for source in &copy.sources {
-            sources.push(match source {
-                Source::Path(word) => CopySource::Path(self.expand(word)?),
-                Source::Heredoc(heredoc) => {
-                    let text = heredoc.text();
-                    let content = match heredoc.expand {
-                        true => expand_text(&text, &|name| self.lookup(name), self.escape)
-                            .map_err(|error| Problem::new(heredoc.at, error.to_string()))?,
-                        false => text,
-                    };
-                    CopySource::Inline {
-                        name: heredoc.name.clone(),
-                        content,
-                    }
-                }
-            });
-        }
-        let raw = self.expand(&copy.dest)?;
-        let mut dest = self.absolute(&copy.dest, "destination")?;
-        let directory = raw.ends_with('/') || raw == "." || raw.ends_with("/.");
-        if directory && !dest.ends_with('/') {
-            dest.push('/');
-        }
-        if sources.len() > 1 && !dest.ends_with('/') {
-            let problem = Problem::new(
-                copy.dest.at,
-                "with several sources the destination must end with `/`",
-            );
-            return Err(problem);
-        }
-        let chmod = copy.chmod.as_ref().map(|word| (word.at, self.expand(word)));
-        let chmod = match chmod {
-            None => None,
-            Some((at, text)) => {
-                let text = text?;
-                let mode = u32::from_str_radix(&text, 8)
-                    .ok()
-                    .filter(|mode| *mode <= 0o7777);
-                let problem = || {
-                    Problem::new(
-                        at,
-                        format!("`--chmod`: expected an octal mode such as 0755, found `{text}`"),
-                    )
-                };
-                Some(mode.ok_or_else(problem)?)
-            }
-        };
-        Ok(CopyAction {
-            unpack: copy.add,
-            from: copy.from.clone(),
-            sources,
-            dest,
-            chown: copy
-                .chown
-                .as_ref()
-                .map(|word| self.expand(word))
-                .transpose()?,
-            chmod,
-            exclude: copy
-                .exclude
-                .iter()
-                .map(|word| self.expand(word))
-                .collect::<Result<_, _>>()?,
-            parents: copy.parents,
-        })
-    }
-}
-
-/// Whether a command is nothing but the marker of a here-document.
-fn is_marker(text: &str) -> bool {
-    text.starts_with("<<")
-        && !text.contains(char::is_whitespace)
-        && !text.contains(['>', '|', ';', '&'])
 }
 
 /// Joins a path to the working directory and resolves `.` and `..` by their names.

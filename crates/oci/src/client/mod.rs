@@ -2,6 +2,7 @@
 //! verifying every digest and trying again what may pass.
 
 mod challenge;
+mod download;
 mod error;
 mod failure;
 mod fetch;

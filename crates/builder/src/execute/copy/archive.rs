@@ -1,54 +1,92 @@
-//! Telling archives that `ADD` unpacks from other files.
+//! Archives that `ADD` unpacks: told from other files by their first bytes.
 
 use std::fs::File;
-use std::io::{self, Read, Seek as _};
+use std::io::{self, BufReader, Read, Seek as _};
+use std::path::Path;
 
-/// What `ADD` does with a file.
-pub(super) enum ArchiveKind {
-    /// Unpacks it; the media type of a layer of that form.
-    Tar(&'static str),
-    /// Refuses it: compressed with something that is not known here.
-    Unsupported(&'static str),
-    /// Copies it.
-    Not,
+use bzip2::read::MultiBzDecoder;
+use flate2::read::MultiGzDecoder;
+use lzma_rust2::XzReader;
+use oci::layer::{self, LayerError, Options, Stats};
+
+/// Memory that unpacking `xz` may take, the most that its highest level needs.
+const XZ_MEMORY: u32 = 80 << 10;
+
+/// A tar archive, perhaps compressed.
+#[derive(Debug)]
+pub(super) struct Archive {
+    file: File,
+    form: Form,
 }
 
-/// What kind of archive a file is, by its first bytes; the file is left at its start.
-pub(super) fn archive_kind(file: &mut File) -> io::Result<ArchiveKind> {
-    let head = |reader: &mut dyn Read| -> io::Result<Vec<u8>> {
-        let mut head = Vec::new();
-        match reader.take(512).read_to_end(&mut head) {
+#[derive(Debug, Clone, Copy)]
+enum Form {
+    Plain,
+    Gzip,
+    Zstd,
+    Bzip2,
+    Xz,
+}
+
+impl Archive {
+    /// Looks at a file; `None` when it is not an archive.
+    pub(super) fn open(mut file: File) -> io::Result<Option<Archive>> {
+        let first = head(&file)?;
+        file.rewind()?;
+        let form = match first.as_slice() {
+            [0x1f, 0x8b, ..] => Form::Gzip,
+            [0x28, 0xb5, 0x2f, 0xfd, ..] => Form::Zstd,
+            [b'B', b'Z', b'h', ..] => Form::Bzip2,
+            [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Form::Xz,
+            _ => Form::Plain,
+        };
+        let mut archive = Archive { file, form };
+        let found = archive
+            .reader()
+            .and_then(head)
+            .map(|head| head.get(257..262) == Some(b"ustar"));
+        archive.file.rewind()?;
+        match found {
+            Ok(true) => Ok(Some(archive)),
+            Ok(false) => Ok(None),
             // Not what its first bytes promised: an ordinary file.
-            Err(error)
-                if error.kind() == io::ErrorKind::InvalidData
-                    || error.kind() == io::ErrorKind::InvalidInput => {}
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {}
-            other => drop(other?),
+            Err(error) if broken(&error) => Ok(None),
+            Err(error) => Err(error),
         }
-        Ok(head)
-    };
-    let is_tar = |head: &[u8]| head.get(257..262) == Some(b"ustar");
-    let first = head(file)?;
-    file.rewind()?;
-    let kind = if is_tar(&first) {
-        ArchiveKind::Tar("application/vnd.oci.image.layer.v1.tar")
-    } else if first.starts_with(b"\x1f\x8b") {
-        match is_tar(&head(&mut flate2::read::MultiGzDecoder::new(&mut *file))?) {
-            true => ArchiveKind::Tar("application/vnd.oci.image.layer.v1.tar+gzip"),
-            false => ArchiveKind::Not,
-        }
-    } else if first.starts_with(b"\x28\xb5\x2f\xfd") {
-        match is_tar(&head(&mut zstd::Decoder::new(&mut *file)?)?) {
-            true => ArchiveKind::Tar("application/vnd.oci.image.layer.v1.tar+zstd"),
-            false => ArchiveKind::Not,
-        }
-    } else if first.starts_with(b"BZh") {
-        ArchiveKind::Unsupported("bzip2")
-    } else if first.starts_with(b"\xfd7zXZ\0") {
-        ArchiveKind::Unsupported("xz")
-    } else {
-        ArchiveKind::Not
-    };
-    file.rewind()?;
-    Ok(kind)
+    }
+
+    /// Unpacks it into a directory.
+    pub(super) fn unpack(&self, into: &Path, options: &Options) -> Result<Stats, LayerError> {
+        let reader = self.reader().map_err(LayerError::Read)?;
+        layer::unpack(
+            reader,
+            "application/vnd.oci.image.layer.v1.tar",
+            into,
+            options,
+        )
+    }
+
+    fn reader(&self) -> io::Result<Box<dyn Read + Send + '_>> {
+        let file = BufReader::with_capacity(256 << 10, &self.file);
+        Ok(match self.form {
+            Form::Plain => Box::new(file),
+            Form::Gzip => Box::new(MultiGzDecoder::new(file)),
+            Form::Zstd => Box::new(zstd::Decoder::with_buffer(file)?),
+            Form::Bzip2 => Box::new(MultiBzDecoder::new(file)),
+            Form::Xz => Box::new(XzReader::new_mem_limit(file, true, XZ_MEMORY)),
+        })
+    }
+}
+
+fn head(reader: impl Read) -> io::Result<Vec<u8>> {
+    let mut head = Vec::new();
+    reader.take(512).read_to_end(&mut head)?;
+    Ok(head)
+}
+
+fn broken(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput | io::ErrorKind::UnexpectedEof
+    )
 }

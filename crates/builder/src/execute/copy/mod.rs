@@ -62,6 +62,18 @@ enum Content {
     Inline(String),
     /// A file and, for a directory, everything in it, parents first.
     Items(Vec<Item>),
+    /// A file that was fetched.
+    Fetched {
+        path: PathBuf,
+        digest: Digest,
+    },
+}
+
+/// What a remote source is on this machine.
+#[derive(Debug)]
+pub(crate) enum Fetched {
+    File { path: PathBuf, digest: Digest },
+    Tree { path: PathBuf },
 }
 
 #[derive(Debug)]
@@ -72,8 +84,12 @@ struct Item {
     metadata: fs::Metadata,
 }
 
-/// Finds the sources of a copy.
-pub(crate) fn find(action: &CopyAction, tree: Tree<'_>) -> Result<Vec<Found>, Failure> {
+/// Finds the sources of a copy; `fetch` gets those that are remote.
+pub(crate) fn find(
+    action: &CopyAction,
+    tree: Tree<'_>,
+    fetch: &mut dyn FnMut(&CopySource) -> Result<Fetched, Failure>,
+) -> Result<Vec<Found>, Failure> {
     let root = Root::open(tree.path)?;
     let exclude = Ignore::parse(&action.exclude.join("\n"));
     let seen = |path: &Path| {
@@ -90,12 +106,30 @@ pub(crate) fn find(action: &CopyAction, tree: Tree<'_>) -> Result<Vec<Found>, Fa
                 });
                 continue;
             }
+            CopySource::Url { name, url, .. } => {
+                if name.is_empty() && action.dest.ends_with('/') {
+                    return Err(Failure::Refused(format!(
+                        "`{url}` does not end with a file name, so the destination must be one"
+                    )));
+                }
+                found.push(remote(fetch(source)?, Path::new(name), action)?);
+                continue;
+            }
+            CopySource::Git(git) => {
+                let directory = git.directory.as_deref().unwrap_or_default();
+                found.push(remote(fetch(source)?, Path::new(directory), action)?);
+                continue;
+            }
             CopySource::Path(pattern) => pattern,
         };
+        let (pattern, pivot) = pivot(pattern, action.parents);
         let paths = expand(&root, pattern)?;
         let before = found.len();
         for path in &paths {
-            let source = read_source(&root, tree, path, &seen, action.parents)?;
+            let mut source = read_source(&root, tree, path, &seen, action.parents)?;
+            if let Ok(below) = source.name.strip_prefix(pivot) {
+                source.name = below.to_path_buf();
+            }
             // A directory that is left out is still there for what is visible in it.
             let hidden = !path.as_os_str().is_empty() && !seen(path);
             if !(hidden && matches!(&source.content, Content::Items(items) if items.len() == 1)) {
@@ -110,6 +144,49 @@ pub(crate) fn find(action: &CopyAction, tree: Tree<'_>) -> Result<Vec<Found>, Fa
         }
     }
     Ok(found)
+}
+
+/// What was fetched, as a source: a file of that name, or the directory of that name in a tree.
+fn remote(fetched: Fetched, name: &Path, action: &CopyAction) -> Result<Found, Failure> {
+    match fetched {
+        Fetched::File { path, digest } => Ok(Found {
+            name: name.to_path_buf(),
+            content: Content::Fetched { path, digest },
+        }),
+        Fetched::Tree { path } => {
+            let keeps =
+                |source: &CopySource| matches!(source, CopySource::Git(git) if git.keep_git_dir);
+            let hidden = match action.sources.iter().any(keeps) {
+                true => String::new(),
+                false => "**/.git\n".to_string(),
+            };
+            let ignore = Ignore::parse(&(hidden + &action.exclude.join("\n")));
+            let tree = Tree {
+                path: &path,
+                ignore: &ignore,
+            };
+            let seen = |path: &Path| !ignore.excludes(&path.to_string_lossy());
+            let mut source =
+                read_source(&Root::open(&path)?, tree, name, &seen, false).map_err(|failure| {
+                    match failure {
+                        Failure::Io(error) if crate::root::absent(&error) => Failure::Refused(
+                            format!("the repository has no directory `{}`", name.display()),
+                        ),
+                        other => other,
+                    }
+                })?;
+            source.name = PathBuf::new();
+            Ok(source)
+        }
+    }
+}
+
+/// With `--parents`, the directories before `/./` are not kept: the pattern without that mark, and what to take off.
+fn pivot(pattern: &str, parents: bool) -> (&str, &Path) {
+    match pattern.find("/./") {
+        Some(at) if parents => (pattern, Path::new(pattern[..at].trim_start_matches('/'))),
+        _ => (pattern, Path::new("")),
+    }
 }
 
 fn read_source(
@@ -239,6 +316,11 @@ pub(crate) fn digest(found: &[Found]) -> io::Result<Digest> {
             Content::Inline(text) => {
                 field(b"inline");
                 field(text.as_bytes());
+                continue;
+            }
+            Content::Fetched { digest, .. } => {
+                field(b"fetched");
+                field(digest.to_string().as_bytes());
                 continue;
             }
             Content::Items(items) => items,

@@ -17,18 +17,16 @@ fn tree() -> tempfile::TempDir {
 
 fn action(sources: &[&str]) -> CopyAction {
     CopyAction {
-        unpack: false,
-        from: None,
         sources: sources
             .iter()
             .map(|source| CopySource::Path(source.to_string()))
             .collect(),
-        dest: "/".into(),
-        chown: None,
-        chmod: None,
-        exclude: Vec::new(),
-        parents: false,
+        ..CopyAction::everything_at("/")
     }
+}
+
+fn nothing_remote(_: &CopySource) -> Result<Fetched, Failure> {
+    panic!("no source is remote")
 }
 
 /// What a source gives: the name of each source, and the paths in it.
@@ -40,6 +38,7 @@ fn check(dir: &Path, sources: &[&str], ignore: &str, expected: &str) {
             path: dir,
             ignore: &ignore,
         },
+        &mut nothing_remote,
     ) {
         Err(Failure::Refused(reason)) => reason,
         Err(Failure::Io(error)) => panic!("{error}"),
@@ -105,6 +104,7 @@ fn a_digest_is_of_names_modes_and_content() {
                     path: dir.path(),
                     ignore: &ignore,
                 },
+                &mut nothing_remote,
             )
             .unwrap_or_default(),
         )

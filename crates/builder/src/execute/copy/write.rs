@@ -1,7 +1,7 @@
 //! Writing what was found into a root.
 
 use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
@@ -10,11 +10,11 @@ use oci::layer;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Timespec, Timestamps, XattrFlags};
 use rustix::io::Errno;
 
-use super::archive::{ArchiveKind, archive_kind};
+use super::archive::Archive;
 use super::{Content, Failure, Found, Item, descriptor_path, open};
 use crate::execute::user::Users;
 use crate::root::{Made, Owner, Root};
-use crate::state::CopyAction;
+use crate::state::{CopyAction, Unpack};
 
 /// Copies what was found into a root. With `keep`, owners, times and attributes belong to the files (of a stage or
 /// an image) and are kept; those of a build context belong to the machine it lies on.
@@ -51,13 +51,27 @@ pub(crate) fn apply(
             dest.to_path_buf()
         };
         match &source.content {
-            Content::Inline(text) => writer.inline(&place, text)?,
+            Content::Inline(text) => {
+                let mode = writer.mode.unwrap_or(0o644);
+                writer.file(&place, &mut text.as_bytes(), mode)?;
+            }
+            Content::Fetched { path, .. } => {
+                if action.unpack == Unpack::All && writer.archive(dest, path)? {
+                    continue;
+                }
+                // What comes from elsewhere is nobody else's to read.
+                let mode = writer.mode.unwrap_or(0o600);
+                writer.file(&place, &mut open(path)?, mode)?;
+            }
             Content::Items(items) => {
                 let [first, rest @ ..] = items.as_slice() else {
                     continue;
                 };
                 if !first.metadata.is_dir() {
-                    if action.unpack && writer.archive(dest, first)? {
+                    if action.unpack != Unpack::None
+                        && first.metadata.is_file()
+                        && writer.archive(dest, &first.full)?
+                    {
                         continue;
                     }
                     writer.item(&place, first)?;
@@ -176,32 +190,20 @@ impl Writer<'_> {
         Ok(())
     }
 
-    fn inline(&mut self, place: &Path, text: &str) -> Result<(), Failure> {
-        let (owner, mode) = (self.owner.unwrap_or_default(), self.mode.unwrap_or(0o644));
+    fn file(&mut self, place: &Path, from: &mut dyn Read, mode: u32) -> Result<(), Failure> {
+        let owner = self.owner.unwrap_or_default();
         let name = place.file_name().ok_or(Errno::INVAL)?.to_os_string();
         let parent = self.vacate(place)?;
         let mut file = create(&parent.fd, &name)?;
-        file.write_all(text.as_bytes())?;
+        io::copy(from, &mut file)?;
         finish_file(&file, owner, mode)?;
         Ok(())
     }
 
-    /// Unpacks a local archive into a directory; false when the file is not one.
-    fn archive(&mut self, dest: &Path, item: &Item) -> Result<bool, Failure> {
-        if !item.metadata.is_file() {
+    /// Unpacks an archive into a directory; false when the file is not one.
+    fn archive(&mut self, dest: &Path, path: &Path) -> Result<bool, Failure> {
+        let Some(archive) = Archive::open(open(path)?)? else {
             return Ok(false);
-        }
-        let mut file = open(&item.full)?;
-        let media_type = match archive_kind(&mut file)? {
-            ArchiveKind::Not => return Ok(false),
-            ArchiveKind::Unsupported(name) => {
-                let message = format!(
-                    "`{}` is compressed with {name}, which `ADD` cannot unpack",
-                    item.full.display()
-                );
-                return Err(Failure::Refused(message));
-            }
-            ArchiveKind::Tar(media_type) => media_type,
         };
         let made = self.make_dirs(dest)?;
         let options = layer::Options {
@@ -210,14 +212,16 @@ impl Writer<'_> {
             limits: layer::Limits::default(),
         };
         let place = descriptor_path(&made.fd)?;
-        layer::unpack(file, media_type, &place, &options).map_err(|error| match error {
-            layer::LayerError::Write { source, .. } => Failure::Io(source),
-            other => Failure::Refused(format!(
-                "archive `{}`: {}",
-                item.full.display(),
-                crate::error::chain(&other)
-            )),
-        })?;
+        archive
+            .unpack(&place, &options)
+            .map_err(|error| match error {
+                layer::LayerError::Write { source, .. } => Failure::Io(source),
+                other => Failure::Refused(format!(
+                    "archive `{}`: {}",
+                    path.display(),
+                    crate::error::chain(&other)
+                )),
+            })?;
         Ok(true)
     }
 
