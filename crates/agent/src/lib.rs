@@ -10,8 +10,10 @@ mod command;
 pub mod configure;
 mod error;
 pub mod host;
+mod notify;
 pub mod os;
 mod probe;
+mod program;
 mod progress;
 mod register;
 mod registry;
@@ -36,6 +38,7 @@ use tokio_util::sync::CancellationToken;
 use agent::{Agent, Settings};
 use host::Host;
 use model::health::DEFAULT_DEADLINE;
+use notify::Notifier;
 use os::ostree::{Ostree, Source};
 use state::State;
 
@@ -88,6 +91,10 @@ pub async fn run(
     config: AgentConfig,
     stop: CancellationToken,
 ) -> Result<(), AgentError> {
+    let notifier = Notifier::new(|name| std::env::var(name).ok()).unwrap_or_else(|error| {
+        tracing::warn!(%error, "cannot reach the service manager");
+        Notifier::default()
+    });
     let paths = config.paths.clone();
     let host = blocking(move |runtime| open(&paths, runtime)).await?;
     let settings = Settings {
@@ -95,6 +102,7 @@ pub async fn run(
         register: config.register,
         registry_ca: config.registry_ca,
         verify_deadline: DEFAULT_DEADLINE,
+        notifier,
     };
     Agent::new(client, host, settings).run(stop).await;
     Ok(())

@@ -22,6 +22,20 @@ pub(crate) enum Doing {
     Failed { step: Option<Step>, reason: String },
 }
 
+/// One line for whoever looks at the node itself.
+pub(crate) fn words(plan: &Plan, doing: &Doing) -> String {
+    match doing {
+        Doing::Settled => match &plan.target {
+            Some(target) => format!("runs {target}"),
+            None => "runs what it was told".to_owned(),
+        },
+        Doing::WaitingForTarget => "waits for a controller to choose a configuration".to_owned(),
+        Doing::Step(step) => format!("{step}: {plan}"),
+        Doing::Waiting { step, why } => format!("{step}: {why}"),
+        Doing::Failed { reason, .. } => format!("failed, trying again: {reason}"),
+    }
+}
+
 /// Phases in their order, each with the condition that stands for it and the one that it is part of.
 const PHASES: [(Type, Reason, Option<Type>); 7] = [
     (

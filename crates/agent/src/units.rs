@@ -1,30 +1,73 @@
 //! The agent's systemd units.
 
+/// What the agent can do at most. It writes `/etc`, `/var`, `/boot` and ostree's repository, gives files any owner, mode,
+/// label and flag, and starts the host's own tools, which drop privileges by themselves; it reboots and starts services by
+/// asking systemd.
+///
+/// Not to be had: `RestrictSUIDSGID` (images have such files), `PrivateTmp` (a MachineConfig may write to `/var/tmp`),
+/// `ProtectHome` (the keys of `core`), `PrivateDevices` (boot loader tools look for their disk).
+const CONFINEMENT: &str = "\
+NoNewPrivileges=yes
+CapabilityBoundingSet=CAP_CHOWN CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_FOWNER CAP_FSETID CAP_LINUX_IMMUTABLE
+CapabilityBoundingSet=CAP_SETFCAP CAP_MAC_ADMIN CAP_SYS_ADMIN CAP_SYS_CHROOT CAP_SETUID CAP_SETGID CAP_SETPCAP
+# ostree compares its mount namespace with that of the first process.
+CapabilityBoundingSet=CAP_SYS_PTRACE
+# A mount namespace of its own: /sysroot may have to be made writable for an import, which nobody else should see.
+ProtectSystem=strict
+ReadWritePaths=/etc /var /sysroot -/boot -/run
+ProtectClock=yes
+ProtectControlGroups=yes
+ProtectKernelLogs=yes
+ProtectKernelTunables=yes
+LockPersonality=yes
+MemoryDenyWriteExecute=yes
+RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
+RestrictNamespaces=mnt
+RestrictRealtime=yes
+SystemCallArchitectures=native
+SystemCallFilter=@system-service @mount
+SystemCallErrorNumber=EPERM
+LimitCORE=0
+# The agent itself is small; what its tools read and write counts too until it is on the disk.
+MemoryMax=512M
+TasksMax=256
+";
+
 /// Runs the agent. Its arguments come from `/etc/caprock/agent.env`.
-const AGENT: &str = "\
+fn agent() -> String {
+    format!(
+        "\
 [Unit]
 Description=Caprock node agent
 Wants=network-online.target
 After=network-online.target dbus.service caprock-boot.service
+# It is tried for ever.
+StartLimitIntervalSec=0
 
 [Service]
+Type=notify
 EnvironmentFile=-/etc/caprock/agent.env
 ExecStart=/usr/local/bin/caprock agent --kubeconfig /etc/caprock/kubeconfig $CAPROCK_AGENT_ARGS
 Restart=always
 RestartSec=1
+# A step that does not end starves it, and so does a process that stands still.
+WatchdogSec=60
+WatchdogSignal=SIGKILL
 # A step that is cut off is taken up at the next start; a reboot need not wait for it.
 KillMode=mixed
 TimeoutStopSec=5
-# /sysroot may have to be made writable for an import; nobody else should see that.
-PrivateMounts=yes
-
+{CONFINEMENT}
 [Install]
 WantedBy=multi-user.target
-";
+"
+    )
+}
 
 /// Finishes, before anything else starts, what a deployment still needs after a crash, and lets the places that
 /// deployments share follow the one that booted.
-const BOOT: &str = "\
+fn boot() -> String {
+    format!(
+        "\
 [Unit]
 Description=Complete the configuration of the booted deployment
 DefaultDependencies=no
@@ -39,10 +82,12 @@ Type=oneshot
 RemainAfterExit=yes
 ExecStart=/usr/local/bin/caprock agent --complete-boot
 TimeoutStartSec=60
-
+{CONFINEMENT}
 [Install]
 WantedBy=sysinit.target
-";
+"
+    )
+}
 
 /// Counts the boots of a deployment on trial, and leaves it when they are too many. Before anything that may be broken in
 /// it, and by a script that the agent which made the deployment left behind: what is judged does not judge itself.
@@ -94,12 +139,12 @@ WantedBy=timers.target
 
 /// Name and text of each unit that a node needs. All that have an `[Install]` section are to be enabled.
 #[must_use]
-pub fn units() -> [(&'static str, &'static str); 5] {
+pub fn units() -> [(&'static str, String); 5] {
     [
-        ("caprock-agent.service", AGENT),
-        ("caprock-boot.service", BOOT),
-        ("caprock-trial.service", TRIAL),
-        ("caprock-watch.service", WATCH),
-        ("caprock-watch.timer", WATCH_TIMER),
+        ("caprock-agent.service", agent()),
+        ("caprock-boot.service", boot()),
+        ("caprock-trial.service", TRIAL.to_owned()),
+        ("caprock-watch.service", WATCH.to_owned()),
+        ("caprock-watch.timer", WATCH_TIMER.to_owned()),
     ]
 }

@@ -9,6 +9,7 @@ use super::observe::Observed;
 use super::{Agent, IDLE, Next};
 use crate::error::AgentError;
 use crate::host::{HostError, digest_in};
+use crate::program;
 use crate::progress::Doing;
 
 /// How long a reboot may take to begin.
@@ -47,6 +48,10 @@ impl Agent {
             self.on_host(move |host| host.clean(&images, &[&config]))
                 .await?;
             self.clean = true;
+        }
+        if doing == Doing::Settled && self.settings.notifier.is_heard() && program::was_replaced() {
+            tracing::info!("the program was replaced; the new one takes over");
+            return Ok(Next::Never);
         }
         Ok(Next::Within(IDLE))
     }

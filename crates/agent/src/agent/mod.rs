@@ -22,13 +22,20 @@ use tokio_util::sync::CancellationToken;
 
 use crate::error::{AgentError, chain};
 use crate::host::{Host, HostError};
-use crate::progress::Doing;
+use crate::notify::Notifier;
+use crate::progress::{self, Doing};
 use crate::report::Reporter;
 use crate::state;
 use observe::Observed;
 
 /// The longest time between two looks when nothing tells of a change: finds what was changed on the node itself.
 const IDLE: Duration = Duration::from_secs(60);
+/// How long a look at the node and its objects may take, and whatever is told of it.
+const LOOK: Duration = Duration::from_secs(600);
+/// How long a pull may take: one that is cut off goes on with the layer it was at.
+const PULL: Duration = Duration::from_secs(6 * 3600);
+/// How long any other step may take: above the sum of what it waits for by itself.
+const STEP: Duration = Duration::from_secs(3600);
 /// First and longest wait after a failure.
 const BACK_OFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
@@ -43,6 +50,8 @@ pub(crate) struct Settings {
     pub(crate) registry_ca: Option<Vec<u8>>,
     /// How long the enabled units may take to become active.
     pub(crate) verify_deadline: Duration,
+    /// The service manager that the agent was started by.
+    pub(crate) notifier: Notifier,
 }
 
 /// One node's agent.
@@ -78,6 +87,8 @@ enum Next {
     Now,
     /// After a change, or after a time.
     Within(Duration),
+    /// Not by this program: another one has taken its place.
+    Never,
 }
 
 impl Agent {
@@ -103,7 +114,7 @@ impl Agent {
         }
     }
 
-    /// Runs until `stop`. Failures are reported and tried again.
+    /// Runs until `stop`, or until nothing is left to do and the program was replaced. Failures are reported and tried again.
     pub(crate) async fn run(mut self, stop: CancellationToken) {
         let changed = Arc::new(Notify::new());
         let name = self.settings.node_name.clone();
@@ -125,8 +136,12 @@ impl Agent {
         if let Some(labels) = self.settings.register.clone() {
             helpers.spawn(crate::register::run(self.client.clone(), name, labels));
         }
+        let notifier = self.settings.notifier.clone();
+        helpers.spawn(notifier.clone().feed());
+        notifier.ready();
         let mut back_off = BACK_OFF.0;
         loop {
+            notifier.promise(LOOK);
             // A turn may be cut off anywhere: whatever it was doing on the host is finished or undone by the next one.
             let turn = tokio::select! {
                 () = stop.cancelled() => break,
@@ -141,8 +156,11 @@ impl Agent {
                     back_off = BACK_OFF.0;
                     wait
                 }
+                Ok(Next::Never) => break,
                 Err(error) => {
-                    tracing::warn!(retry_in = ?back_off, "{}", chain(&error));
+                    let reason = chain(&error);
+                    tracing::warn!(retry_in = ?back_off, "{reason}");
+                    notifier.status(&format!("failed, trying again: {reason}"));
                     let wait = back_off;
                     back_off = (back_off * 2).min(BACK_OFF.1);
                     // Our own report of the failure is a change too, and no reason to hurry.
@@ -153,12 +171,14 @@ impl Agent {
                     wait - BACK_OFF.0
                 }
             };
+            notifier.promise(wait + LOOK);
             tokio::select! {
                 () = stop.cancelled() => break,
                 () = changed.notified() => {}
                 () = tokio::time::sleep(wait) => {}
             }
         }
+        notifier.stopping();
         helpers.shutdown().await;
     }
 
@@ -193,6 +213,10 @@ impl Agent {
         self.clean = false;
         self.report(&observed, &plan, &self.doing(step, &plan))
             .await?;
+        self.settings.notifier.promise(match step {
+            Step::Pull { .. } => PULL,
+            _ => STEP,
+        });
         let done = self.act(step, &observed, &plan).await;
         match &done {
             Ok(_) => self.failed = None,
@@ -246,6 +270,7 @@ impl Agent {
         plan: &Plan,
         doing: &Doing,
     ) -> Result<(), AgentError> {
+        self.settings.notifier.status(&progress::words(plan, doing));
         let has = observed.sight.record.as_ref().map(state::Record::target);
         self.reporter
             .report(

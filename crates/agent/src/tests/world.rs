@@ -196,6 +196,7 @@ impl World {
             register: Some(BTreeMap::new()),
             registry_ca: None,
             verify_deadline: Duration::from_secs(2),
+            notifier: crate::notify::Notifier::default(),
         };
         let agent = Agent::new(client, host, settings);
         self.agent = Some(tokio::spawn(agent.run(CancellationToken::new())));

@@ -66,7 +66,7 @@ fn server_of(kubeconfig: &Utf8Path) -> anyhow::Result<(String, String)> {
 
 fn units(dir: &Utf8Path) -> Result<(), Failure> {
     for (name, text) in agent::units() {
-        files::write_public(&dir.join(name), text)?;
+        files::write_public(&dir.join(name), &text)?;
         output::words(&format!("wrote {}\n", dir.join(name)));
     }
     Ok(())
