@@ -282,8 +282,11 @@ pub(crate) struct Agent {
         requires = "register_node"
     )]
     pub(crate) node_labels: Vec<String>,
+    /// Where the host's root is mounted, when the agent runs in a container of the host.
+    #[arg(long, value_name = "DIR", requires = "node_name")]
+    pub(crate) host_root: Option<Utf8PathBuf>,
     /// Finish what a deployment still needs, then exit: what the early-boot unit runs.
-    #[arg(long, conflicts_with_all = ["register_node", "node_labels"])]
+    #[arg(long, conflicts_with_all = ["register_node", "node_labels", "host_root"])]
     pub(crate) complete_boot: bool,
     /// Let the next boot take the deployment before the one on trial, then exit: what the watch runs. Exit status 1 when
     /// there is no way back.

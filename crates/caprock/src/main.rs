@@ -8,6 +8,8 @@ mod client;
 mod command;
 mod exit;
 mod host;
+mod host_root;
+mod log;
 mod output;
 mod serve;
 
@@ -17,7 +19,7 @@ use clap::Parser;
 
 fn main() -> ExitCode {
     let cli = cli::Cli::parse();
-    init_logs(cli.verbose);
+    log::start(cli.verbose);
     // ring and aws-lc-rs may both be in the dependency tree: choose before anything speaks TLS.
     if rustls::crypto::ring::default_provider()
         .install_default()
@@ -32,23 +34,4 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => exit::report(&error, cli.verbose),
     }
-}
-
-/// Logs are for the operator of a long-running part; commands for people say their result without them.
-fn init_logs(verbose: u8) {
-    use tracing_subscriber::EnvFilter;
-    let default = match verbose {
-        0 => "warn,caprock=info,controllers=info,agent=info,builder=info,apiserver=info,oci=info",
-        1 => {
-            "info,caprock=debug,controllers=debug,agent=debug,builder=debug,apiserver=debug,oci=debug"
-        }
-        _ => "debug",
-    };
-    let filter = EnvFilter::try_from_env("CAPROCK_LOG").unwrap_or_else(|_| EnvFilter::new(default));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_target(false)
-        .with_ansi(output::colour())
-        .init();
 }

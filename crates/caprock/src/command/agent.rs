@@ -12,6 +12,7 @@ use crate::cli;
 use crate::client;
 use crate::exit::{Failure, refused};
 use crate::host::{host_name, stop_signal};
+use crate::host_root;
 
 pub(crate) async fn run(args: cli::Agent) -> Result<(), Failure> {
     if args.complete_boot {
@@ -38,6 +39,10 @@ pub(crate) async fn run(args: cli::Agent) -> Result<(), Failure> {
         paths: Paths::default(),
     };
     let client = client::client(&args.cluster).await?;
+    // What the flags name is the container's; from here on everything is the host's.
+    if let Some(root) = &args.host_root {
+        host_root::enter(root)?;
+    }
     let stop = CancellationToken::new();
     let running = agent::run(client, config, stop.clone());
     tokio::pin!(running);
