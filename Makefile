@@ -48,7 +48,7 @@ check:
 	@demo/deps.sh rust
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- --deny warnings
-	@if command -v shellcheck >/dev/null; then shellcheck demo/*.sh demo/scenarios/*.sh; \
+	@if command -v shellcheck >/dev/null; then shellcheck demo/*.sh demo/scenarios/*.sh demo/disruption/*.sh; \
 	else echo 'shellcheck is not installed; the scripts are not checked'; fi
 
 fmt:

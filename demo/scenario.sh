@@ -44,3 +44,12 @@ kill_server() {
 state_is() { [ "$(annotation "$1" state)" = "$2" ]; }
 
 booted() { node exec "$1" ostree admin status | sed -n 's/^\* //p'; }
+
+# machine_config NAME ROLE: applies a MachineConfig with the spec on stdin, YAML that begins in the first column.
+machine_config() {
+    {
+        printf 'apiVersion: machineconfiguration.openshift.io/v1\nkind: MachineConfig\nmetadata:\n  name: %s\n' "$1"
+        printf '  labels: {machineconfiguration.openshift.io/role: %s}\nspec:\n' "$2"
+        sed 's/^/  /'
+    } | kubectl apply -f -
+}

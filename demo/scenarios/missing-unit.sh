@@ -3,18 +3,12 @@
 . "$(dirname "${BASH_SOURCE[0]}")/../scenario.sh"
 
 enable_unit() {
-    kubectl apply -f - <<YAML
-apiVersion: machineconfiguration.openshift.io/v1
-kind: MachineConfig
-metadata:
-  name: 99-worker-automount-extra
-  labels: {machineconfiguration.openshift.io/role: $POOL}
-spec:
-  config:
-    ignition: {version: 3.4.0}
-    systemd:
-      units:
-        - {name: $1, enabled: true}
+    machine_config 99-worker-automount-extra "$POOL" <<YAML
+config:
+  ignition: {version: 3.4.0}
+  systemd:
+    units:
+      - {name: $1, enabled: true}
 YAML
 }
 pool_says() { field "mcp/$POOL" '.status.conditions[?(@.type=="ImageBuildDegraded")].message' | grep -F "$1"; }
