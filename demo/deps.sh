@@ -9,6 +9,8 @@ PACKAGES=(
     mmdebstrap debian-archive-keyring ostree systemd systemd-container e2fsprogs
     # RUN steps
     crun
+    # kills between system calls, and labels of files
+    strace selinux-utils
     # what tests build from, and a client that is not ours
     busybox-static skopeo
     # the scripts

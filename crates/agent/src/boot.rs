@@ -9,7 +9,7 @@ use crate::configure::Places;
 use crate::host::{Host, HostError};
 use crate::os::Deployment;
 use crate::root::Root;
-use crate::state::{Journal, Record};
+use crate::state::{Journal, Record, Shared};
 
 impl Host {
     /// Finishes what the boot needs: the configuration of a deployment whose making was cut short, and the places that
@@ -23,6 +23,7 @@ impl Host {
         let boot = self.boot()?;
         self.state
             .note_boot(&boot, Timestamp::now(), Some(&booted.id))?;
+        self.state.sweep()?;
         self.note_way_back(&booted.id)?;
         let root = Root::open(&self.root)?;
         match self.state.journal()? {
@@ -30,7 +31,10 @@ impl Host {
                 self.complete_deployment(&root, &booted, &journal)?;
             }
             Some(journal @ Journal::Reboot { .. }) => self.arrive(&booted, &boot, &journal)?,
-            Some(Journal::Apply { .. }) | None => {}
+            Some(journal @ Journal::Apply { .. }) => {
+                self.undo_unfinished(&booted, &boot, &journal)?
+            }
+            None => {}
         }
         self.complete_shared(&root, &booted)
     }
@@ -72,6 +76,30 @@ impl Host {
         Ok(self.state.finish()?)
     }
 
+    /// Takes back a live change that an earlier boot did not finish. One of this boot is taken up by the agent, which
+    /// knows which way it is to go.
+    fn undo_unfinished(
+        &self,
+        booted: &Deployment,
+        boot: &str,
+        journal: &Journal,
+    ) -> Result<(), HostError> {
+        let Journal::Apply { boot: begun_in, .. } = journal else {
+            return Ok(());
+        };
+        let Some(record) = self.state.record(&booted.id)? else {
+            return Ok(());
+        };
+        if begun_in != boot
+            && let Some(back) = self.state.version(&record.target())?
+            && let Some(half) = self.state.version(&journal.target())?
+        {
+            tracing::warn!(target = %journal.target(), "taking back a change that was cut short");
+            self.undo_after_boot(&back, &half)?;
+        }
+        Ok(())
+    }
+
     /// Compares the deployment that booted with the one that was asked for.
     fn arrive(&self, booted: &Deployment, boot: &str, journal: &Journal) -> Result<(), HostError> {
         let Journal::Reboot { boot: asked_in, .. } = journal else {
@@ -102,15 +130,24 @@ impl Host {
             return Ok(());
         };
         let shared = self.state.shared()?;
-        if shared.as_ref() == Some(&record.config) {
+        let following = Shared::following(&record.config);
+        if shared == following {
             return Ok(());
         }
         let Some(to) = self.state.version(&record.target())? else {
             return Ok(());
         };
-        let from = self.former(shared.as_deref())?;
-        self.write(root, &[&from], &to, Places::Shared)?;
-        Ok(self.state.set_shared(&record.config)?)
+        let from = shared
+            .writers()
+            .map(|config| self.former(Some(config)))
+            .collect::<Result<Vec<_>, _>>()?;
+        self.state.set_shared(&Shared {
+            towards: following.config.clone(),
+            ..shared
+        })?;
+        let from: Vec<&Version> = from.iter().collect();
+        self.write(root, &from, &to, Places::Shared)?;
+        Ok(self.state.set_shared(&following)?)
     }
 
     fn former(&self, config: Option<&str>) -> Result<Version, HostError> {

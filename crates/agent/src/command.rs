@@ -36,6 +36,17 @@ pub enum CommandError {
     },
 }
 
+impl CommandError {
+    /// Whether the tool said that the disk is full.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        match self {
+            CommandError::Start { source, .. } => source.kind() == std::io::ErrorKind::StorageFull,
+            CommandError::Failed { stderr, .. } => stderr.contains("No space left on device"),
+        }
+    }
+}
+
 /// One invocation of a host tool.
 #[derive(Debug)]
 pub(crate) struct Command {

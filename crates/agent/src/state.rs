@@ -8,9 +8,11 @@
 //! * `boots`: one line for each boot;
 //! * `policy.json`: the RolloutPolicy of the node's pool;
 //! * `trial`, `said`, `taken-back`, `watch.sh`, `rescue/`: a deployment on trial and the way back from it;
-//! * `orig/`: what was at a path before the first config wrote there.
+//! * `originals.json`, `originals/`: what was at a path before the first config wrote there.
 //!
 //! Every file is replaced atomically and synced before the call returns.
+
+mod originals;
 
 use camino::{Utf8Path, Utf8PathBuf};
 use jiff::Timestamp;
@@ -23,7 +25,10 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::os::DeploymentId;
-use crate::root::{Access, Found, Root, RootError};
+use crate::root::{Access, Found, Root, RootError, is_temporary};
+use crate::systemd::Job;
+
+pub(crate) use originals::{CoreOriginal, Enablement, Original, Originals};
 
 /// A file of the state directory that cannot be used.
 #[derive(Debug, Error)]
@@ -59,6 +64,19 @@ pub enum StateError {
     },
 }
 
+impl StateError {
+    /// Whether the disk is full.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        match self {
+            StateError::Root(error) => error.is_full(),
+            StateError::Create { .. } | StateError::Damaged { .. } | StateError::Config { .. } => {
+                false
+            }
+        }
+    }
+}
+
 /// What a deployment was configured with.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
@@ -69,6 +87,9 @@ pub struct Record {
     /// Boot in which the deployment was found well.
     #[serde(default)]
     pub verified: Option<String>,
+    /// What a live change replaced that is not verified yet: where the deployment goes back to.
+    #[serde(default)]
+    pub replaced: Option<Box<Record>>,
 }
 
 impl Record {
@@ -79,7 +100,14 @@ impl Record {
             config: target.config.clone(),
             image: target.image.clone(),
             verified: None,
+            replaced: None,
         }
+    }
+
+    /// It and what it replaced.
+    fn all(mut self) -> impl Iterator<Item = Record> {
+        let replaced = self.replaced.take();
+        std::iter::once(self).chain(replaced.map(|record| *record))
     }
 
     /// The version's name.
@@ -92,6 +120,17 @@ impl Record {
     }
 }
 
+/// A unit that a live change concerns.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Concerned {
+    /// Its name.
+    pub unit: String,
+    /// Whether it was running before.
+    pub running: bool,
+    /// How it takes up another configuration.
+    pub job: Job,
+}
+
 /// A step that must be finished or undone after a crash.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "step", rename_all = "lowercase")]
@@ -102,6 +141,12 @@ pub enum Journal {
         config: String,
         /// Layered image that goes with it.
         image: Option<String>,
+        /// Boot in which that began.
+        #[serde(default)]
+        boot: String,
+        /// Units that it concerns, as they were before.
+        #[serde(default)]
+        units: Vec<Concerned>,
     },
     /// A deployment is being made and configured.
     Deploy {
@@ -132,7 +177,7 @@ impl Journal {
     #[must_use]
     pub fn target(&self) -> Target {
         match self {
-            Journal::Apply { config, image }
+            Journal::Apply { config, image, .. }
             | Journal::Deploy { config, image, .. }
             | Journal::Reboot { config, image, .. } => Target {
                 config: config.clone(),
@@ -149,9 +194,29 @@ struct StoredFailure {
     reason: String,
 }
 
-#[derive(Serialize, Deserialize)]
-struct Shared {
-    config: String,
+/// Which rendered configs the places that deployments share were written by.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shared {
+    /// The one that they follow completely; none before the first.
+    pub config: Option<String>,
+    /// The one that they are being brought to.
+    #[serde(default)]
+    pub towards: Option<String>,
+}
+
+impl Shared {
+    /// They follow one completely; the empty name is what was there before any.
+    pub(crate) fn following(config: &str) -> Self {
+        Self {
+            config: Some(config.to_owned()).filter(|name| !name.is_empty()),
+            towards: None,
+        }
+    }
+
+    /// All that may have written there.
+    pub(crate) fn writers(&self) -> impl Iterator<Item = &String> {
+        self.config.iter().chain(&self.towards)
+    }
 }
 
 /// The state directory.
@@ -315,26 +380,22 @@ impl State {
         self.write(path, &stored)
     }
 
-    /// Name of the rendered config that the shared places follow.
+    /// Which rendered configs the shared places were written by.
     ///
     /// # Errors
     /// When it cannot be read.
-    pub fn shared(&self) -> Result<Option<String>, StateError> {
-        let shared: Option<Shared> = self.read(Utf8Path::new("/shared.json"))?;
-        Ok(shared.map(|shared| shared.config))
+    pub fn shared(&self) -> Result<Shared, StateError> {
+        Ok(self
+            .read(Utf8Path::new("/shared.json"))?
+            .unwrap_or_default())
     }
 
-    /// Says that the shared places follow a rendered config now.
+    /// Says which rendered config the shared places follow, or are about to.
     ///
     /// # Errors
     /// When it cannot be written.
-    pub fn set_shared(&self, config: &str) -> Result<(), StateError> {
-        self.write(
-            Utf8Path::new("/shared.json"),
-            &Shared {
-                config: config.to_owned(),
-            },
-        )
+    pub fn set_shared(&self, shared: &Shared) -> Result<(), StateError> {
+        self.write(Utf8Path::new("/shared.json"), shared)
     }
 
     /// Notes a boot, once. A boot is known by a marker that does not survive it.
@@ -382,7 +443,7 @@ impl State {
     /// When something cannot be removed.
     pub fn collect(&self, deployments: &[DeploymentId], keep: &[&str]) -> Result<(), StateError> {
         let mut configs: Vec<String> = keep.iter().map(|name| (*name).to_owned()).collect();
-        configs.extend(self.shared()?);
+        configs.extend(self.shared()?.writers().cloned());
         let journal = self.journal()?;
         configs.extend(journal.as_ref().map(|journal| journal.target().config));
         if let Some(Journal::Deploy { from, .. }) = journal {
@@ -395,7 +456,8 @@ impl State {
             }
         }
         for id in deployments {
-            configs.extend(self.record(id)?.map(|record| record.config));
+            let records = self.record(id)?.into_iter().flat_map(Record::all);
+            configs.extend(records.map(|record| record.config));
         }
         let kept: Vec<Utf8PathBuf> = configs.iter().map(|name| config_path(name)).collect();
         for path in self.list("/configs")? {
@@ -406,45 +468,6 @@ impl State {
         Ok(())
     }
 
-    /// What was at `path` before the first config wrote there, when it was kept.
-    pub(crate) fn original(&self, path: &Utf8Path) -> Result<Found, StateError> {
-        Ok(self.root.find(&original_path(path))?)
-    }
-
-    /// Keeps what is at `path`, unless something was kept for it before.
-    pub(crate) fn keep_original(&self, path: &Utf8Path, found: &Found) -> Result<(), StateError> {
-        let place = original_path(path);
-        if self.root.find(&place)? != Found::Nothing {
-            return Ok(());
-        }
-        match found {
-            Found::File { bytes, access } => self.root.write(&place, bytes, *access).map(drop)?,
-            Found::Link { target, uid, gid } => {
-                self.root.symlink(&place, target, *uid, *gid).map(drop)?
-            }
-            Found::Nothing | Found::Directory { .. } | Found::Other => {}
-        }
-        Ok(())
-    }
-
-    /// Paths for which something is kept.
-    pub(crate) fn originals(&self) -> Result<Vec<Utf8PathBuf>, StateError> {
-        let mut found = Vec::new();
-        let mut folders = vec![Utf8PathBuf::from("/orig")];
-        while let Some(folder) = folders.pop() {
-            for path in self.list(folder.as_str())? {
-                match self.root.find(&path)? {
-                    Found::Directory { .. } => folders.push(path),
-                    _ => found.extend(
-                        path.strip_prefix("/orig")
-                            .map(|path| Utf8Path::new("/").join(path)),
-                    ),
-                }
-            }
-        }
-        Ok(found)
-    }
-
     /// Every version that a deployment, the shared places or a started step refer to.
     pub(crate) fn versions(
         &self,
@@ -452,10 +475,11 @@ impl State {
     ) -> Result<Vec<Version>, StateError> {
         let mut targets = Vec::new();
         for id in deployments {
-            targets.extend(self.record(id)?.map(|record| record.target()));
+            let records = self.record(id)?.into_iter().flat_map(Record::all);
+            targets.extend(records.map(|record| record.target()));
         }
-        targets.extend(self.shared()?.map(|config| Target {
-            config,
+        targets.extend(self.shared()?.writers().map(|config| Target {
+            config: config.clone(),
             image: None,
         }));
         targets.extend(self.journal()?.map(|journal| journal.target()));
@@ -465,9 +489,15 @@ impl State {
             .collect()
     }
 
-    /// Forgets what was kept for `path`: it is back in its place.
-    pub(crate) fn drop_original(&self, path: &Utf8Path) -> Result<(), StateError> {
-        self.root.remove(&original_path(path))?;
+    /// Removes what a killed run had begun to write here. Nothing else may be writing.
+    pub(crate) fn sweep(&self) -> Result<(), StateError> {
+        for folder in ["/", "/configs", "/deployments", "/originals"] {
+            for path in self.list(folder)? {
+                if path.file_name().is_some_and(is_temporary) {
+                    self.root.remove(&path)?;
+                }
+            }
+        }
         Ok(())
     }
 
@@ -537,10 +567,6 @@ fn config_path(name: &str) -> Utf8PathBuf {
 
 fn record_path(id: &DeploymentId) -> Utf8PathBuf {
     Utf8Path::new("/deployments").join(format!("{id}.json"))
-}
-
-fn original_path(path: &Utf8Path) -> Utf8PathBuf {
-    Utf8Path::new("/orig").join(path.strip_prefix("/").unwrap_or(path))
 }
 
 #[cfg(test)]

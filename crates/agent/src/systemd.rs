@@ -5,6 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use futures::StreamExt;
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::runtime::Handle;
 use zbus::OwnedObjectPath;
@@ -36,7 +37,7 @@ pub enum SystemdError {
     },
     /// A job ended otherwise than well.
     #[error(
-        "systemd cannot {action}: the job ended as `{result}`; see `systemctl status {unit}` on the node"
+        "systemd cannot {action}: the job ended as `{result}`{said}; see `systemctl status {unit}` on the node"
     )]
     Job {
         /// What was asked.
@@ -45,6 +46,8 @@ pub enum SystemdError {
         unit: String,
         /// systemd's word: `failed`, `timeout`, `dependency`, ….
         result: String,
+        /// The end of the unit's journal.
+        said: String,
     },
     /// A job did not end.
     #[error("systemd did not {action} within {} seconds", JOB_DEADLINE.as_secs())]
@@ -55,7 +58,8 @@ pub enum SystemdError {
 }
 
 /// Something done to one unit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Job {
     /// Start it.
     Start,
@@ -289,6 +293,7 @@ impl Systemd for Bus {
                 action,
                 unit: unit.to_owned(),
                 result,
+                said: last_words(unit),
             }),
         }
     }

@@ -89,7 +89,9 @@ impl Agent {
                 )));
             }
             Step::Apply { actions } => {
-                let (to, actions) = (version(), actions.clone());
+                // What cannot be done does not leave what it half did.
+                let back = plan.stuck.as_ref().and(observed.sight.current.clone());
+                let (to, actions) = (back.unwrap_or_else(version), actions.clone());
                 self.on_host(move |host| host.apply(&sight, &to, &actions))
                     .await?;
             }

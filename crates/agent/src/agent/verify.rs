@@ -10,7 +10,7 @@ use super::act::REBOOT_PATIENCE;
 use super::observe::Observed;
 use super::{Agent, Next};
 use crate::error::AgentError;
-use crate::host::Health;
+use crate::host::{Health, TakenBack};
 use crate::probe;
 use crate::progress::Doing;
 use crate::register::boot_id;
@@ -63,10 +63,10 @@ impl Agent {
         };
         let text = format!("rendered config `{}`: {reason}", target.config);
         let (sight, told) = (observed.sight.clone(), text.clone());
-        if self
+        let taken_back = self
             .on_host(move |host| host.take_back(&sight, &told))
-            .await?
-        {
+            .await?;
+        if taken_back == TakenBack::Rebooting {
             let failed = Doing::Failed {
                 step: Some(model::update::Step::Verify),
                 reason: format!("{text}; going back to the previous deployment"),

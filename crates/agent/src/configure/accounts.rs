@@ -15,6 +15,8 @@ pub(super) const CORE: &str = "core";
 const FOLDERS: [&str; 2] = ["/etc", "/usr/lib"];
 /// Where sshd of CoreOS looks for one file per source of keys.
 const KEY_FOLDER_CONFIG: &str = "/etc/ssh/sshd_config.d/40-ssh-key-dir.conf";
+/// Numbers of accounts that are people's.
+const PEOPLE: std::ops::Range<u32> = 1000..60000;
 
 #[derive(Debug, Default)]
 pub(super) struct Accounts {
@@ -32,8 +34,19 @@ struct User {
 
 impl Accounts {
     pub(super) fn read(root: &Root) -> Result<Self, RootError> {
+        let mut accounts = Self::of_folders(root, &FOLDERS)?;
+        accounts.has_key_folder = root.find(Utf8Path::new(KEY_FOLDER_CONFIG))? != Found::Nothing;
+        Ok(accounts)
+    }
+
+    /// Those that the image brings.
+    pub(super) fn of_image(root: &Root) -> Result<Self, RootError> {
+        Self::of_folders(root, &["/usr/etc", "/usr/lib"])
+    }
+
+    fn of_folders(root: &Root, folders: &[&str]) -> Result<Self, RootError> {
         let mut accounts = Self::default();
-        for folder in FOLDERS {
+        for folder in folders {
             let folder = Utf8Path::new(folder);
             for fields in lines(root, &folder.join("passwd"))? {
                 if let [name, _, uid, gid, _, home, ..] = fields.as_slice()
@@ -55,7 +68,6 @@ impl Accounts {
                 }
             }
         }
-        accounts.has_key_folder = root.find(Utf8Path::new(KEY_FOLDER_CONFIG))? != Found::Nothing;
         Ok(accounts)
     }
 
@@ -87,32 +99,37 @@ impl Accounts {
         self.users.get(user).map(|user| (user.uid, user.gid))
     }
 
+    pub(super) fn group_id(&self, group: &str) -> Option<u32> {
+        self.groups.get(group).copied()
+    }
+
+    /// A number that is no user's and no group's; none when all are taken.
+    pub(super) fn free_id(&self) -> Option<u32> {
+        let is_taken = |id: &u32| {
+            self.users
+                .values()
+                .any(|user| user.uid == *id || user.gid == *id)
+                || self.groups.values().any(|gid| gid == id)
+        };
+        PEOPLE.into_iter().find(|id| !is_taken(id))
+    }
+
+    /// A user's home, also of one that does not exist (yet, or any more).
+    pub(super) fn home(&self, user: &str) -> Utf8PathBuf {
+        let known = self.users.get(user).map(|user| user.home.clone());
+        known
+            .filter(|home| home.is_absolute() && home != "/")
+            .unwrap_or_else(|| Utf8Path::new("/home").join(user))
+    }
+
     /// The file from which sshd takes the keys that configs set for a user.
-    pub(super) fn keys_file(&self, user: &str) -> Option<Utf8PathBuf> {
+    pub(super) fn keys_file(&self, user: &str) -> Utf8PathBuf {
         let name = if self.has_key_folder {
             "authorized_keys.d/ignition"
         } else {
             "authorized_keys"
         };
-        self.users
-            .get(user)
-            .map(|user| user.home.join(".ssh").join(name))
-    }
-
-    /// Sets a user's password hash in the root's shadow file. Returns whether it changed.
-    pub(super) fn set_password(
-        &self,
-        root: &Root,
-        user: &str,
-        hash: &str,
-    ) -> Result<bool, ConfigureError> {
-        let path = Utf8Path::new("/etc/shadow");
-        let no_user = || missing("user", user, "passwd.users[].passwordHash");
-        let Found::File { bytes, access } = root.find(path)? else {
-            return Err(no_user());
-        };
-        let text = with_hash(&String::from_utf8_lossy(&bytes), user, hash).ok_or_else(no_user)?;
-        Ok(root.write(path, text.as_bytes(), access)?)
+        self.home(user).join(".ssh").join(name)
     }
 }
 
@@ -132,34 +149,4 @@ fn lines(root: &Root, path: &Utf8Path) -> Result<Vec<Vec<String>>, RootError> {
             .collect(),
         _ => Vec::new(),
     })
-}
-
-/// The shadow file with another hash for one user; nothing when it has no such user.
-fn with_hash(shadow: &str, user: &str, hash: &str) -> Option<String> {
-    let mut found = false;
-    let lines = shadow.lines().map(|line| {
-        let mut fields: Vec<&str> = line.split(':').collect();
-        if fields.first() == Some(&user) && fields.len() > 1 {
-            found = true;
-            fields[1] = hash;
-        }
-        fields.join(":") + "\n"
-    });
-    let text = lines.collect();
-    found.then_some(text)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn one_users_hash_is_replaced() {
-        let shadow = "root:*:1:0:99999:7:::\ncore:!:1:0:99999:7:::\n";
-        assert_eq!(
-            with_hash(shadow, "core", "$6$x").as_deref(),
-            Some("root:*:1:0:99999:7:::\ncore:$6$x:1:0:99999:7:::\n")
-        );
-        assert_eq!(with_hash(shadow, "cor", "$6$x"), None);
-    }
 }

@@ -1,14 +1,15 @@
 //! A version as a flat list of paths: files, directories and links as the config has them, units as their files, masks
 //! as links, keys as the file that sshd reads.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use camino::{Utf8Path, Utf8PathBuf};
-use model::ignition::{DEFAULT_FILE_MODE, Node, NodeKind, Unit};
+use model::ignition::{DEFAULT_DIRECTORY_MODE, DEFAULT_FILE_MODE, Node, NodeKind, Unit};
 use model::update::Version;
 
 use super::accounts::{Accounts, CORE};
 use super::{ConfigureError, Places};
+use crate::root::{Access, Found};
 
 /// Where configs put units.
 pub(super) const UNITS: &str = "/etc/systemd/system";
@@ -23,9 +24,20 @@ pub(super) struct Entry {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum What {
-    File { bytes: Vec<u8>, mode: u32 },
-    Directory { mode: u32 },
-    Link { target: String },
+    File {
+        bytes: Vec<u8>,
+        mode: u32,
+    },
+    Directory {
+        mode: u32,
+    },
+    /// A directory that has to be there for others, and is left as it is where it exists.
+    Parent {
+        mode: u32,
+    },
+    Link {
+        target: String,
+    },
 }
 
 impl Entry {
@@ -43,9 +55,32 @@ impl Entry {
             mode: DEFAULT_FILE_MODE,
         })
     }
+
+    /// What it looks like on the disk.
+    pub(super) fn found(&self) -> Found {
+        let access = |mode| Access {
+            mode,
+            uid: self.uid,
+            gid: self.gid,
+        };
+        match &self.what {
+            What::File { bytes, mode } => Found::File {
+                bytes: bytes.clone(),
+                access: access(*mode),
+            },
+            What::Directory { mode } | What::Parent { mode } => Found::Directory {
+                access: access(*mode),
+            },
+            What::Link { target } => Found::Link {
+                target: target.clone(),
+                uid: self.uid,
+                gid: self.gid,
+            },
+        }
+    }
 }
 
-/// Everything of a version that lies in `places`, parents before what is in them.
+/// Everything of a version that lies in `places`, with its parents, and they first.
 pub(super) fn of(
     version: &Version,
     accounts: &Accounts,
@@ -72,11 +107,27 @@ pub(super) fn of(
             entries.extend(unit_files(unit));
         }
     }
+    for parent in parents(entries.keys()) {
+        entries
+            .entry(parent)
+            .or_insert(Entry::of_root(What::Parent {
+                mode: DEFAULT_DIRECTORY_MODE,
+            }));
+    }
     Ok(entries)
 }
 
-/// The paths of a version, wherever they lie.
-pub(super) fn paths(version: &Version, accounts: &Accounts) -> Vec<Utf8PathBuf> {
+/// Directories that the paths lie in, without those that every root has.
+fn parents<'a>(paths: impl Iterator<Item = &'a Utf8PathBuf>) -> BTreeSet<Utf8PathBuf> {
+    let folders = paths.flat_map(|path| path.ancestors().skip(1));
+    folders
+        .filter(|folder| folder.parent().is_some_and(|above| above != "/"))
+        .map(Utf8Path::to_owned)
+        .collect()
+}
+
+/// The paths of a version with their parents, wherever they lie.
+pub(super) fn paths(version: &Version, accounts: &Accounts) -> BTreeSet<Utf8PathBuf> {
     let nodes = version
         .ignition
         .nodes
@@ -88,10 +139,10 @@ pub(super) fn paths(version: &Version, accounts: &Accounts) -> Vec<Utf8PathBuf> 
         .iter()
         .flat_map(unit_files)
         .map(|(path, _)| path);
-    let keys = accounts
-        .keys_file(CORE)
-        .filter(|_| !version.ignition.core.ssh_keys.is_empty());
-    nodes.chain(units).chain(keys).collect()
+    let keys = (!version.ignition.core.ssh_keys.is_empty()).then(|| accounts.keys_file(CORE));
+    let mut paths: BTreeSet<Utf8PathBuf> = nodes.chain(units).chain(keys).collect();
+    paths.append(&mut parents(paths.iter()));
+    paths
 }
 
 fn what(node: &Node) -> What {
@@ -144,35 +195,21 @@ fn keys(
         name: CORE.to_owned(),
         path: "passwd.users[].sshAuthorizedKeys".to_owned(),
     };
-    let path = accounts.keys_file(CORE).ok_or_else(missing)?;
     let (uid, gid) = accounts.ids(CORE).ok_or_else(missing)?;
-    let folders = path
-        .ancestors()
-        .skip(1)
-        .take_while(|folder| folder.file_name() != Some(CORE));
-    for folder in folders {
-        entries.insert(
-            folder.to_owned(),
-            Entry {
-                what: What::Directory { mode: 0o700 },
-                uid,
-                gid,
-            },
-        );
+    let of_core = |what| Entry { what, uid, gid };
+    let path = accounts.keys_file(CORE);
+    let home = accounts.home(CORE);
+    let folders = path.ancestors().skip(1);
+    for folder in folders.take_while(|folder| *folder != home) {
+        entries.insert(folder.to_owned(), of_core(What::Directory { mode: 0o700 }));
     }
+    entries.insert(home, of_core(What::Parent { mode: 0o700 }));
     let bytes = keys
         .iter()
         .flat_map(|key| [key.as_bytes(), b"\n"])
         .flatten()
         .copied()
         .collect();
-    entries.insert(
-        path,
-        Entry {
-            what: What::File { bytes, mode: 0o600 },
-            uid,
-            gid,
-        },
-    );
+    entries.insert(path, of_core(What::File { bytes, mode: 0o600 }));
     Ok(())
 }

@@ -1,24 +1,23 @@
-//! The way without a reboot: files and units of the running root, and what follows for services.
+//! The way without a reboot: files and units of the running root, and what follows for services. What fails is undone.
 
-use model::update::{Action, Version};
+use model::update::{Action, Failure, Update, Version};
 
 use super::{Host, HostError, Sight};
-use crate::configure::Places;
+use crate::configure::{Places, prepare};
+use crate::error::chain;
 use crate::root::Root;
-use crate::state::{Journal, Record};
+use crate::state::{Concerned, Journal, Record, Shared};
 use crate::systemd::Job;
 
 impl Host {
-    /// Writes files and units of the running root and does what follows for services.
+    /// Writes files and units of the running root and does what follows for services. A change that fails is undone; its
+    /// reason is kept, unless it is a full disk, which may have room another time. The first configuration of a node has
+    /// nothing to go back to and stays as far as it came.
     ///
     /// # Errors
     /// When something cannot be written, or systemd cannot do what follows.
     pub fn apply(&self, sight: &Sight, to: &Version, actions: &[Action]) -> Result<(), HostError> {
-        let booted = sight.deployments.booted().ok_or(HostError::NotBooted)?;
         let target = to.target();
-        let current = sight.current.clone().unwrap_or_default();
-        let mut from = vec![&current];
-        from.extend(&sight.interrupted);
         // A half-written version that is not the one to come must be gone before its journal is.
         if sight
             .interrupted
@@ -27,31 +26,215 @@ impl Host {
         {
             self.undo_apply(sight)?;
         }
+        let units = match self.state.journal()? {
+            Some(Journal::Apply { units, .. }) => units,
+            Some(Journal::Deploy { .. } | Journal::Reboot { .. }) | None => {
+                self.concerned(actions)?
+            }
+        };
         self.state.begin(&Journal::Apply {
             config: target.config.clone(),
             image: target.image.clone(),
+            boot: sight.boot.clone(),
+            units: units.clone(),
         })?;
-        let root = Root::open(&self.root)?;
-        for action in actions {
-            if let Action::Stop { unit, .. } = action {
-                self.stop(unit)?;
+        let failed = match self.change(sight, to, actions, &units) {
+            Ok(()) => return Ok(()),
+            Err(error) => error,
+        };
+        let Some(back) = &sight.current else {
+            return Err(failed);
+        };
+        if let Err(error) = self.bring_back(back, to, &units) {
+            // The journal still says what to do: the next turn goes on, one way or the other.
+            tracing::warn!(config = %to.name, "cannot undo: {}", chain(&error));
+            return Err(failed);
+        }
+        self.state.finish()?;
+        if !failed.is_full() {
+            self.state.set_failure(Some(&Failure {
+                target,
+                reason: chain(&failed),
+            }))?;
+        }
+        Err(failed)
+    }
+
+    fn change(
+        &self,
+        sight: &Sight,
+        to: &Version,
+        actions: &[Action],
+        units: &[Concerned],
+    ) -> Result<(), HostError> {
+        let booted = sight.deployments.booted().ok_or(HostError::NotBooted)?;
+        let current = sight.current.clone().unwrap_or_default();
+        let mut from = vec![&current];
+        from.extend(&sight.interrupted);
+        self.write_running(&from, to, || {
+            for action in actions {
+                if let Action::Stop { unit, .. } = action {
+                    self.stop(unit)?;
+                }
             }
-        }
-        for places in [Places::Running, Places::Shared] {
-            self.write(&root, &from, to, places)?;
-        }
+            Ok(())
+        })?;
         for action in actions {
             match action {
                 Action::Stop { .. } => {}
                 Action::DaemonReload { .. } => self.systemd.daemon_reload()?,
-                Action::Reload { unit, .. } => self.if_running(Job::Reload, unit)?,
-                Action::Restart { unit, .. } => self.if_running(Job::Restart, unit)?,
                 Action::Start { unit, .. } => self.systemd.run(Job::Start, unit)?,
+                Action::Reload { unit, .. } | Action::Restart { unit, .. } => {
+                    for concerned in units.iter().filter(|concerned| concerned.unit == *unit) {
+                        self.take_up(concerned)?;
+                    }
+                }
             }
         }
-        self.state.set_shared(&target.config)?;
-        self.state.set_record(&booted.id, &Record::of(&target))?;
+        let record = Record {
+            replaced: sight.record.as_ref().and_then(|now| last_good(now, to)),
+            ..Record::of(&to.target())
+        };
+        self.state.set_record(&booted.id, &record)?;
         Ok(self.state.finish()?)
+    }
+
+    /// Brings the running root to a version. `before` runs when everything that can be made beforehand is made.
+    fn write_running(
+        &self,
+        from: &[&Version],
+        to: &Version,
+        before: impl FnOnce() -> Result<(), HostError>,
+    ) -> Result<(), HostError> {
+        let root = Root::open(&self.root)?;
+        let mut shared = self.state.shared()?;
+        shared.towards = Some(to.name.clone());
+        self.state.set_shared(&shared)?;
+        let mut changes = Vec::new();
+        // Users are there before what belongs to them.
+        for places in [Places::Running, Places::Shared] {
+            changes.push(prepare(&root, &self.state, from, to, places)?);
+        }
+        before()?;
+        for change in changes {
+            change.finish()?;
+        }
+        // Before any record may say that it is done.
+        root.sync()?;
+        Ok(self.state.set_shared(&Shared::following(&to.name))?)
+    }
+
+    /// Brings the running root back, early in a boot, from a change that the boot before did not finish. Services start
+    /// after this, with the former files.
+    pub(crate) fn undo_after_boot(&self, back: &Version, half: &Version) -> Result<(), HostError> {
+        self.bring_back(back, half, &[])?;
+        Ok(self.state.finish()?)
+    }
+
+    /// Brings the running root back to the version that its record names.
+    pub(super) fn undo_apply(&self, sight: &Sight) -> Result<(), HostError> {
+        let Some(half) = &sight.interrupted else {
+            return Ok(());
+        };
+        let units = match self.state.journal()? {
+            Some(Journal::Apply { units, .. }) => units,
+            Some(Journal::Deploy { .. } | Journal::Reboot { .. }) | None => Vec::new(),
+        };
+        let back = sight.current.clone().unwrap_or_default();
+        self.bring_back(&back, half, &units)?;
+        Ok(self.state.finish()?)
+    }
+
+    /// Takes back a live change that turned out badly. Returns whether there was one.
+    pub(super) fn take_back_live(&self, sight: &Sight, reason: &str) -> Result<bool, HostError> {
+        let (Some(booted), Some(record), Some(bad)) =
+            (sight.deployments.booted(), &sight.record, &sight.current)
+        else {
+            return Ok(false);
+        };
+        let Some(replaced) = &record.replaced else {
+            return Ok(false);
+        };
+        let (None, Some(back)) = (&record.verified, self.state.version(&replaced.target())?) else {
+            return Ok(false);
+        };
+        let units = self.concerned(&Update::between(bad, &back, &[]).actions)?;
+        let target = back.target();
+        self.state.begin(&Journal::Apply {
+            config: target.config,
+            image: target.image,
+            boot: sight.boot.clone(),
+            units: units.clone(),
+        })?;
+        self.bring_back(&back, bad, &units)?;
+        self.state.set_record(&booted.id, replaced)?;
+        self.state.set_failure(Some(&Failure {
+            target: bad.target(),
+            reason: reason.to_owned(),
+        }))?;
+        self.state.finish()?;
+        Ok(true)
+    }
+
+    /// Files as `back` has them, and units as they were: running with the former files, or not running.
+    fn bring_back(
+        &self,
+        back: &Version,
+        half: &Version,
+        units: &[Concerned],
+    ) -> Result<(), HostError> {
+        self.write_running(&[back, half], back, || {
+            // What only the change had started stops while its unit file is there.
+            for concerned in units.iter().filter(|concerned| !concerned.running) {
+                self.stop(&concerned.unit)?;
+            }
+            Ok(())
+        })?;
+        self.systemd.daemon_reload()?;
+        for concerned in units {
+            // The former files are back, which is what counts; a unit that does not come back is found by its check.
+            if let Err(error) = self.take_up(concerned) {
+                tracing::warn!(unit = concerned.unit, "not as before: {}", chain(&error));
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets a unit that was running run with the files that are there now.
+    fn take_up(&self, concerned: &Concerned) -> Result<(), HostError> {
+        let Concerned { unit, running, job } = concerned;
+        match (*running, self.is_running(unit)?) {
+            (true, true) => Ok(self.systemd.run(*job, unit)?),
+            (true, false) => Ok(self.systemd.run(Job::Start, unit)?),
+            (false, _) => Ok(()),
+        }
+    }
+
+    fn concerned(&self, actions: &[Action]) -> Result<Vec<Concerned>, HostError> {
+        let mut units = Vec::new();
+        for action in actions {
+            let (unit, job) = match action {
+                Action::DaemonReload { .. } => continue,
+                Action::Reload { unit, .. } => (unit, Job::Reload),
+                Action::Stop { unit, .. }
+                | Action::Restart { unit, .. }
+                | Action::Start { unit, .. } => (unit, Job::Restart),
+            };
+            units.push(Concerned {
+                unit: unit.clone(),
+                running: self.is_running(unit)?,
+                job,
+            });
+        }
+        Ok(units)
+    }
+
+    fn is_running(&self, unit: &str) -> Result<bool, HostError> {
+        let state = self.systemd.unit(unit)?;
+        Ok(matches!(
+            state.active.as_str(),
+            "active" | "reloading" | "refreshing" | "activating"
+        ))
     }
 
     fn stop(&self, unit: &str) -> Result<(), HostError> {
@@ -60,25 +243,13 @@ impl Host {
             _ => Ok(self.systemd.run(Job::Stop, unit)?),
         }
     }
+}
 
-    fn if_running(&self, job: Job, unit: &str) -> Result<(), HostError> {
-        match self.systemd.unit(unit)?.active.as_str() {
-            "active" | "reloading" => Ok(self.systemd.run(job, unit)?),
-            _ => Ok(()),
-        }
+/// What a deployment goes back to when the change to `to` turns out badly.
+fn last_good(now: &Record, to: &Version) -> Option<Box<Record>> {
+    let unproven = now.verified.is_none() && now.replaced.is_some();
+    if unproven || now.target() == to.target() {
+        return now.replaced.clone();
     }
-
-    /// Brings the running root back to the version that its record names.
-    pub(super) fn undo_apply(&self, sight: &Sight) -> Result<(), HostError> {
-        let Some(half) = &sight.interrupted else {
-            return Ok(());
-        };
-        let back = sight.current.clone().unwrap_or_default();
-        let root = Root::open(&self.root)?;
-        for places in [Places::Running, Places::Shared] {
-            self.write(&root, &[&back, half], &back, places)?;
-        }
-        self.systemd.daemon_reload()?;
-        Ok(self.state.finish()?)
-    }
+    Some(Box::new(now.clone()))
 }

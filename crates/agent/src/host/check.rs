@@ -73,6 +73,7 @@ impl Host {
             &booted.id,
             &Record {
                 verified: Some(sight.boot.clone()),
+                replaced: None,
                 ..record
             },
         )?;

@@ -11,6 +11,17 @@ use crate::os::{Deployment, Deployments, KernelArguments, OsError};
 use crate::root::Root;
 use crate::state::{Journal, Record};
 
+/// What was done about a version that is not well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TakenBack {
+    /// Nothing: it was well before, or there is nothing to go back to.
+    Nothing,
+    /// The running root has the former version again.
+    Live,
+    /// The node reboots into the previous deployment.
+    Rebooting,
+}
+
 impl Host {
     /// Makes the deployment that the next boot takes, with `to` in its `/etc`. Takes up what a killed run left.
     ///
@@ -78,16 +89,19 @@ impl Host {
         Ok(self.systemd.reboot()?)
     }
 
-    /// Goes back to the previous deployment from one that was never found well. Returns whether the node reboots now.
+    /// Takes back what was never found well: a live change by the files from before, a deployment by the previous one.
     ///
     /// # Errors
     /// When the deployments cannot be put in order, or systemd refuses to reboot.
-    pub fn take_back(&self, sight: &Sight, reason: &str) -> Result<bool, HostError> {
-        let leaves = self.choose_previous(sight, reason)?;
-        if leaves {
-            self.systemd.reboot()?;
+    pub fn take_back(&self, sight: &Sight, reason: &str) -> Result<TakenBack, HostError> {
+        if self.take_back_live(sight, reason)? {
+            return Ok(TakenBack::Live);
         }
-        Ok(leaves)
+        if !self.choose_previous(sight, reason)? {
+            return Ok(TakenBack::Nothing);
+        }
+        self.systemd.reboot()?;
+        Ok(TakenBack::Rebooting)
     }
 }
 

@@ -20,6 +20,7 @@ use crate::state::{Journal, Record, State, StateError, mine};
 use crate::systemd::{Systemd, SystemdError};
 
 pub use check::Health;
+pub use deploy::TakenBack;
 
 /// Why a step failed.
 #[derive(Debug, Error)]
@@ -45,6 +46,22 @@ pub enum HostError {
     /// The version names no image and none is booted that we know.
     #[error("rendered config `{0}` names no image, and the booted one is unknown")]
     NoImage(String),
+}
+
+impl HostError {
+    /// Whether the disk is full: what goes away by itself when there is room.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        match self {
+            HostError::Configure(error) => error.is_full(),
+            HostError::State(error) => error.is_full(),
+            HostError::Root(error) => error.is_full(),
+            HostError::Os(_)
+            | HostError::Systemd(_)
+            | HostError::NotBooted
+            | HostError::NoImage(_) => false,
+        }
+    }
 }
 
 /// What a look at the node shows.

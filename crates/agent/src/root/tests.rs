@@ -122,36 +122,113 @@ fn remove_leaves_directories_with_content() {
     assert!(!t.root.remove(Utf8Path::new("/nowhere/x")).unwrap());
 }
 
-#[test]
-fn links_and_hard_links_are_idempotent() {
-    let t = tree();
-    let (uid, gid) = (mine(0).uid, mine(0).gid);
-    t.root
-        .write(Utf8Path::new("/etc/a"), b"x", mine(0o644))
-        .unwrap();
-    for (expected, _) in [(true, ()), (false, ())] {
-        assert_eq!(
-            t.root
-                .symlink(Utf8Path::new("/etc/s"), "a", uid, gid)
-                .unwrap(),
-            expected
-        );
-        assert_eq!(
-            t.root
-                .hard_link(Utf8Path::new("/etc/h"), Utf8Path::new("/etc/a"))
-                .unwrap(),
-            expected
-        );
+fn link(target: &str) -> Found {
+    Found::Link {
+        target: target.to_owned(),
+        uid: mine(0).uid,
+        gid: mine(0).gid,
     }
-    let access = mine(0o750);
-    assert!(
-        t.root
-            .directory(Utf8Path::new("/etc/dir/sub"), access)
-            .unwrap()
-    );
-    assert!(
-        !t.root
-            .directory(Utf8Path::new("/etc/dir/sub"), access)
-            .unwrap()
-    );
+}
+
+/// Puts it there; whether that changed anything.
+fn place(root: &Root, path: &str, wanted: &Found) -> bool {
+    let path = Utf8Path::new(path);
+    let changed = root.stage(path, wanted, &Keep::Present).unwrap();
+    if changed {
+        root.put(path).unwrap();
+    }
+    assert_eq!(root.find(path).unwrap(), *wanted);
+    changed
+}
+
+#[test]
+fn links_and_directories_are_idempotent() {
+    let t = tree();
+    let directory = Utf8Path::new("/etc/dir/sub");
+    for expected in [true, false] {
+        assert_eq!(place(&t.root, "/etc/s", &link("a")), expected);
+        let changed = t.root.directory(directory, mine(0o750), &Keep::Present);
+        assert_eq!(changed.unwrap(), expected);
+    }
+}
+
+#[test]
+fn kinds_give_way_to_each_other_but_content_stays() {
+    let t = tree();
+    let file = Found::File {
+        bytes: b"x".to_vec(),
+        access: mine(0o644),
+    };
+    let directory = Found::Directory {
+        access: mine(0o755),
+    };
+    for wanted in [
+        &file,
+        &link("a"),
+        &directory,
+        &link("b"),
+        &file,
+        &directory,
+        &file,
+    ] {
+        assert!(place(&t.root, "/etc/x", wanted));
+    }
+    place(&t.root, "/etc/y/inside", &file);
+    let path = Utf8Path::new("/etc/y");
+    assert!(t.root.stage(path, &file, &Keep::Present).unwrap());
+    assert!(t.root.put(path).is_err());
+    t.root.discard(path).unwrap();
+    let names: Vec<_> = std::fs::read_dir(t.root.path().join("etc"))
+        .unwrap()
+        .collect();
+    assert_eq!(names.len(), 2, "{names:?}");
+}
+
+#[test]
+fn what_was_made_for_a_place_and_never_put_there_goes() {
+    let t = tree();
+    let path = Utf8Path::new("/etc/x");
+    t.root.write(path, b"old", mine(0o644)).unwrap();
+    let wanted = Found::File {
+        bytes: b"new".to_vec(),
+        access: mine(0o644),
+    };
+    for removed in [false, true] {
+        assert!(t.root.stage(path, &wanted, &Keep::Present).unwrap());
+        let changed = match removed {
+            true => t.root.remove(path),
+            false => t.root.write(path, b"old", mine(0o644)),
+        };
+        assert_eq!(changed.unwrap(), removed);
+        let names = std::fs::read_dir(t.root.path().join("etc")).unwrap();
+        assert!(names.flatten().all(|entry| entry.file_name() == "x"));
+    }
+}
+
+#[test]
+fn attributes_outlive_a_replacement_and_come_back_exactly() {
+    let t = tree();
+    let path = Utf8Path::new("/etc/x");
+    t.root.write(path, b"one", mine(0o644)).unwrap();
+    let real = t.root.path().join("etc/x");
+    let flags = rustix::fs::XattrFlags::empty();
+    if rustix::fs::setxattr(real.as_str(), "user.note", b"mine", flags).is_err() {
+        // This file system keeps no attributes of users.
+        return;
+    }
+    let before = t.root.attributes(path).unwrap();
+    t.root.write(path, b"two", mine(0o600)).unwrap();
+    assert_eq!(t.root.attributes(path).unwrap(), before);
+    rustix::fs::setxattr(real.as_str(), "user.other", b"x", flags).unwrap();
+    let wanted = Found::File {
+        bytes: b"two".to_vec(),
+        access: mine(0o600),
+    };
+    let exactly = Keep::Exactly(before.clone());
+    assert!(t.root.stage(path, &wanted, &exactly).unwrap());
+    t.root.put(path).unwrap();
+    assert_eq!(t.root.attributes(path).unwrap(), before);
+    assert!(!t.root.stage(path, &wanted, &exactly).unwrap());
+    let text = serde_json::to_string(&before).unwrap();
+    assert_eq!(serde_json::from_str::<Attributes>(&text).unwrap(), before);
 }

@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used)]
 use super::*;
+use crate::root::Attributes;
 
 fn state() -> (tempfile::TempDir, State) {
     let dir = tempfile::tempdir().unwrap();
@@ -19,6 +20,7 @@ fn record(config: &str) -> Record {
         config: config.to_owned(),
         image: None,
         verified: None,
+        replaced: None,
     }
 }
 
@@ -50,18 +52,24 @@ fn what_nothing_refers_to_is_collected() {
     }
     state.set_record(&id(0), &record("a")).unwrap();
     state.set_record(&id(1), &record("old")).unwrap();
-    state.set_shared("shared").unwrap();
+    let shared = Shared {
+        config: Some("shared".into()),
+        towards: Some("b".into()),
+    };
+    state.set_shared(&shared).unwrap();
     state
         .begin(&Journal::Apply {
             config: "half".into(),
             image: None,
+            boot: String::new(),
+            units: Vec::new(),
         })
         .unwrap();
     state.collect(&[id(0)], &["wanted"]).unwrap();
     let kept = |name: &str| state.config(name).unwrap().is_some();
     assert_eq!(
         ["a", "b", "shared", "half", "wanted", "old"].map(kept),
-        [true, false, true, true, true, false]
+        [true, true, true, true, true, false]
     );
     assert_eq!(state.record(&id(1)).unwrap(), None);
 }
@@ -77,18 +85,34 @@ fn a_boot_is_counted_once() {
 }
 
 #[test]
-fn the_first_original_is_kept() {
+fn contents_stay_as_long_as_the_list_names_them() {
     let (_guard, state) = state();
-    let path = Utf8Path::new("/etc/motd");
-    let file = |text: &str| Found::File {
-        bytes: text.into(),
+    let content = state.keep_content(b"by hand").unwrap();
+    let mut originals = Originals::default();
+    let original = Original::File {
+        content,
         access: mine(0o644),
+        attributes: Attributes::default(),
     };
-    state.keep_original(path, &file("vendor")).unwrap();
-    state.keep_original(path, &file("ours")).unwrap();
-    assert_eq!(state.original(path).unwrap(), file("vendor"));
-    state.drop_original(path).unwrap();
-    assert_eq!(state.original(path).unwrap(), Found::Nothing);
+    originals.paths.insert("/etc/motd".into(), original);
+    state.set_originals(&originals).unwrap();
+    assert_eq!(state.originals().unwrap(), originals);
+    assert_eq!(state.content(&content).unwrap().unwrap(), b"by hand");
+    state.set_originals(&Originals::default()).unwrap();
+    assert_eq!(state.content(&content).unwrap(), None);
+}
+
+#[test]
+fn what_a_killed_run_had_begun_is_swept_up() {
+    let (_guard, state) = state();
+    state.set_record(&id(0), &record("a")).unwrap();
+    for place in ["", "deployments"] {
+        std::fs::write(state.path().join(place).join(".caprock-0123"), "half").unwrap();
+    }
+    state.sweep().unwrap();
+    let names = |dir: &Utf8Path| dir.read_dir_utf8().unwrap().count();
+    assert_eq!(names(state.path()), 1);
+    assert_eq!(names(&state.path().join("deployments")), 1);
 }
 
 #[test]

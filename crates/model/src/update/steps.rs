@@ -200,7 +200,7 @@ pub fn plan(seen: &Seen<'_>) -> Plan {
     let mut steps = match (&stuck, update.disruption) {
         (Some(_), _) => seen
             .current
-            .map(|current| settling(seen, current))
+            .map(|current| staying(seen, current))
             .unwrap_or_default(),
         (None, Disruption::Reboot) => rebooting(seen, desired),
         (None, _) => live(seen, desired, &update),
@@ -300,6 +300,12 @@ fn live(seen: &Seen<'_>, desired: &Version, update: &Update) -> Vec<Step> {
         return steps;
     }
     settling(seen, desired)
+}
+
+/// What is left when the node stays what it is: what was half written of another version goes.
+fn staying(seen: &Seen<'_>, current: &Version) -> Vec<Step> {
+    let half: Vec<&Version> = seen.interrupted.into_iter().collect();
+    live(seen, current, &Update::between(current, current, &half))
 }
 
 /// What is left when nothing is to change: prove that the node is well, and give it back.
