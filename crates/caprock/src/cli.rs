@@ -23,6 +23,7 @@ pub(crate) enum Command {
     Render(Render),
     Plan(Plan),
     Status(Status),
+    Explain(Explain),
     Logs(Logs),
     Crds(Crds),
     Copy(Copy),
@@ -156,6 +157,23 @@ pub(crate) struct Plan {
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  caprock status -o json")]
 pub(crate) struct Status {
+    #[command(flatten)]
+    pub(crate) cluster: Cluster,
+    /// How to print.
+    #[arg(short, long, value_enum, default_value_t = Format::Text)]
+    pub(crate) output: Format,
+}
+
+/// Say what a node, a pool or a build is doing, what it waits for, and what you can do.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  caprock explain node/worker-1 --reboots")]
+pub(crate) struct Explain {
+    /// `node/NAME`, `pool/NAME` or `build/NAME`; kubectl's names of the kinds do too.
+    #[arg(value_name = "OBJECT")]
+    pub(crate) object: String,
+    /// Also why the node rebooted, each time.
+    #[arg(long)]
+    pub(crate) reboots: bool,
     #[command(flatten)]
     pub(crate) cluster: Cluster,
     /// How to print.

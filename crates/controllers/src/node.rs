@@ -10,7 +10,9 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Node;
 use kube::ResourceExt;
 use kube::runtime::controller::Action;
-use model::drain::{self, CORDONED_BY, Cordon, Request, Waiting};
+use model::drain::{
+    self, CORDONED_BY, Cordon, DRAIN_SINCE, DRAIN_WAITS_FOR, LONG_DRAIN, Request, Waiting,
+};
 use model::keys;
 use model::node::annotation;
 use serde_json::{Value, json};
@@ -21,14 +23,8 @@ use crate::drive::Wake;
 use crate::error::Result;
 use crate::event::Tone;
 
-/// Node annotation: when the drain that is under way began, and what it waits for.
-const DRAIN_SINCE: &str = "caprock.dev/drain-since";
-/// Node annotation: the pods that a drain waits for, for people to read.
-const DRAIN_WAITS_FOR: &str = "caprock.dev/drain-waits-for";
 /// Between two rounds of evictions, as `kubectl drain` has it.
 const EVICT_AGAIN: Duration = Duration::from_secs(5);
-/// A drain that takes longer than this is told as an event: a disruption budget may never let it end.
-const LONG_DRAIN: SignedDuration = SignedDuration::from_mins(10);
 
 pub(crate) fn concerns(change: &Change) -> Wake {
     match change.kind {

@@ -3,6 +3,7 @@
 
 use std::fmt;
 
+use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::{Node, Pod};
 
 use crate::keys;
@@ -10,6 +11,13 @@ use crate::node::annotation;
 
 /// Node annotation: who cordoned the node for an update, and so may uncordon it. Its value is the request.
 pub const CORDONED_BY: &str = "caprock.dev/cordoned-by";
+
+/// Node annotation: when the drain that is under way began.
+pub const DRAIN_SINCE: &str = "caprock.dev/drain-since";
+/// Node annotation: the pods that a drain waits for, for people to read.
+pub const DRAIN_WAITS_FOR: &str = "caprock.dev/drain-waits-for";
+/// A drain that takes longer than this is told as an event: a disruption budget may never let it end.
+pub const LONG_DRAIN: SignedDuration = SignedDuration::from_mins(10);
 
 /// What the agent asks for in the `desiredDrain` annotation: a verb and the rendered config it is for.
 #[derive(Debug, Clone, PartialEq, Eq)]

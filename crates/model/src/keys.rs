@@ -55,6 +55,8 @@ pub const MAX_REASON_BYTES: usize = 2000;
 pub const DESIRED_DRAIN: &str = "machineconfiguration.openshift.io/desiredDrain";
 /// Node annotation: the request that was last carried out.
 pub const LAST_APPLIED_DRAIN: &str = "machineconfiguration.openshift.io/lastAppliedDrain";
+/// Node annotation: the newest reboots of the node and what they were for, as `ledger` writes them.
+pub const REBOOTS: &str = "caprock.dev/reboots";
 /// Taint of nodes that still need an update, so that pods prefer others.
 pub const UPDATE_IN_PROGRESS: &str = "UpdateInProgress";
 

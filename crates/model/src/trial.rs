@@ -11,7 +11,7 @@ use crate::node::Target;
 /// Boots that a deployment has to be found well in.
 pub const BOOTS: u32 = 3;
 /// What a node has, above the deadline of its health, to boot and to reach its API server.
-const GRACE: Duration = Duration::from_secs(600);
+pub const GRACE: Duration = Duration::from_secs(600);
 
 /// A deployment on trial, as it is kept on the node: lines of `key=value`, which a shell reads as easily.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -4,6 +4,7 @@ mod agent;
 mod build;
 mod copy;
 mod crds;
+mod explain;
 mod logs;
 mod node;
 mod parts;
@@ -35,6 +36,7 @@ pub(crate) fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Copy(args) => block_on(copy::run(args))?,
         Command::Plan(args) => block_on(plan::run(args))?,
         Command::Status(args) => block_on(status::run(args))?,
+        Command::Explain(args) => block_on(explain::run(args))?,
         Command::Logs(args) => block_on(logs::run(args))?,
         Command::Agent(args) => block_on(agent::run(args))?,
         Command::Controller(args) => block_on(parts::controller(args))?,

@@ -2,6 +2,7 @@
 
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::{Api, DeleteParams, EvictParams, ListParams, Preconditions};
+use kube::core::Status;
 use kube::{Client, ResourceExt};
 use model::drain::{Fate, Waiting, fate};
 
@@ -54,10 +55,20 @@ async fn evict(client: &Client, pod: &Pod) -> Evicted {
         // Either the pod has gone, or the API has no evictions and so no disruption budgets either.
         Err(error) if has_code(&error, 404) || has_code(&error, 405) => delete(&api, pod).await,
         Err(kube::Error::Api(status)) if status.code == 429 => {
-            Evicted::Refused(format!("may not be evicted yet: {}", status.message))
+            Evicted::Refused(format!("may not be evicted yet: {}", refusal(&status)))
         }
         Err(error) => Evicted::Refused(format!("cannot be evicted: {}", chain(&error))),
     }
+}
+
+/// Why an eviction was refused. Which disruption budget stands in the way is in the causes.
+fn refusal(status: &Status) -> String {
+    let causes = status.details.iter().flat_map(|details| &details.causes);
+    let mut words = vec![status.message.trim_end_matches('.').to_owned()];
+    words.extend(causes.map(|cause| cause.message.trim_end_matches('.').to_owned()));
+    words.retain(|word| !word.is_empty());
+    words.dedup();
+    words.join(", ")
 }
 
 async fn delete(api: &Api<Pod>, pod: &Pod) -> Evicted {

@@ -1,0 +1,349 @@
+//! What a node is doing: from its Node, its MachineConfigNode, its pool and the pool's policy.
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{Node, NodeCondition};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube_core::ResourceExt;
+
+use super::{Deadline, Explanation};
+use crate::api::{MachineConfigNode, MachineConfigPool, RolloutPolicy};
+use crate::condition::{self, NodeConditionType as Type, PoolConditionType};
+use crate::drain::{DRAIN_SINCE, DRAIN_WAITS_FOR, LONG_DRAIN};
+use crate::health::DEFAULT_DEADLINE;
+use crate::keys;
+use crate::ledger::from_annotation;
+use crate::node::{NodeView, Phase, annotation, is_kept_by_agent};
+use crate::pool::Membership;
+use crate::trial::GRACE;
+
+/// What a node is explained from.
+#[derive(Debug, Clone, Copy)]
+pub struct NodeSeen<'a> {
+    /// The Node.
+    pub node: &'a Node,
+    /// Its MachineConfigNode, once there is one.
+    pub progress: Option<&'a MachineConfigNode>,
+    /// Which pool it belongs to.
+    pub membership: &'a Membership,
+    /// That pool.
+    pub pool: Option<&'a MachineConfigPool>,
+    /// The pool's policy.
+    pub policy: Option<&'a RolloutPolicy>,
+    /// The Lease by which it shows that it lives.
+    pub lease: Option<&'a Lease>,
+    /// Whether its reboots are asked for.
+    pub reboots: bool,
+    /// Now.
+    pub now: Timestamp,
+}
+
+/// Steps of an update in their order: the condition that is `Unknown` meanwhile, and what the step is called.
+const STEPS: [(Type, &str); 7] = [
+    (Type::ImagePulledFromRegistry, "pull the image"),
+    (Type::Cordoned, "cordon"),
+    (Type::Drained, "drain"),
+    (
+        Type::AppliedFilesAndOS,
+        "write the configuration, into a new deployment when it reboots",
+    ),
+    (Type::RebootedNode, "reboot, when the update needs it"),
+    (Type::UpdatePostActionComplete, "verify"),
+    (Type::Uncordoned, "uncordon"),
+];
+
+/// Explains a node.
+pub fn node(seen: NodeSeen<'_>) -> Explanation {
+    let view = NodeView::of(seen.node);
+    let mut told = explain(&seen, &view);
+    if let Some(silence) = silence(&seen) {
+        let reboots = step(&seen).is_some_and(|(kind, _)| kind == Type::RebootedNode);
+        match reboots {
+            // It cannot speak meanwhile.
+            true => told.waits_for.push(silence),
+            false => {
+                told.waits_for.insert(0, silence);
+                told.remedies.insert(
+                    0,
+                    "see whether the machine runs and `systemctl status caprock-agent` on it; its agent needs the API server"
+                        .to_owned(),
+                );
+            }
+        }
+    }
+    if let Some(obstacle) = &view.obstacle
+        && view.phase() == Phase::Done
+    {
+        told.waits_for.push(format!("the node {obstacle}"));
+    }
+    if seen.reboots {
+        let kept = annotation(seen.node, keys::REBOOTS).unwrap_or("[]");
+        // An annotation that somebody wrote over is as good as none.
+        told.reboots = Some(from_annotation(kept).unwrap_or_default());
+    }
+    told
+}
+
+fn explain(seen: &NodeSeen<'_>, view: &NodeView) -> Explanation {
+    let name = &view.name;
+    let new = |doing: String| Explanation::new("node", name, doing);
+    match seen.membership {
+        Membership::Unclaimed => {
+            let mut told = new("belongs to no pool, so nobody updates it".to_owned());
+            told.remedies.push(format!(
+                "give it a pool's label, such as `kubectl label node {name} {}worker=`",
+                keys::NODE_ROLE_PREFIX
+            ));
+            return told;
+        }
+        Membership::Contested(pools) => {
+            let pools: Vec<String> = pools.iter().map(|pool| format!("`{pool}`")).collect();
+            let mut told = new(format!(
+                "is selected by pools {}, so none updates it",
+                pools.join(" and ")
+            ));
+            told.remedies
+                .push("change its labels so that one is left".to_owned());
+            return told;
+        }
+        Membership::Member(_) => {}
+    }
+    let desired = view
+        .desired
+        .as_ref()
+        .map(ToString::to_string)
+        .unwrap_or_default();
+    match view.phase() {
+        Phase::New => {
+            let mut told = new("was not told what to run yet".to_owned());
+            told.since = view.created;
+            told.waits_for.extend(pool_says(seen));
+            told.waits_for.extend(
+                view.state
+                    .is_none()
+                    .then(|| "its agent to report".to_owned()),
+            );
+            told.next.push("its pool tells it what to run".to_owned());
+            told
+        }
+        Phase::Pending => {
+            let mut told = new(format!("was told to run {desired} and has not started"));
+            told.waits_for.push("its agent to see that".to_owned());
+            told.next
+                .extend(STEPS.iter().map(|(_, step)| (*step).to_owned()));
+            told.remedies.push(
+                "see `systemctl status caprock-agent` on the node when this lasts".to_owned(),
+            );
+            told
+        }
+        Phase::Working => working(seen, new(format!("is on its way to {desired}"))),
+        Phase::Failing => failing(seen, view, new(format!("failed to get to {desired}"))),
+        Phase::Degraded => {
+            let runs = view
+                .current
+                .as_ref()
+                .map(ToString::to_string)
+                .unwrap_or_default();
+            let mut told = new(format!("runs {runs} and reports a fault"));
+            told.since = since(seen, Type::NodeDegraded);
+            told.because.push(view.reason.clone());
+            told.next.push("its agent looks again at least once a minute, and the fault is gone when it is mended".to_owned());
+            told.remedies.push(
+                "mend it on the node, change the MachineConfig that says otherwise, or let a RolloutPolicy with `drift: Heal` put it back"
+                    .to_owned(),
+            );
+            told
+        }
+        Phase::Done => settled(seen, view, &new),
+    }
+}
+
+fn settled(
+    seen: &NodeSeen<'_>,
+    view: &NodeView,
+    new: &dyn Fn(String) -> Explanation,
+) -> Explanation {
+    let runs = view
+        .current
+        .as_ref()
+        .map_or("nothing of ours".to_owned(), ToString::to_string);
+    let wanted = seen.pool.map(|pool| pool.spec.configuration.name.as_str());
+    let current = view.current.as_ref().map(|target| target.config.as_str());
+    let behind = wanted.is_some_and(|wanted| !wanted.is_empty() && current != Some(wanted));
+    let mut told = match behind {
+        true => new(format!(
+            "runs {runs} and waits for its turn to go to `{}`",
+            wanted.unwrap_or_default()
+        )),
+        false => new(format!("runs {runs}, as it should")),
+    };
+    told.since = since(seen, Type::Updated);
+    if behind {
+        told.waits_for.extend(pool_says(seen));
+        told.next.push("its pool gives it a slot".to_owned());
+        told.next
+            .extend(STEPS.iter().map(|(_, step)| (*step).to_owned()));
+        if seen.pool.is_some_and(|pool| pool.spec.paused) {
+            told.remedies.push(format!(
+                "unpause the pool: `kubectl patch mcp/{} --type merge --patch '{{\"spec\":{{\"paused\":false}}}}'`",
+                seen.pool.map(ResourceExt::name_any).unwrap_or_default()
+            ));
+        }
+    }
+    told
+}
+
+fn working(seen: &NodeSeen<'_>, mut told: Explanation) -> Explanation {
+    let Some((kind, found)) = step(seen) else {
+        told.waits_for
+            .push("its agent to say what it does".to_owned());
+        return told;
+    };
+    told.since = condition::Entry::since(found);
+    let at = STEPS
+        .iter()
+        .position(|(step, _)| *step == kind)
+        .unwrap_or_default();
+    told.next
+        .extend(STEPS[at + 1..].iter().map(|(_, step)| (*step).to_owned()));
+    let says = (!found.message.is_empty()).then(|| found.message.clone());
+    let patience = patience(seen.policy);
+    match kind {
+        Type::ImagePulledFromRegistry => {
+            told.doing += ", and pulls the image";
+            told.waits_for.extend(says);
+            told.remedies.push(
+                "nothing is disturbed yet; see that the node reaches the registry when this lasts"
+                    .to_owned(),
+            );
+        }
+        Type::Drained | Type::Cordoned => {
+            told.doing += ", and is being drained";
+            told.since = annotation(seen.node, DRAIN_SINCE)
+                .and_then(|at| at.parse().ok())
+                .or(told.since);
+            told.until = Deadline::after(
+                told.since,
+                LONG_DRAIN,
+                "an event tells that it takes long; disruption budgets are never broken",
+            );
+            let pods = annotation(seen.node, DRAIN_WAITS_FOR)
+                .map(|pods| pods.split("; ").map(str::to_owned).collect());
+            told.waits_for = pods
+                .unwrap_or_else(|| vec!["the node controller to carry out the drain".to_owned()]);
+            told.remedies.push(
+                "where a disruption budget stands in the way: scale the workload up, change its PodDisruptionBudget, or delete the pod"
+                    .to_owned(),
+            );
+            told.remedies.push(
+                "pausing the pool stops further nodes, and leaves this one where it is".to_owned(),
+            );
+        }
+        Type::RebootedNode => {
+            told.doing += ", and reboots";
+            told.waits_for.push("the machine to come back".to_owned());
+            told.until = Deadline::after(
+                told.since,
+                patience + GRACE_SPAN,
+                "a new deployment that was not found well is left for the one before",
+            );
+            told.remedies.push("look at the machine's console; after three boots that end badly it goes back by itself".to_owned());
+        }
+        Type::UpdatePostActionComplete => {
+            told.doing += ", and verifies";
+            told.waits_for.extend(says);
+            told.until = Deadline::after(
+                told.since,
+                patience,
+                "what was never found well is taken back",
+            );
+            told.remedies.push("`systemctl --failed` on the node; the probes are those of the pool's RolloutPolicy".to_owned());
+        }
+        Type::Uncordoned => {
+            told.doing += ", and is being uncordoned";
+            told.waits_for.push("the node controller".to_owned());
+            told.remedies
+                .push("see that the controllers run".to_owned());
+        }
+        _ => {
+            told.doing += ", and writes its configuration";
+            told.waits_for.extend(says);
+        }
+    }
+    told
+}
+
+fn failing(seen: &NodeSeen<'_>, view: &NodeView, mut told: Explanation) -> Explanation {
+    told.since = since(seen, Type::NodeDegraded);
+    told.because.push(view.reason.clone());
+    let pool = seen.pool.map(ResourceExt::name_any).unwrap_or_default();
+    if view.reason.contains("was taken back") {
+        told.doing += " and runs what it ran before";
+        told.next.push("the same is not tried again; the node keeps its slot, so that the pool does not go on as if nothing was".to_owned());
+        told.remedies.push(format!(
+            "change what is wrong with the MachineConfigs or the Containerfile of pool `{pool}`: the node is told the new version at once"
+        ));
+    } else {
+        told.next
+            .push("its agent tries again, at least once a minute".to_owned());
+        told.remedies.push(format!(
+            "mend what the reason names; another version of pool `{pool}` is told to the node at once"
+        ));
+    }
+    told
+}
+
+const GRACE_SPAN: SignedDuration = SignedDuration::from_secs(GRACE.as_secs() as i64);
+
+fn patience(policy: Option<&RolloutPolicy>) -> SignedDuration {
+    let deadline = policy.and_then(|policy| policy.spec.health.deadline);
+    let deadline = deadline.map_or(DEFAULT_DEADLINE, Into::into);
+    SignedDuration::try_from(deadline).unwrap_or_default()
+}
+
+/// The step that is under way.
+fn step<'a>(seen: &NodeSeen<'a>) -> Option<(Type, &'a Condition)> {
+    let conditions = &seen.progress?.status.as_ref()?.conditions;
+    STEPS.iter().find_map(|(kind, _)| {
+        let found = condition::get(conditions, *kind)?;
+        (found.status == condition::Status::Unknown.as_str()).then_some((*kind, found))
+    })
+}
+
+fn since(seen: &NodeSeen<'_>, kind: Type) -> Option<Timestamp> {
+    let conditions = &seen.progress?.status.as_ref()?.conditions;
+    condition::Entry::since(condition::get(conditions, kind)?)
+}
+
+/// Why the pool tells nobody anything just now.
+fn pool_says(seen: &NodeSeen<'_>) -> Option<String> {
+    let pool = seen.pool?;
+    let conditions = &pool.status.as_ref()?.conditions;
+    let found = condition::get(conditions, PoolConditionType::Updating)?;
+    (!found.message.is_empty()).then(|| format!("pool `{}`: {}", pool.name_any(), found.message))
+}
+
+/// For how long nobody has heard of the node, when that is too long.
+fn silence(seen: &NodeSeen<'_>) -> Option<String> {
+    let ready =
+        |condition: &&NodeCondition| condition.type_ == "Ready" && condition.status == "Unknown";
+    let status = seen.node.status.as_ref()?;
+    let unknown = status.conditions.iter().flatten().find(ready);
+    let renewed = seen
+        .lease
+        .and_then(|lease| lease.spec.as_ref()?.renew_time.as_ref());
+    let last = renewed.map(|time| time.0).or(unknown
+        .and_then(|c| c.last_transition_time.as_ref())
+        .map(|time| time.0))?;
+    unknown?;
+    let who = if is_kept_by_agent(seen.node) {
+        "its agent"
+    } else {
+        "its kubelet"
+    };
+    Some(format!(
+        "{who}, which was heard last at {} ({})",
+        super::seconds(last),
+        super::relative(last, seen.now)
+    ))
+}
