@@ -2,6 +2,7 @@
 //! share, which follow the one that is booted.
 
 use jiff::Timestamp;
+use model::ledger::Cause;
 use model::node::Target;
 use model::update::{Failure, Version};
 
@@ -21,10 +22,17 @@ impl Host {
         let deployments = self.os.status()?;
         let booted = deployments.booted().ok_or(HostError::NotBooted)?.clone();
         let boot = self.boot()?;
+        let left = self.left_behind(&booted.id)?;
+        let cause = left.as_ref().map_or(Cause::NotAsked, |failure| {
+            Cause::way_back(&failure.target, &failure.reason)
+        });
         self.state
-            .note_boot(&boot, Timestamp::now(), Some(&booted.id))?;
+            .note_boot(&boot, Timestamp::now(), &booted.id, cause)?;
+        if let Some(failure) = left {
+            self.state.set_failure(Some(&failure))?;
+            self.state.end_trial()?;
+        }
         self.state.sweep()?;
-        self.note_way_back(&booted.id)?;
         let root = Root::open(&self.root)?;
         match self.state.journal()? {
             Some(journal @ Journal::Deploy { .. }) => {

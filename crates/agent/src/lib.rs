@@ -10,6 +10,7 @@ mod command;
 pub mod configure;
 mod error;
 pub mod host;
+mod ledger;
 mod notify;
 pub mod os;
 mod probe;

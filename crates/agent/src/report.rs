@@ -55,6 +55,7 @@ impl Reporter {
         node: &Node,
         seen: Option<&MachineConfigNode>,
         has: Option<&Target>,
+        reboots: Option<&str>,
         plan: &Plan,
         doing: &Doing,
     ) -> Result<(), AgentError> {
@@ -63,7 +64,10 @@ impl Reporter {
             self.set_status(progress, has, plan, doing).await?;
         }
         self.tell(node, plan, doing).await;
-        self.annotate(node, &annotations(has, plan, doing)).await
+        let mut wanted = annotations(has, plan, doing);
+        // A ledger that was lost takes nothing away of what was told before.
+        wanted.extend(reboots.map(|reboots| (keys::REBOOTS, Some(reboots.to_owned()))));
+        self.annotate(node, &wanted).await
     }
 
     /// Says that the agent cannot even find out what to do. What the node has is left as it was reported last.

@@ -5,7 +5,7 @@
 //! * `journal.json`: the step that was started and not finished;
 //! * `failure.json`: the version that was tried last and taken back;
 //! * `shared.json`: which rendered config the places that deployments share follow;
-//! * `boots`: one line for each boot;
+//! * `reboots.json`, `next-reboot.json`: why the node rebooted, each time, and why it will;
 //! * `policy.json`: the RolloutPolicy of the node's pool;
 //! * `trial`, `said`, `taken-back`, `watch.sh`, `rescue/`: a deployment on trial and the way back from it;
 //! * `originals.json`, `originals/`: what was at a path before the first config wrote there.
@@ -15,7 +15,6 @@
 mod originals;
 
 use camino::{Utf8Path, Utf8PathBuf};
-use jiff::Timestamp;
 use model::api::{MachineConfigSpec, RolloutPolicy};
 use model::node::Target;
 use model::update::{Failure, Version};
@@ -398,45 +397,6 @@ impl State {
         self.write(Utf8Path::new("/shared.json"), shared)
     }
 
-    /// Notes a boot, once. A boot is known by a marker that does not survive it.
-    ///
-    /// # Errors
-    /// When the ledger cannot be written.
-    pub fn note_boot(
-        &self,
-        marker: &str,
-        now: Timestamp,
-        deployment: Option<&DeploymentId>,
-    ) -> Result<(), StateError> {
-        let mut boots = self.boots()?;
-        if boots
-            .iter()
-            .any(|line| line.split(' ').nth(1) == Some(marker))
-        {
-            return Ok(());
-        }
-        let deployment = deployment.map_or("-".to_owned(), ToString::to_string);
-        boots.push(format!("{now} {marker} {deployment}"));
-        let text = boots.join("\n") + "\n";
-        self.root
-            .write(Utf8Path::new("/boots"), text.as_bytes(), mine(PRIVATE))?;
-        Ok(())
-    }
-
-    /// One line for each boot, the oldest first: time, marker, deployment.
-    ///
-    /// # Errors
-    /// When the ledger cannot be read.
-    pub fn boots(&self) -> Result<Vec<String>, StateError> {
-        match self.root.find(Utf8Path::new("/boots"))? {
-            Found::File { bytes, .. } => Ok(String::from_utf8_lossy(&bytes)
-                .lines()
-                .map(str::to_owned)
-                .collect()),
-            _ => Ok(Vec::new()),
-        }
-    }
-
     /// Removes records of deployments that are gone, and configs that nothing refers to any more.
     ///
     /// # Errors
@@ -516,7 +476,10 @@ impl State {
             .collect()
     }
 
-    fn read<T: DeserializeOwned>(&self, path: &Utf8Path) -> Result<Option<T>, StateError> {
+    pub(crate) fn read<T: DeserializeOwned>(
+        &self,
+        path: &Utf8Path,
+    ) -> Result<Option<T>, StateError> {
         match self.root.find(path)? {
             Found::File { bytes, .. } => {
                 serde_json::from_slice(&bytes)
@@ -530,7 +493,7 @@ impl State {
         }
     }
 
-    fn write<T: Serialize>(&self, path: &Utf8Path, value: &T) -> Result<(), StateError> {
+    pub(crate) fn write<T: Serialize>(&self, path: &Utf8Path, value: &T) -> Result<(), StateError> {
         let bytes = serde_json::to_vec(value).expect("our own types become JSON");
         self.root.write(path, &bytes, mine(PRIVATE))?;
         Ok(())

@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use camino::{Utf8Path, Utf8PathBuf};
 use model::health::DEFAULT_DEADLINE;
+use model::ledger::Cause;
 use model::node::Target;
 use model::trial::{Standing, Trial, Verdict, judge};
 use model::update::Failure;
@@ -147,6 +148,8 @@ impl Host {
             target: record.target(),
             reason: reason[..reason.floor_char_boundary(MAX_REASON)].to_owned(),
         }))?;
+        self.state
+            .set_next_reboot(&sight.boot, Cause::way_back(record.target(), reason))?;
         if !ordered {
             self.os.rollback()?;
         }
@@ -167,40 +170,34 @@ impl Host {
         deployments.0.iter().map(standing).collect()
     }
 
-    /// Takes note, on the way to the rest of the boot, that a deployment on trial was left.
-    pub(crate) fn note_way_back(&self, booted: &DeploymentId) -> Result<(), HostError> {
+    /// The version that was left, and why, when this boot came after a trial that ended badly.
+    pub(crate) fn left_behind(&self, booted: &DeploymentId) -> Result<Option<Failure>, HostError> {
         let Some(trial) = self.state.trial()? else {
-            return Ok(());
+            return Ok(None);
         };
         let left: DeploymentId = trial.deployment.parse()?;
         if left == *booted {
-            return Ok(());
+            return Ok(None);
         }
-        let Some(tried) = self.state.record(&left)?.map(|record| record.target()) else {
-            return Ok(self.state.end_trial()?);
+        let Some(target) = self.state.record(&left)?.map(|record| record.target()) else {
+            return Ok(None);
         };
-        let known = self
-            .state
-            .failure()?
-            .is_some_and(|failure| failure.target == tried);
-        if trial.boots == 0 && !known {
+        let known = self.state.failure()?;
+        if let Some(known) = known.filter(|failure| failure.target == target) {
+            return Ok(Some(known));
+        }
+        if trial.boots == 0 {
             // It was never booted: it still waits for its reboot.
-            return Ok(());
+            return Ok(None);
         }
-        if !known {
-            let reason = self.state.text(TAKEN_BACK).map_err(StateError::from)?;
-            let reason = reason.unwrap_or_else(|| {
-                format!(
-                    "the node came back on deployment `{booted}` after {} boots",
-                    trial.boots
-                )
-            });
-            self.state.set_failure(Some(&Failure {
-                target: tried,
-                reason,
-            }))?;
-        }
-        Ok(self.state.end_trial()?)
+        let reason = self.state.text(TAKEN_BACK).map_err(StateError::from)?;
+        let reason = reason.unwrap_or_else(|| {
+            format!(
+                "the node came back on deployment `{booted}` after {} boots",
+                trial.boots
+            )
+        });
+        Ok(Some(Failure { target, reason }))
     }
 
     /// Keeps a copy of the running program beside the trial.

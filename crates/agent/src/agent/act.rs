@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use kube::ResourceExt;
+use model::ledger::Cause;
 use model::update::{Plan, Step};
 use oci::Digest;
 
@@ -79,8 +81,8 @@ impl Agent {
                     .await?;
             }
             Step::Reboot => {
-                let target = version().target();
-                self.on_host(move |host| host.reboot(&sight, &target))
+                let (target, cause) = (version().target(), cause(observed, plan));
+                self.on_host(move |host| host.reboot(&sight, &target, cause))
                     .await?;
                 tokio::time::sleep(REBOOT_PATIENCE).await;
                 let seconds = REBOOT_PATIENCE.as_secs();
@@ -99,4 +101,23 @@ impl Agent {
         }
         Ok(Next::Now)
     }
+}
+
+/// Why the node reboots: from what made the update a reboot to what asked for it.
+fn cause(observed: &Observed, plan: &Plan) -> Cause {
+    let target = plan.target.as_ref().map(ToString::to_string);
+    let reasons = plan.update.reasons().map(ToString::to_string);
+    let layering = observed.layering.as_ref();
+    let build = layering
+        .and_then(|config| config.status.as_ref()?.machine_os_build.as_ref())
+        .map(|build| format!("MachineOSBuild `{}`", build.name));
+    let layering = layering
+        .filter(|_| build.is_some())
+        .map(|config| format!("MachineOSConfig `{}`", config.name_any()));
+    let pool = observed
+        .progress
+        .as_ref()
+        .map(|progress| format!("MachineConfigPool `{}`", progress.spec.pool.name));
+    let asked = [build, layering, pool].into_iter().flatten();
+    Cause::update(target.unwrap_or_default(), reasons.chain(asked))
 }

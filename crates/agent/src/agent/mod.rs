@@ -14,6 +14,7 @@ use k8s_openapi::api::core::v1::Node;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client};
 use model::api::{MachineConfig, MachineConfigNode, MachineOSConfig, RolloutPolicy};
+use model::ledger::to_annotation;
 use model::node::Target;
 use model::update::{Plan, Step};
 use oci::Digest;
@@ -75,6 +76,8 @@ pub(crate) struct Agent {
     clean: bool,
     /// The step that failed last, and why: it is being tried again.
     failed: Option<(Step, String)>,
+    /// The node's reboots, as its annotation shows them.
+    reboots: Option<String>,
     /// Whether what the boot needs was completed.
     completed: bool,
     /// The plan that was logged last.
@@ -109,6 +112,7 @@ impl Agent {
             resolved: BTreeMap::new(),
             clean: false,
             failed: None,
+            reboots: None,
             completed: false,
             logged: String::new(),
         }
@@ -259,6 +263,8 @@ impl Agent {
     async fn complete_boot(&mut self) -> Result<(), AgentError> {
         if !self.completed {
             self.on_host(Host::complete_boot).await?;
+            let reboots = self.host.state().reboots()?;
+            self.reboots = (!reboots.is_empty()).then(|| to_annotation(&reboots));
             self.completed = true;
         }
         Ok(())
@@ -277,6 +283,7 @@ impl Agent {
                 &observed.node,
                 observed.progress.as_ref(),
                 has.as_ref(),
+                self.reboots.as_deref(),
                 plan,
                 doing,
             )

@@ -1,6 +1,7 @@
 //! The way that takes a reboot: a new deployment is made and configured beside the running one, and booted. Going back
 //! is the same with the deployment that was there before.
 
+use model::ledger::Cause;
 use model::node::Target;
 use model::update::Version;
 use oci::Digest;
@@ -80,7 +81,8 @@ impl Host {
     ///
     /// # Errors
     /// When systemd refuses.
-    pub fn reboot(&self, sight: &Sight, target: &Target) -> Result<(), HostError> {
+    pub fn reboot(&self, sight: &Sight, target: &Target, cause: Cause) -> Result<(), HostError> {
+        self.state.set_next_reboot(&sight.boot, cause)?;
         self.state.begin(&Journal::Reboot {
             config: target.config.clone(),
             image: target.image.clone(),

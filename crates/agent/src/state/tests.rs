@@ -75,16 +75,6 @@ fn what_nothing_refers_to_is_collected() {
 }
 
 #[test]
-fn a_boot_is_counted_once() {
-    let (_guard, state) = state();
-    let now = Timestamp::from_second(1_700_000_000).unwrap();
-    for marker in ["one", "one", "two", "one"] {
-        state.note_boot(marker, now, Some(&id(0))).unwrap();
-    }
-    assert_eq!(state.boots().unwrap().len(), 2);
-}
-
-#[test]
 fn contents_stay_as_long_as_the_list_names_them() {
     let (_guard, state) = state();
     let content = state.keep_content(b"by hand").unwrap();

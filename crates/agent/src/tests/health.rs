@@ -54,6 +54,17 @@ async fn a_probe_that_fails_takes_the_deployment_back_with_its_reason() {
         annotations["desiredConfig"], "rendered-2",
         "the slot is kept"
     );
+    let reboots = reboots(&world).await;
+    let update = "update to `rendered-2` with image `";
+    assert_eq!(reboots.len(), 2, "{reboots:?}");
+    assert!(
+        reboots[0].starts_with("back from `rendered-2`") && reboots[0].contains("probe `motd`"),
+        "{reboots:?}"
+    );
+    assert!(
+        reboots[1].starts_with(update) && reboots[1].ends_with(" ← MachineConfigPool `worker`"),
+        "{reboots:?}"
+    );
     // What mends the probe is another target.
     let image = world.machine.booted_image();
     world
@@ -64,6 +75,32 @@ async fn a_probe_that_fails_takes_the_deployment_back_with_its_reason() {
         .await;
     world.desire("rendered-3", None).await;
     world.until_done("rendered-3").await;
+}
+
+/// Why the node rebooted, the newest first, as the API shows it.
+async fn reboots(world: &World) -> Vec<String> {
+    let shown = model::ledger::from_annotation(&world.annotations().await["reboots"]).unwrap();
+    let causes = shown.into_iter().map(|reboot| reboot.cause.to_string());
+    causes.collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reboot_that_nobody_asked_for_is_told_as_such() {
+    let mut world = on_its_way(json!({})).await;
+    world.until_done("rendered-2").await;
+    world.kill().await;
+    world.machine.boot();
+    world.start();
+    world
+        .play("told of two reboots", |node| {
+            let shown = model::node::annotation(node, model::keys::REBOOTS);
+            shown.is_some_and(|shown| model::ledger::from_annotation(shown).unwrap().len() == 2)
+        })
+        .await;
+    let reboots = reboots(&world).await;
+    assert_eq!(reboots[0], "not asked for by Caprock");
+    world.until_done("rendered-2").await;
+    assert_eq!(world.machine.reboots(), 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]

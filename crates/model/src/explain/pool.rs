@@ -69,7 +69,7 @@ pub fn pool(seen: PoolSeen<'_>) -> Explanation {
             node.name
         ));
     }
-    told.waits_for
+    told.because
         .extend(faults(&status.conditions).map(|(kind, message)| format!("{kind}: {message}")));
     if !is(Type::Updated) && !seen.pool.spec.paused {
         told.next
