@@ -35,7 +35,7 @@ UNIT
 agent_is_in_a_container() {
     local pid
     pid=$(node exec worker-1 systemctl show --value --property=MainPID pod.service)
-    [ "$(node exec worker-1 readlink "/proc/$pid/exe")" = /caprock ] &&
+    [ "$(node exec worker-1 readlink "/proc/$pid/exe")" = /run/pod/caprock ] &&
         [ "$(node exec worker-1 readlink "/proc/$pid/ns/mnt")" != "$(node exec worker-1 readlink /proc/1/ns/mnt)" ]
 }
 unit_is_active() { node exec worker-1 systemctl is-active --quiet live.service; }
