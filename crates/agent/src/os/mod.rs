@@ -1,12 +1,23 @@
 //! The host's operating system images, behind one trait: which deployments there are, how an image gets onto the
-//! disk, how it becomes the next deployment. One file per backend.
+//! disk, how it becomes the next deployment. One folder per backend; what they share is beside them.
 
+mod access;
+mod boot_entry;
+pub mod bootc;
+mod choice;
+mod image_store;
 pub mod ostree;
+pub mod rpm_ostree;
+mod sysroot;
+mod tools;
+
+pub use choice::{Backend, BackendName, choose};
+pub use tools::Tools;
 
 use std::fmt;
 use std::str::FromStr;
 
-use camino::Utf8PathBuf;
+use camino::{Utf8Path, Utf8PathBuf};
 use oci::{Client, Digest};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use thiserror::Error;
@@ -67,7 +78,7 @@ pub enum Role {
     Booted,
     /// The next boot takes it.
     Pending,
-    /// Will be made at shutdown, and then be the next.
+    /// Will be made at shutdown, and then be the next. Until then it has no `/etc` that could be written to.
     Staged,
     /// The one before: where a rollback goes.
     Rollback,
@@ -178,7 +189,42 @@ pub enum OsError {
     /// Nothing to go back to.
     #[error("there is no previous deployment to roll back to")]
     NoRollback,
+    /// The host's signature policy stands against the image.
+    #[error("image `{image}` is not used: {problem}")]
+    Policy {
+        /// Pull spec.
+        image: String,
+        /// What the policy demands, and what to do.
+        problem: String,
+    },
+    /// Somebody else's change of the deployments does not end.
+    #[error(
+        "the host is busy: {doing} did not end within {seconds} seconds; look at it with `{look}` on the node"
+    )]
+    Busy {
+        /// What is going on.
+        doing: String,
+        /// How long it was waited for.
+        seconds: u64,
+        /// A command that shows it.
+        look: &'static str,
+    },
+    /// The host cannot do what was asked.
+    #[error("{0}")]
+    Unsupported(String),
 }
+
+/// How much of an image is on the disk.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Bytes that need not be fetched any more.
+    pub bytes: u64,
+    /// Bytes of everything that was missing at the start.
+    pub of: u64,
+}
+
+/// Is told how a pull goes on, often.
+pub type ProgressSink<'a> = &'a (dyn Fn(Progress) + Sync);
 
 /// What the agent needs of an image-mode operating system. Calls block; each is idempotent, and one that was
 /// killed half-way leaves nothing that the next call stumbles over.
@@ -198,15 +244,28 @@ pub trait Os: Send + Sync + fmt::Debug {
     /// Brings an image onto the disk; nothing of the running system, and no deployment, changes. Returns its digest.
     ///
     /// # Errors
-    /// When it cannot be fetched or is no deployable image.
-    fn pull(&self, image: &str, client: &Client) -> Result<Digest, OsError>;
+    /// When it cannot be fetched, is no deployable image, or the host's signature policy stands against it.
+    fn pull(
+        &self,
+        image: &str,
+        client: &Client,
+        progress: ProgressSink<'_>,
+    ) -> Result<Digest, OsError>;
 
     /// Makes a deployment of an image that is on the disk, with the booted deployment's local changes to `/etc`
-    /// merged in, and lets the next boot take it. Replaces a pending one.
+    /// merged in, and lets the next boot take it. Replaces a pending one. The deployment's role tells whether its root
+    /// can be written to now, or, when it is staged, at shutdown only.
+    ///
+    /// `pull_spec` is where the image was pulled from; absent for the image that is booted.
     ///
     /// # Errors
     /// When the image is not there or the host's tools fail.
-    fn deploy(&self, image: &Digest, arguments: &KernelArguments) -> Result<DeploymentId, OsError>;
+    fn deploy(
+        &self,
+        image: &Digest,
+        pull_spec: Option<&str>,
+        arguments: &KernelArguments,
+    ) -> Result<Deployment, OsError>;
 
     /// Arguments that the booted deployment's kernel is started with.
     ///
@@ -228,4 +287,31 @@ pub trait Os: Send + Sync + fmt::Debug {
     /// # Errors
     /// When the host's tools fail.
     fn cleanup(&self, keep: &[Digest]) -> Result<(), OsError>;
+}
+
+fn io_error(action: &'static str, path: &Utf8Path) -> impl FnOnce(std::io::Error) -> OsError {
+    let path = path.to_owned();
+    move |source| OsError::Io {
+        action,
+        path,
+        source,
+    }
+}
+
+/// Deployments in a few words each, for snapshots.
+#[cfg(test)]
+pub(crate) fn shown(deployments: &Deployments) -> String {
+    let lines = deployments.0.iter().map(|d| {
+        let image = d
+            .image
+            .map_or("no image".to_owned(), |image| image.hex()[..6].to_owned());
+        format!(
+            "{} {}.{} {:?} {image}\n",
+            d.os,
+            &d.id.checksum[..6],
+            d.id.serial,
+            d.role
+        )
+    });
+    lines.collect()
 }

@@ -23,7 +23,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytes::Bytes;
 
-use crate::auth::DockerConfig;
+use crate::auth::{Credentials, DockerConfig};
 use crate::blob_store::BlobStore;
 use crate::digest::Digest;
 use crate::manifest::{Document, ImageConfig, Manifest, ManifestError};
@@ -162,6 +162,19 @@ impl Client {
         })
     }
 
+    /// What the image's registry would be shown.
+    pub fn credentials_for(&self, reference: &Reference) -> Option<&Credentials> {
+        let auth = &self.shared.config.auth;
+        auth.credentials_for(reference.host(), reference.repository())
+    }
+
+    /// The certificate authorities, as PEM, that a registry (`host` or `host:port`) is trusted by besides the system's.
+    pub fn authorities(&self, host: &str) -> impl Iterator<Item = &[u8]> {
+        let config = &self.shared.config;
+        let own = config.cas.get(host).into_iter();
+        own.chain(&config.extra_roots).map(Vec::as_slice)
+    }
+
     fn retry(&self) -> Retry {
         self.shared.config.retry
     }
@@ -201,18 +214,13 @@ impl Client {
         action: Action,
         what: String,
     ) -> Call<'a> {
-        let credentials = self
-            .shared
-            .config
-            .auth
-            .credentials_for(reference.host(), reference.repository());
         Call {
             host,
             repository: reference.repository(),
             from: None,
             action,
             what,
-            credentials,
+            credentials: self.credentials_for(reference),
         }
     }
 }

@@ -14,7 +14,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 use oci::digest::Digest;
 use oci::layer::{Limits, Options, Privilege, Whiteouts};
 
-use super::super::OsError;
+use super::super::{OsError, io_error};
 use super::repo::{Repo, Tree};
 use super::status::IMAGE_REF;
 use crate::command::CommandError;
@@ -344,15 +344,6 @@ fn exists(path: &Utf8Path) -> Result<bool, OsError> {
         Ok(_) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(io_error("read", path)(error)),
-    }
-}
-
-pub(super) fn io_error(action: &'static str, path: &Utf8Path) -> impl FnOnce(io::Error) -> OsError {
-    let path = path.to_owned();
-    move |source| OsError::Io {
-        action,
-        path,
-        source,
     }
 }
 

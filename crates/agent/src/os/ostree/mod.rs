@@ -1,6 +1,5 @@
 //! The `ostree` backend: drives the `ostree` tool and our own registry client, so that it works on any ostree host.
 
-mod boot_entry;
 mod import;
 mod repo;
 mod source;
@@ -13,9 +12,14 @@ use oci::manifest::digest_of;
 use oci::{BlobStore, Client, Digest, Reference};
 use tokio::runtime::Handle;
 
-use super::{Deployment, DeploymentId, Deployments, KernelArguments, Os, OsError};
+use super::image_store::DIGEST_KEY;
+use super::sysroot::Sysroot;
+use super::{
+    Deployment, Deployments, KernelArguments, Os, OsError, Progress, ProgressSink, access,
+    boot_entry, io_error,
+};
 use crate::command::Command;
-use import::{Import, LAYER_REF, LAYERS_KEY, Layer, chain_ids, image_ref, io_error, layer_ref};
+use import::{Import, LAYER_REF, LAYERS_KEY, Layer, chain_ids, image_ref, layer_ref};
 use repo::Repo;
 use status::IMAGE_REF;
 
@@ -24,7 +28,7 @@ pub use source::Source;
 /// An ostree host, or a directory that holds a sysroot to prepare.
 #[derive(Debug)]
 pub struct Ostree {
-    sysroot: Utf8PathBuf,
+    sysroot: Sysroot,
     /// Name of the state root; found out when it is not given.
     stateroot: Option<String>,
     repo: Repo,
@@ -42,7 +46,7 @@ impl Ostree {
         runtime: Handle,
     ) -> Self {
         Self {
-            sysroot: sysroot.to_owned(),
+            sysroot: Sysroot(sysroot.to_owned()),
             stateroot,
             repo: Repo::new(sysroot.join("ostree/repo")),
             blobs: state_dir.join("blobs"),
@@ -55,13 +59,14 @@ impl Ostree {
     /// # Errors
     /// When the directory cannot be made or the tool fails.
     pub fn initialise(&self) -> Result<(), OsError> {
-        std::fs::create_dir_all(&self.sysroot).map_err(io_error("make", &self.sysroot))?;
-        if !self.sysroot.join("ostree/repo/config").exists() {
+        let sysroot = &self.sysroot.0;
+        std::fs::create_dir_all(sysroot).map_err(io_error("make", sysroot))?;
+        if !sysroot.join("ostree/repo/config").exists() {
             Command::new("ostree")
                 .args(["admin", "init-fs", "--modern"])
-                .arg(self.sysroot.as_str())
+                .arg(sysroot.as_str())
                 .run()?;
-            let config = format!("--repo={}", self.sysroot.join("ostree/repo"));
+            let config = format!("--repo={}", self.sysroot.repo());
             Command::new("ostree")
                 .arg("config")
                 .arg(config)
@@ -69,7 +74,7 @@ impl Ostree {
                 .run()?;
         }
         let name = self.stateroot.as_deref().unwrap_or("default");
-        if !self.sysroot.join("ostree/deploy").join(name).is_dir() {
+        if !sysroot.join("ostree/deploy").join(name).is_dir() {
             self.admin("os-init").arg(name).run()?;
         }
         Ok(())
@@ -79,7 +84,7 @@ impl Ostree {
     ///
     /// # Errors
     /// When it cannot be read, or is no deployable image.
-    pub fn import(&self, source: &Source) -> Result<Digest, OsError> {
+    pub fn import(&self, source: &Source, progress: ProgressSink<'_>) -> Result<Digest, OsError> {
         let started = std::time::Instant::now();
         let wanted = self.runtime.block_on(source.digest())?;
         if self.has(&wanted)? {
@@ -88,17 +93,28 @@ impl Ostree {
         let pull_spec = source.pull_spec(wanted);
         let image = self.runtime.block_on(source.image(wanted))?;
         let layers = layers(&image, &pull_spec)?;
-        self.make_writable()?;
+        self.sysroot.make_writable()?;
         let blobs = BlobStore::open(&self.blobs).map_err(|error| source.failed(error))?;
-        let import = Import::new(&self.repo, self.sysroot.join("ostree/caprock-import"))?;
+        let import = Import::new(&self.repo, self.sysroot.0.join("ostree/caprock-import"))?;
         let present = layers
             .iter()
             .rposition(|layer| self.repo.has_ref(&layer_ref(&layer.chain_id)));
         let first = present.map_or(0, |at| at + 1);
+        let missing = &image.manifest.layers()[first..];
+        let of = missing.iter().map(|layer| layer.size()).sum();
+        let mut done = 0;
         for (at, layer) in layers.iter().enumerate().skip(first) {
             let descriptor = &image.manifest.layers()[at];
+            let arrived = |bytes| {
+                progress(Progress {
+                    bytes: done + bytes,
+                    of,
+                });
+            };
             tracing::info!(image = %pull_spec, layer = at + 1, of = layers.len(), bytes = descriptor.size(), "importing layer");
-            self.runtime.block_on(source.fetch(descriptor, &blobs))?;
+            self.runtime
+                .block_on(source.fetch(descriptor, &blobs, &arrived))?;
+            done += descriptor.size();
             let below = at.checked_sub(1).map(|at| &layers[at].chain_id);
             let open = || -> Result<File, OsError> {
                 source
@@ -122,43 +138,25 @@ impl Ostree {
         Ok(wanted)
     }
 
-    /// Makes a sysroot that hosts mount read-only writable for this process alone. The `ostree` tool does the same for
-    /// itself, but an import writes beside the repository first.
-    fn make_writable(&self) -> Result<(), OsError> {
-        let dir = self.sysroot.join("sysroot");
-        let dir = if dir.is_dir() {
-            dir
-        } else {
-            self.sysroot.clone()
-        };
-        let failed = |source: rustix::io::Errno| io_error("look at", &dir)(source.into());
-        let flags = rustix::fs::statvfs(dir.as_std_path())
-            .map_err(failed)?
-            .f_flag;
-        if !flags.contains(rustix::fs::StatVfsMountFlags::RDONLY) {
-            return Ok(());
-        }
-        let namespace = |process: &str| {
-            let link = Utf8Path::new("/proc").join(process).join("ns/mnt");
-            link.read_link_utf8().map_err(io_error("read", &link))
-        };
-        if namespace("self")? == namespace("1")? {
-            return Err(OsError::Io {
-                action: "make writable, outside a mount namespace of its own (`PrivateMounts=yes`),",
-                path: dir,
-                source: rustix::io::Errno::ROFS.into(),
-            });
-        }
-        Ok(Command::new("mount")
-            .args(["-o", "remount,bind,rw", dir.as_str()])
-            .run()
-            .map(drop)?)
+    /// Whether the running deployment was made by this backend.
+    ///
+    /// # Errors
+    /// When the tool fails.
+    pub(super) fn booted_is_ours(&self) -> Result<bool, OsError> {
+        let found = status::parse(&self.admin("status").run()?)?;
+        Ok(found.booted().is_some_and(|booted| booted.image.is_some()))
+    }
+
+    /// The image that bootc or rpm-ostree made a commit from.
+    fn image_of_others(&self, checksum: &str) -> Result<Option<Digest>, OsError> {
+        let told = self.repo.metadata(checksum, DIGEST_KEY)?;
+        Ok(told.and_then(|digest| digest.parse().ok()))
     }
 
     fn admin(&self, verb: &str) -> Command {
         Command::new("ostree")
             .args(["admin", verb])
-            .arg(format!("--sysroot={}", self.sysroot))
+            .arg(format!("--sysroot={}", self.sysroot.0))
     }
 
     fn stateroot(&self, deployments: &Deployments) -> Result<String, OsError> {
@@ -171,7 +169,7 @@ impl Ostree {
         if let Some(name) = self.stateroot.clone().or_else(of_deployment) {
             return Ok(name);
         }
-        let dir = self.sysroot.join("ostree/deploy");
+        let dir = self.sysroot.0.join("ostree/deploy");
         let mut names = Vec::new();
         for entry in dir.read_dir_utf8().map_err(io_error("read", &dir))? {
             names.push(
@@ -193,30 +191,43 @@ impl Ostree {
 
 impl Os for Ostree {
     fn status(&self) -> Result<Deployments, OsError> {
-        status::parse(&self.admin("status").run()?)
+        let mut found = status::parse(&self.admin("status").run()?)?;
+        for deployment in &mut found.0 {
+            if deployment.image.is_none() {
+                deployment.image = self.image_of_others(&deployment.id.checksum)?;
+            }
+        }
+        Ok(found)
     }
 
     fn has(&self, image: &Digest) -> Result<bool, OsError> {
         Ok(self.repo.has_ref(&image_ref(image)))
     }
 
-    fn pull(&self, image: &str, client: &Client) -> Result<Digest, OsError> {
-        let reference: Reference =
-            image
-                .parse()
-                .map_err(|error: oci::ReferenceError| OsError::Image {
-                    image: image.to_owned(),
-                    problem: error.to_string(),
-                })?;
-        self.import(&Source::Registry {
+    fn pull(
+        &self,
+        image: &str,
+        client: &Client,
+        progress: ProgressSink<'_>,
+    ) -> Result<Digest, OsError> {
+        let reference = access::reference(image)?;
+        access::check_unsigned(&self.sysroot.0, &reference)?;
+        let source = Source::Registry {
             client: client.clone(),
             reference,
-        })
+        };
+        self.import(&source, progress)
     }
 
-    fn deploy(&self, image: &Digest, arguments: &KernelArguments) -> Result<DeploymentId, OsError> {
+    fn deploy(
+        &self,
+        image: &Digest,
+        _: Option<&str>,
+        arguments: &KernelArguments,
+    ) -> Result<Deployment, OsError> {
+        self.sysroot.make_writable()?;
         let before = self.status()?;
-        let present = self.kernel_arguments()?;
+        let present = self.sysroot.kernel_arguments(&before)?;
         let add = arguments
             .add
             .iter()
@@ -234,48 +245,33 @@ impl Os for Ostree {
             .arg(image_ref(image))
             .run()?;
         let before = before.ids();
-        self.status()?
-            .0
-            .into_iter()
-            .map(|d| d.id)
-            .find(|id| !before.contains(id))
-            .ok_or_else(|| {
-                OsError::Unexpected(
-                    "no new deployment after `ostree admin deploy` succeeded".to_owned(),
-                )
-            })
+        let mut found = self.status()?.0.into_iter();
+        found.find(|d| !before.contains(&d.id)).ok_or_else(|| {
+            OsError::Unexpected(
+                "no new deployment after `ostree admin deploy` succeeded".to_owned(),
+            )
+        })
     }
 
     fn root_of(&self, deployment: &Deployment) -> Utf8PathBuf {
-        self.sysroot
-            .join("ostree/deploy")
-            .join(&deployment.os)
-            .join("deploy")
-            .join(deployment.id.to_string())
+        self.sysroot.root_of(deployment)
     }
 
     fn kernel_arguments(&self) -> Result<Vec<String>, OsError> {
-        let deployments = self.status()?;
-        let Some(at) = deployments
-            .0
-            .iter()
-            .position(|d| Some(d) == deployments.booted().or(deployments.0.first()))
-        else {
-            return Ok(Vec::new());
-        };
-        let entries = boot_entry::read(&self.sysroot.join("boot/loader/entries"))?;
-        Ok(entries
-            .get(at)
-            .map(boot_entry::BootEntry::kernel_arguments)
-            .unwrap_or_default())
+        self.sysroot.kernel_arguments(&self.status()?)
     }
 
     fn rollback(&self) -> Result<(), OsError> {
         let deployments = self.status()?;
+        // Done already: what was booted before this boot is the next.
+        if deployments.booted().is_some() && deployments.pending().is_some() {
+            return Ok(());
+        }
         let at = deployments
             .rollback()
             .and_then(|rollback| deployments.0.iter().position(|d| d == rollback));
-        boot_entry::make_first(&self.sysroot.join("boot"), at.ok_or(OsError::NoRollback)?)
+        self.sysroot.make_writable()?;
+        boot_entry::make_first(&self.sysroot.boot(), at.ok_or(OsError::NoRollback)?)
     }
 
     fn cleanup(&self, keep: &[Digest]) -> Result<(), OsError> {

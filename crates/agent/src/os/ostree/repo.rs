@@ -4,9 +4,8 @@ use std::collections::BTreeSet;
 
 use camino::{Utf8Path, Utf8PathBuf};
 
-use super::import::io_error;
 use crate::command::{Command, CommandError};
-use crate::os::OsError;
+use crate::os::{OsError, io_error};
 
 /// A repository in `bare` mode, whose files are the objects themselves.
 #[derive(Debug, Clone)]

@@ -6,7 +6,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 use oci::manifest::{Descriptor, Document, Manifest, digest_of, this_platform};
 use oci::{BlobStore, Client, Digest, Image, Reference};
 
-use super::super::OsError;
+use super::super::{OsError, io_error};
 
 /// Annotation by which an image layout names its images.
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
@@ -44,7 +44,7 @@ impl Source {
             },
             Source::Layout { dir, tag } => {
                 let index = dir.join("index.json");
-                let bytes = std::fs::read(&index).map_err(super::io_error("read", &index))?;
+                let bytes = std::fs::read(&index).map_err(io_error("read", &index))?;
                 let Document::Index(index) =
                     Document::parse(bytes, None).map_err(|error| self.failed(error))?
                 else {
@@ -130,10 +130,11 @@ impl Source {
         &self,
         descriptor: &Descriptor,
         store: &BlobStore,
+        progress: &(dyn Fn(u64) + Sync),
     ) -> Result<(), OsError> {
         match self {
             Source::Registry { client, reference } => client
-                .fetch_blob(reference, descriptor, store, &|_| {})
+                .fetch_blob(reference, descriptor, store, progress)
                 .await
                 .map_err(|error| self.failed(error)),
             Source::Layout { .. } => Ok(()),

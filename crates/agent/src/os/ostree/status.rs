@@ -81,28 +81,8 @@ fn mark_unbooted(found: &mut [Deployment]) {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use std::fmt::Write as _;
-
     fn seen(fixture: &str) -> String {
-        parse(fixture)
-            .unwrap()
-            .0
-            .iter()
-            .fold(String::new(), |mut text, d| {
-                let image = d
-                    .image
-                    .map_or("no image".to_owned(), |i| i.hex()[..6].to_owned());
-                writeln!(
-                    text,
-                    "{} {}.{} {:?} {image}",
-                    d.os,
-                    &d.id.checksum[..6],
-                    d.id.serial,
-                    d.role
-                )
-                .unwrap();
-                text
-            })
+        crate::os::shown(&parse(fixture).unwrap())
     }
 
     #[test]

@@ -5,8 +5,7 @@ use std::fs;
 
 use camino::{Utf8Path, Utf8PathBuf};
 
-use super::import::io_error;
-use crate::os::OsError;
+use super::{OsError, io_error};
 
 /// One entry.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,0 +1,188 @@
+//! The images that bootc and rpm-ostree keep in the ostree repository: one ref for each image, with the manifest's
+//! digest in its commit. Both tools bring the `ostree container` command along, which fills it without touching any
+//! deployment, and find there what they deploy.
+
+use oci::{Client, Digest};
+
+use super::sysroot::Sysroot;
+use super::tools::Tools;
+use super::{
+    Deployment, Deployments, KernelArguments, OsError, Progress, ProgressSink, Role, access,
+};
+use crate::command::{Command, CommandError};
+
+/// Refs of images.
+const IMAGES: &str = "ostree/container/image";
+/// Commit metadata: the manifest's digest.
+pub(super) const DIGEST_KEY: &str = "ostree.manifest-digest";
+
+/// The store of one host.
+#[derive(Debug)]
+pub(super) struct ImageStore {
+    pub(super) sysroot: Sysroot,
+    pub(super) tools: Tools,
+}
+
+impl ImageStore {
+    fn ostree(&self, verbs: &[&str]) -> Command {
+        let repo = format!("--repo={}", self.sysroot.repo());
+        let command = self.tools.command("ostree");
+        command.args(verbs.iter().copied()).arg(repo)
+    }
+
+    /// Whether the image is there.
+    pub(super) fn has(&self, image: &Digest) -> Result<bool, OsError> {
+        Ok(self.images()?.iter().any(|(_, found)| found == image))
+    }
+
+    /// Brings an image there by its digest.
+    pub(super) fn pull(
+        &self,
+        image: &str,
+        client: &Client,
+        progress: ProgressSink<'_>,
+    ) -> Result<Digest, OsError> {
+        let reference = access::reference(image)?;
+        let digest = reference.digest().ok_or_else(|| OsError::Image {
+            image: image.to_owned(),
+            problem: "it is not named by its digest".to_owned(),
+        })?;
+        let verified = access::check(&self.sysroot.0, &reference)?;
+        if self.has(&digest)? {
+            return Ok(digest);
+        }
+        access::grant(&self.sysroot.0, client, &reference)?;
+        self.sysroot.make_writable()?;
+        // The tool tells its progress to people alone.
+        progress(Progress::default());
+        let repo = self.sysroot.repo();
+        self.tools
+            .command("ostree")
+            .args(["container", "image", "pull", "--quiet"])
+            .arg(repo.as_str())
+            .arg(verified.image_reference(&reference))
+            .run()
+            .map_err(|error| OsError::Pull {
+                image: image.to_owned(),
+                source: error.into(),
+            })?;
+        match self.has(&digest)? {
+            true => Ok(digest),
+            false => Err(OsError::Unexpected(format!(
+                "no image `{digest}` after `ostree container image pull` succeeded"
+            ))),
+        }
+    }
+
+    /// Removes images that neither a deployment nor `keep` needs, and their layers.
+    pub(super) fn cleanup(
+        &self,
+        deployments: &Deployments,
+        keep: &[Digest],
+    ) -> Result<(), OsError> {
+        let deployed: Vec<Digest> = deployments.0.iter().filter_map(|d| d.image).collect();
+        let stale: Vec<String> = self
+            .images()?
+            .into_iter()
+            .filter(|(_, image)| !deployed.contains(image) && !keep.contains(image))
+            .map(|(name, _)| name)
+            .collect();
+        if stale.is_empty() {
+            return Ok(());
+        }
+        self.sysroot.make_writable()?;
+        tracing::info!(
+            images = stale.len(),
+            "removing images that no deployment needs"
+        );
+        for name in stale {
+            self.ostree(&["refs"]).arg("--delete").arg(name).run()?;
+        }
+        self.ostree(&["container", "image", "prune-layers"]).run()?;
+        self.tools
+            .command("ostree")
+            .args(["admin", "cleanup"])
+            .arg(format!("--sysroot={}", self.sysroot.0))
+            .run()?;
+        Ok(())
+    }
+
+    /// Stages the booted image again, with other kernel arguments: for a configuration that takes a reboot by itself.
+    pub(super) fn stage_booted(
+        &self,
+        booted: &Deployment,
+        deployments: &Deployments,
+        arguments: &KernelArguments,
+    ) -> Result<(), OsError> {
+        let present = self.sysroot.kernel_arguments(deployments)?;
+        let add = arguments.add.iter().filter(|a| !present.contains(a));
+        let remove = arguments.remove.iter().filter(|a| present.contains(a));
+        // Keeps what the tools know of where the image came from.
+        let root = self.sysroot.root_of(booted);
+        self.tools
+            .command("ostree")
+            .args(["admin", "deploy", "--stage", "--no-prune"])
+            .arg(format!("--sysroot={}", self.sysroot.0))
+            .arg(format!("--os={}", booted.os))
+            .arg(format!("--origin-file={root}.origin"))
+            .args(add.map(|argument| format!("--karg-append={argument}")))
+            .args(remove.map(|argument| format!("--karg-delete={argument}")))
+            .arg(&booted.id.checksum)
+            .run()?;
+        Ok(())
+    }
+
+    /// Changes the kernel arguments of the deployment that is next, where they are not as wanted already.
+    pub(super) fn change_arguments(&self, arguments: &KernelArguments) -> Result<(), OsError> {
+        let printed = self.tools.command("rpm-ostree").arg("kargs").run()?;
+        let present: Vec<&str> = printed.split_ascii_whitespace().collect();
+        let is_there = |argument: &&String| present.contains(&argument.as_str());
+        let add: Vec<&String> = arguments.add.iter().filter(|a| !is_there(a)).collect();
+        let remove: Vec<&String> = arguments.remove.iter().filter(is_there).collect();
+        if add.is_empty() && remove.is_empty() {
+            return Ok(());
+        }
+        self.tools
+            .command("rpm-ostree")
+            .arg("kargs")
+            .args(add.iter().map(|a| format!("--append-if-missing={a}")))
+            .args(remove.iter().map(|a| format!("--delete-if-present={a}")))
+            .run()?;
+        Ok(())
+    }
+
+    fn images(&self) -> Result<Vec<(String, Digest)>, OsError> {
+        let names = self.ostree(&["refs"]).args(["--list", IMAGES]).run()?;
+        let mut found = Vec::new();
+        for name in names.lines() {
+            if let Some(digest) = self.digest(name)? {
+                found.push((name.to_owned(), digest));
+            }
+        }
+        Ok(found)
+    }
+
+    fn digest(&self, revision: &str) -> Result<Option<Digest>, CommandError> {
+        let (status, printed, _) = self
+            .ostree(&["show"])
+            .arg(format!("--print-metadata-key={DIGEST_KEY}"))
+            .arg(revision)
+            .output()?;
+        let text = printed.trim().trim_matches('\'');
+        Ok(text.parse().ok().filter(|_| status.success()))
+    }
+}
+
+/// The deployment that a tool was to stage.
+pub(super) fn staged_of(deployments: Deployments, image: &Digest) -> Result<Deployment, OsError> {
+    let next = deployments
+        .0
+        .into_iter()
+        .next()
+        .filter(|d| matches!(d.role, Role::Staged | Role::Pending) && d.image == Some(*image));
+    next.ok_or_else(|| {
+        OsError::Unexpected(format!(
+            "no deployment of `{image}` to be next, after it was staged"
+        ))
+    })
+}

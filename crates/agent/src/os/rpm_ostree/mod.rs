@@ -1,0 +1,198 @@
+//! The `rpm-ostree` backend: runs `rpm-ostree`, whose daemon does one transaction at a time, and reads its status.
+//! Images are staged; the deployment is made at shutdown.
+
+mod status;
+
+use std::time::{Duration, Instant};
+
+use camino::{Utf8Path, Utf8PathBuf};
+use oci::{Client, Digest};
+
+use super::image_store::{ImageStore, staged_of};
+use super::sysroot::Sysroot;
+use super::tools::Tools;
+use super::{Deployment, Deployments, KernelArguments, Os, OsError, ProgressSink, Role, access};
+use crate::command::Command;
+
+use status::Status;
+
+/// How long somebody else's transaction may take.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// Until it is cancelled.
+    pub wait: Duration,
+    /// Until it must have ended after that.
+    pub cancel: Duration,
+    /// Between two looks.
+    pub look: Duration,
+}
+
+impl Default for Patience {
+    /// Longer than an update of the host by itself takes on slow lines, where it should not be cut off.
+    fn default() -> Self {
+        Self {
+            wait: Duration::from_secs(900),
+            cancel: Duration::from_secs(60),
+            look: Duration::from_secs(1),
+        }
+    }
+}
+
+/// A host that rpm-ostree updates.
+#[derive(Debug)]
+pub struct RpmOstree {
+    store: ImageStore,
+    patience: Patience,
+}
+
+impl RpmOstree {
+    /// The host whose sysroot and running root are at `root`.
+    #[must_use]
+    pub fn new(root: &Utf8Path, tools: Tools, patience: Patience) -> Self {
+        Self {
+            store: ImageStore {
+                sysroot: Sysroot(root.to_owned()),
+                tools,
+            },
+            patience,
+        }
+    }
+
+    fn tool(&self, verb: &str) -> Command {
+        self.store.tools.command("rpm-ostree").arg(verb)
+    }
+
+    fn seen(&self) -> Result<Status, OsError> {
+        Status::parse(&self.tool("status").arg("--json").run()?)
+    }
+
+    /// The status when no transaction is under way. One of an earlier run of ours may be: it may end as we want it. One
+    /// that takes too long is cancelled.
+    fn idle(&self) -> Result<Status, OsError> {
+        let Patience { wait, cancel, look } = self.patience;
+        let started = Instant::now();
+        let mut cancelled = false;
+        loop {
+            let seen = self.seen()?;
+            let Some(doing) = seen.transaction.clone() else {
+                return Ok(seen);
+            };
+            let waited = started.elapsed();
+            if waited >= wait + cancel {
+                return Err(OsError::Busy {
+                    doing: format!("the transaction `{doing}` of rpm-ostree"),
+                    seconds: waited.as_secs(),
+                    look: "rpm-ostree status",
+                });
+            }
+            if waited >= wait && !cancelled {
+                tracing::warn!(%doing, seconds = waited.as_secs(), "cancelling a transaction that does not end");
+                self.tool("cancel").run()?;
+                cancelled = true;
+            }
+            std::thread::sleep(look);
+        }
+    }
+
+    fn stage(&self, seen: &Status, image: &Digest, pull_spec: Option<&str>) -> Result<(), OsError> {
+        let spec = pull_spec.ok_or_else(|| OsError::Image {
+            image: image.to_string(),
+            problem: "it is not booted, and nothing says where it comes from".to_owned(),
+        })?;
+        let reference = access::reference(spec)?.with_digest(*image);
+        let verified = access::check(&self.store.sysroot.0, &reference)?;
+        // A rebase to what is staged already is an error to the tool, and what another attempt left is in its way.
+        if seen.deployments.0.iter().any(|d| d.role == Role::Staged) {
+            self.tool("cleanup").arg("--pending").run()?;
+        }
+        let done = self
+            .tool("rebase")
+            // Older versions want the first; the second is for hosts that an update agent of their own drives.
+            .args(["--experimental", "--bypass-driver"])
+            .arg(verified.image_reference(&reference))
+            .run();
+        let Err(error) = done else {
+            return Ok(());
+        };
+        // The connection to the daemon may have broken while it went on.
+        if staged_of(self.idle()?.deployments, image).is_ok() {
+            return Ok(());
+        }
+        Err(error.into())
+    }
+}
+
+impl Os for RpmOstree {
+    fn status(&self) -> Result<Deployments, OsError> {
+        Ok(self.seen()?.deployments)
+    }
+
+    fn has(&self, image: &Digest) -> Result<bool, OsError> {
+        self.store.has(image)
+    }
+
+    fn pull(
+        &self,
+        image: &str,
+        client: &Client,
+        progress: ProgressSink<'_>,
+    ) -> Result<Digest, OsError> {
+        self.store.pull(image, client, progress)
+    }
+
+    fn deploy(
+        &self,
+        image: &Digest,
+        pull_spec: Option<&str>,
+        arguments: &KernelArguments,
+    ) -> Result<Deployment, OsError> {
+        let seen = self.idle()?;
+        match seen.deployments.booted() {
+            Some(booted) if booted.image == Some(*image) => {
+                self.store
+                    .stage_booted(booted, &seen.deployments, arguments)?;
+            }
+            _ => {
+                if staged_of(seen.deployments.clone(), image).is_err() {
+                    self.stage(&seen, image, pull_spec)?;
+                }
+                self.store.change_arguments(arguments)?;
+            }
+        }
+        staged_of(self.idle()?.deployments, image)
+    }
+
+    fn root_of(&self, deployment: &Deployment) -> Utf8PathBuf {
+        self.store.sysroot.root_of(deployment)
+    }
+
+    fn kernel_arguments(&self) -> Result<Vec<String>, OsError> {
+        self.store.sysroot.kernel_arguments(&self.status()?)
+    }
+
+    fn rollback(&self) -> Result<(), OsError> {
+        let seen = self.idle()?;
+        let next = seen.deployments.0.first().map(|d| d.role);
+        // The command changes there and back again.
+        if next == Some(Role::Pending) {
+            return Ok(());
+        }
+        if seen.deployments.rollback().is_none() {
+            return Err(OsError::NoRollback);
+        }
+        if next == Some(Role::Staged) {
+            self.tool("cleanup").arg("--pending").run()?;
+        }
+        let done = self.tool("rollback").run();
+        let next = self.idle()?.deployments.0.first().map(|d| d.role);
+        match done {
+            Err(error) if next != Some(Role::Pending) => Err(error.into()),
+            _ => Ok(()),
+        }
+    }
+
+    fn cleanup(&self, keep: &[Digest]) -> Result<(), OsError> {
+        let seen = self.idle()?;
+        self.store.cleanup(&seen.deployments, keep)
+    }
+}
