@@ -7,8 +7,8 @@ use model::node::Target;
 use model::update::{Failure, Version};
 
 use crate::configure::Places;
-use crate::host::{Host, HostError};
-use crate::os::Deployment;
+use crate::host::{Host, HostError, former};
+use crate::os::{Deployment, Role};
 use crate::root::Root;
 use crate::state::{Journal, Record, Shared};
 
@@ -34,6 +34,7 @@ impl Host {
         }
         self.state.sweep()?;
         let root = Root::open(&self.root)?;
+        self.complete_staged(&root, &booted)?;
         match self.state.journal()? {
             Some(journal @ Journal::Deploy { .. }) => {
                 self.complete_deployment(&root, &booted, &journal)?;
@@ -45,6 +46,43 @@ impl Host {
             None => {}
         }
         self.complete_shared(&root, &booted)
+    }
+
+    /// Configures the booted deployment when it was staged and shutdown did not come to it.
+    fn complete_staged(&self, root: &Root, booted: &Deployment) -> Result<(), HostError> {
+        let Some(staged) = self.state.staged(&booted.id)? else {
+            return Ok(());
+        };
+        if booted.role != Role::Booted || self.state.record(&booted.id)?.is_some() {
+            return Ok(());
+        }
+        self.complete(root, booted, &staged.target(), staged.from.as_deref())?;
+        let record = Record::of(&staged.target());
+        Ok(self.state.settle_staged(&booted.id, &record)?)
+    }
+
+    /// Writes the configuration of the running deployment, and lets the boot under way take notice.
+    fn complete(
+        &self,
+        root: &Root,
+        booted: &Deployment,
+        target: &Target,
+        from: Option<&str>,
+    ) -> Result<(), HostError> {
+        let Some(to) = self.state.version(target)? else {
+            return Ok(());
+        };
+        tracing::warn!(%target, "completing a deployment that was booted before it was configured");
+        let from = former(&self.state, from)?;
+        self.write(root, &[&from], &to, Places::Running)?;
+        // The boot under way was planned without the units that came only now.
+        self.systemd.daemon_reload()?;
+        self.systemd.start_missing()?;
+        self.state.set_record(&booted.id, &Record::of(target))?;
+        match self.os.status()?.rollback() {
+            Some(previous) => self.put_on_trial(&booted.id, &previous.id),
+            None => Ok(()),
+        }
     }
 
     /// Configures the booted deployment when it is the one that the journal says was being made.
@@ -66,20 +104,8 @@ impl Host {
         if before.contains(&booted.id) || booted.image != Some(*digest) {
             return Ok(());
         }
-        let target = journal.target();
-        if self.state.record(&booted.id)?.is_none()
-            && let Some(to) = self.state.version(&target)?
-        {
-            tracing::warn!(%target, "completing a deployment that was booted before it was configured");
-            let from = self.former(from.as_deref())?;
-            self.write(root, &[&from], &to, Places::Running)?;
-            // The boot under way was planned without the units that came only now.
-            self.systemd.daemon_reload()?;
-            self.systemd.start_missing()?;
-            self.state.set_record(&booted.id, &Record::of(&target))?;
-            if let Some(previous) = self.os.status()?.rollback() {
-                self.put_on_trial(&booted.id, &previous.id)?;
-            }
+        if self.state.record(&booted.id)?.is_none() {
+            self.complete(root, booted, &journal.target(), from.as_deref())?;
         }
         Ok(self.state.finish()?)
     }
@@ -125,7 +151,12 @@ impl Host {
             let known = self.state.failure()?;
             // Who took the deployment back knows better why.
             if known.is_none_or(|failure| failure.target != target) {
-                let reason = format!("the node came back on deployment `{}` instead", booted.id);
+                let mut reason =
+                    format!("the node came back on deployment `{}` instead", booted.id);
+                if !self.state.all_staged()?.is_empty() {
+                    reason += "; the new one was to be made at shutdown: see `journalctl -b -1 -u \
+                        ostree-finalize-staged.service` on the node, then desire another version or this one again";
+                }
                 self.state.set_failure(Some(&Failure { target, reason }))?;
             }
         }
@@ -147,7 +178,7 @@ impl Host {
         };
         let from = shared
             .writers()
-            .map(|config| self.former(Some(config)))
+            .map(|config| former(&self.state, Some(config)))
             .collect::<Result<Vec<_>, _>>()?;
         self.state.set_shared(&Shared {
             towards: following.config.clone(),
@@ -156,16 +187,5 @@ impl Host {
         let from: Vec<&Version> = from.iter().collect();
         self.write(root, &from, &to, Places::Shared)?;
         Ok(self.state.set_shared(&following)?)
-    }
-
-    fn former(&self, config: Option<&str>) -> Result<Version, HostError> {
-        let Some(config) = config else {
-            return Ok(Version::default());
-        };
-        let target = Target {
-            config: config.to_owned(),
-            image: None,
-        };
-        Ok(self.state.version(&target)?.unwrap_or_default())
     }
 }

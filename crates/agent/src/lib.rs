@@ -29,6 +29,7 @@ mod units;
 pub mod verify;
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use camino::{Utf8Path, Utf8PathBuf};
@@ -41,6 +42,7 @@ use host::Host;
 use model::health::DEFAULT_DEADLINE;
 use notify::Notifier;
 use os::ostree::{Ostree, Source};
+use os::{BackendName, Os};
 use state::State;
 
 pub use error::AgentError;
@@ -79,6 +81,10 @@ pub struct AgentConfig {
     pub register: Option<BTreeMap<String, String>>,
     /// A certificate authority, as PEM, that registries are trusted by besides the public ones: the kubeconfig's own.
     pub registry_ca: Option<Vec<u8>>,
+    /// What updates the host; found out when absent.
+    pub backend: Option<BackendName>,
+    /// How many bytes of an image are fetched in a second at most, where our own client fetches it.
+    pub bytes_per_second: Option<NonZeroU64>,
     /// Where things are.
     pub paths: Paths,
 }
@@ -86,7 +92,7 @@ pub struct AgentConfig {
 /// Runs a node's agent until `stop`.
 ///
 /// # Errors
-/// When its state directory cannot be opened. Everything else is reported on the Node and tried again.
+/// When its state directory cannot be opened, or no backend fits the host. Everything else is reported on the Node and tried again.
 pub async fn run(
     client: Client,
     config: AgentConfig,
@@ -96,14 +102,19 @@ pub async fn run(
         tracing::warn!(%error, "cannot reach the service manager");
         Notifier::default()
     });
-    let paths = config.paths.clone();
-    let host = blocking(move |runtime| open(&paths, runtime)).await?;
+    let (paths, backend) = (config.paths.clone(), config.backend);
+    let host = blocking(move |runtime| {
+        let chosen = os::choose(backend, &paths.sysroot, &paths.state_dir, runtime.clone())?;
+        open(&paths, chosen.os, runtime)
+    })
+    .await?;
     let settings = Settings {
         node_name: config.node_name,
         register: config.register,
         registry_ca: config.registry_ca,
         verify_deadline: DEFAULT_DEADLINE,
         notifier,
+        bytes_per_second: config.bytes_per_second,
     };
     Agent::new(client, host, settings).run(stop).await;
     Ok(())
@@ -114,7 +125,23 @@ pub async fn run(
 /// # Errors
 /// When something cannot be read or written.
 pub async fn complete_boot(paths: Paths) -> Result<(), AgentError> {
-    blocking(move |runtime| Ok(open(&paths, runtime)?.complete_boot()?)).await
+    blocking(move |runtime| Ok(open_early(&paths, runtime)?.complete_boot()?)).await
+}
+
+/// Configures the deployment that the host's tools have made at shutdown: what stopping the finalising unit runs.
+///
+/// # Errors
+/// When something cannot be read or written.
+pub async fn finalize(paths: Paths) -> Result<(), AgentError> {
+    blocking(move |_| {
+        let state = State::open(&paths.state_dir)?;
+        if !state.all_staged()?.is_empty() {
+            os::Sysroot(paths.sysroot.clone()).make_writable()?;
+        }
+        host::finalize(&state, &paths.sysroot)?;
+        Ok(())
+    })
+    .await
 }
 
 /// Lets the next boot take the deployment that ran before the one on trial: what the watch does when the agent of a new
@@ -124,7 +151,7 @@ pub async fn complete_boot(paths: Paths) -> Result<(), AgentError> {
 /// When the deployments cannot be read or put in order.
 pub async fn take_back(paths: Paths, reason: String) -> Result<bool, AgentError> {
     blocking(move |runtime| {
-        let host = open(&paths, runtime)?;
+        let host = open_early(&paths, runtime)?;
         let sight = host.look()?;
         Ok(host.choose_previous(&sight, &reason)?)
     })
@@ -152,7 +179,6 @@ pub async fn install(
         let ostree = Ostree::new(&sysroot, Some(stateroot), scratch, runtime);
         ostree.initialise()?;
         let image = ostree.import(&source)?;
-        use os::Os;
         if !ostree
             .status()?
             .0
@@ -161,6 +187,7 @@ pub async fn install(
         {
             ostree.deploy(
                 &image,
+                None,
                 &os::KernelArguments {
                     remove: Vec::new(),
                     add: kernel_arguments,
@@ -172,18 +199,20 @@ pub async fn install(
     .await
 }
 
-fn open(paths: &Paths, runtime: Handle) -> Result<Host, AgentError> {
+/// Opens the host for what must work early in boot. Whatever updates it otherwise, its daemon is not up yet: `ostree` alone
+/// can tell what booted, and the boot loader's entries are the same for all.
+fn open_early(paths: &Paths, runtime: Handle) -> Result<Host, AgentError> {
     let ostree = Ostree::new(&paths.sysroot, None, &paths.state_dir, runtime.clone());
+    open(paths, Arc::new(ostree), runtime)
+}
+
+fn open(paths: &Paths, os: Arc<dyn Os>, runtime: Handle) -> Result<Host, AgentError> {
     let systemd = systemd::Bus::new(runtime);
     let state = State::open(&paths.state_dir)?;
-    Ok(Host::new(
-        Arc::new(ostree),
-        Arc::new(systemd),
-        state,
-        &paths.root,
-        &paths.run_dir,
+    Ok(
+        Host::new(os, Arc::new(systemd), state, &paths.root, &paths.run_dir)
+            .with_program("/proc/self/exe"),
     )
-    .with_program("/proc/self/exe"))
 }
 
 async fn blocking<T: Send + 'static>(

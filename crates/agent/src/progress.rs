@@ -7,6 +7,8 @@ use model::condition::{self, NodeConditionType as Type, NodeReason as Reason, St
 use model::node::Target;
 use model::update::{Plan, Step};
 
+use crate::os::Progress;
+
 /// What the agent is doing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Doing {
@@ -18,6 +20,8 @@ pub(crate) enum Doing {
     Step(Step),
     /// A step that is not done yet, for a reason that may pass.
     Waiting { step: Step, why: String },
+    /// A pull that goes on, and how far it is.
+    Fetching { step: Step, progress: Progress },
     /// The step, when there was one, failed.
     Failed { step: Option<Step>, reason: String },
 }
@@ -32,6 +36,7 @@ pub(crate) fn words(plan: &Plan, doing: &Doing) -> String {
         Doing::WaitingForTarget => "waits for a controller to choose a configuration".to_owned(),
         Doing::Step(step) => format!("{step}: {plan}"),
         Doing::Waiting { step, why } => format!("{step}: {why}"),
+        Doing::Fetching { step, progress } => format!("{step}: {progress}"),
         Doing::Failed { reason, .. } => format!("failed, trying again: {reason}"),
     }
 }
@@ -86,14 +91,21 @@ pub(crate) fn set(conditions: &mut Vec<Condition>, plan: &Plan, doing: &Doing, n
         condition::set(conditions, kind, status, reason, message, now);
     };
     let (step, failure) = match doing {
-        Doing::Step(step) | Doing::Waiting { step, .. } => (Some(step), None),
+        Doing::Step(step) | Doing::Waiting { step, .. } | Doing::Fetching { step, .. } => {
+            (Some(step), None)
+        }
         Doing::Failed { step, reason } => (step.as_ref(), Some(reason)),
         Doing::Settled | Doing::WaitingForTarget => (None, None),
+    };
+    let said = match (doing, step) {
+        (Doing::Fetching { step, progress }, _) => format!("{step}: {progress}"),
+        (_, Some(step)) => step.to_string(),
+        (_, None) => String::new(),
     };
     let prefetching = plan.prefetches();
     let at = step.filter(|_| !prefetching).map(phase);
     for (rank, (kind, reason, _)) in PHASES.iter().enumerate() {
-        let (status, reason, message) = place(rank, at, *reason, step, &target);
+        let (status, reason, message) = place(rank, at, *reason, &said, &target);
         if *kind != Type::UpdatePostActionComplete {
             write(*kind, status, reason, message);
         }
@@ -104,7 +116,7 @@ pub(crate) fn set(conditions: &mut Vec<Condition>, plan: &Plan, doing: &Doing, n
             .collect();
         let (first, last) = (ranks[0], ranks[ranks.len() - 1]);
         let rank = at.map_or(first, |at| at.clamp(first, last));
-        let (status, reason, message) = place(rank, at, reason, step, &target);
+        let (status, reason, message) = place(rank, at, reason, &said, &target);
         write(kind, status, reason, message);
     }
     let (updated, message) = match doing {
@@ -113,8 +125,12 @@ pub(crate) fn set(conditions: &mut Vec<Condition>, plan: &Plan, doing: &Doing, n
             Status::False,
             "waits for a controller to choose its configuration".to_owned(),
         ),
-        Doing::Step(_) if prefetching => (Status::True, format!("the node runs {target}")),
-        Doing::Step(step) => (Status::False, format!("{step}, on the way to {target}")),
+        Doing::Step(_) | Doing::Fetching { .. } if prefetching => {
+            (Status::True, format!("the node runs {target}"))
+        }
+        Doing::Step(_) | Doing::Fetching { .. } => {
+            (Status::False, format!("{said}, on the way to {target}"))
+        }
         Doing::Waiting { step, why } => (
             Status::False,
             format!("{step}, on the way to {target}: {why}"),
@@ -148,16 +164,12 @@ fn place(
     rank: usize,
     at: Option<usize>,
     reason: Reason,
-    step: Option<&Step>,
+    said: &str,
     target: &str,
 ) -> (Status, Reason, String) {
     match at {
         Some(at) if rank < at => (Status::True, reason, format!("done on the way to {target}")),
-        Some(at) if rank == at => (
-            Status::Unknown,
-            reason,
-            step.map(ToString::to_string).unwrap_or_default(),
-        ),
+        Some(at) if rank == at => (Status::Unknown, reason, said.to_owned()),
         _ => (Status::False, Reason::NotYetOccurred, String::new()),
     }
 }
@@ -255,6 +267,38 @@ mod tests {
                 asked: false,
             },
             "AppliedFilesAndOS=True Cordoned=True Drained=True ImagePulledFromRegistry=True RebootedNode=True Uncordoned=Unknown UpdateComplete=Unknown UpdateExecuted=True UpdatePostActionComplete=True UpdatePrepared=True",
+        );
+    }
+
+    #[test]
+    fn a_pull_says_how_far_it_is() {
+        let to = Version {
+            name: "rendered-1".into(),
+            layered_image: Some(IMAGE.into()),
+            ..Version::default()
+        };
+        let plan = plan(&Seen {
+            node: "n",
+            desired: Some(&to),
+            ..Seen::default()
+        });
+        let doing = Doing::Fetching {
+            step: Step::Pull {
+                image: "r/x".into(),
+            },
+            progress: Progress {
+                bytes: 12_345_678,
+                of: 400_000_000,
+            },
+        };
+        let mut conditions = Vec::new();
+        set(&mut conditions, &plan, &doing, Timestamp::UNIX_EPOCH);
+        let pulled = conditions
+            .iter()
+            .find(|c| c.type_ == "ImagePulledFromRegistry");
+        assert_eq!(
+            pulled.map(|c| c.message.as_str()),
+            Some("pull `r/x`: 12.3 of 400.0 MB")
         );
     }
 

@@ -1,12 +1,16 @@
-//! A registry client with the cluster's trust and credentials: read anew for each pull, so that rotated ones count.
+//! A registry client with the cluster's trust and credentials and the node's mirrors: read anew for each pull, so that
+//! rotated ones count.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU64;
+use std::path::Path;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::{Api, Client};
 use model::api::MachineOSConfig;
 use model::keys;
-use oci::{ClientConfig, DockerConfig};
+use oci::registries::SYSTEM_CONFIG;
+use oci::{ClientConfig, DockerConfig, Registries};
 
 use crate::error::{AgentError, chain, is_not_found};
 
@@ -16,6 +20,7 @@ pub(crate) async fn client(
     kube: &Client,
     layering: Option<&MachineOSConfig>,
     extra_root: Option<&[u8]>,
+    bytes_per_second: Option<NonZeroU64>,
 ) -> Result<oci::Client, AgentError> {
     let named = layering.and_then(|config| config.spec.rendered_image_push_secret.as_ref());
     let mut auth = DockerConfig::default();
@@ -30,6 +35,13 @@ pub(crate) async fn client(
         auth,
         cas: authorities(kube).await?,
         extra_roots: extra_root.map(<[u8]>::to_vec).into_iter().collect(),
+        registries: Registries::load(Path::new(SYSTEM_CONFIG)).map_err(|error| {
+            AgentError::Object {
+                object: "the node's registries.conf".to_owned(),
+                problem: chain(&error),
+            }
+        })?,
+        bytes_per_second,
         ..ClientConfig::default()
     };
     oci::Client::new(config).map_err(|error| AgentError::Object {

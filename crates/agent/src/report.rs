@@ -249,8 +249,10 @@ fn annotations(
 ) -> Vec<(&'static str, Option<String>)> {
     let (state, reason) = match doing {
         Doing::Settled | Doing::WaitingForTarget => (AgentState::Done, None),
-        Doing::Step(_) if plan.prefetches() => (AgentState::Done, None),
-        Doing::Step(_) | Doing::Waiting { .. } => (AgentState::Working, None),
+        Doing::Step(_) | Doing::Fetching { .. } if plan.prefetches() => (AgentState::Done, None),
+        Doing::Step(_) | Doing::Waiting { .. } | Doing::Fetching { .. } => {
+            (AgentState::Working, None)
+        }
         Doing::Failed { reason, .. } => (
             AgentState::Degraded,
             Some(shortened(reason, keys::MAX_REASON_BYTES)),
@@ -303,7 +305,7 @@ fn turn(plan: &Plan, doing: &Doing) -> Option<(&'static str, &'static str, Strin
         .unwrap_or_default();
     let normal = |reason, message| Some(("Normal", reason, message));
     match doing {
-        Doing::WaitingForTarget | Doing::Waiting { .. } => None,
+        Doing::WaitingForTarget | Doing::Waiting { .. } | Doing::Fetching { .. } => None,
         Doing::Settled => normal("Updated", format!("runs {target}")),
         Doing::Step(Step::Pull { image }) if plan.prefetches() => normal(
             "Prefetching",

@@ -2,6 +2,7 @@
 //!
 //! * `configs/NAME.json`: rendered configs, by name, as long as something refers to them;
 //! * `deployments/ID.json`: which version each deployment was configured with;
+//! * `staged/ID.json`: which version a deployment that is made at shutdown is then configured with;
 //! * `journal.json`: the step that was started and not finished;
 //! * `failure.json`: the version that was tried last and taken back;
 //! * `shared.json`: which rendered config the places that deployments share follow;
@@ -13,6 +14,8 @@
 //! Every file is replaced atomically and synced before the call returns.
 
 mod originals;
+
+mod staged;
 
 use camino::{Utf8Path, Utf8PathBuf};
 use model::api::{MachineConfigSpec, RolloutPolicy};
@@ -28,6 +31,9 @@ use crate::root::{Access, Found, Root, RootError, is_temporary};
 use crate::systemd::Job;
 
 pub(crate) use originals::{CoreOriginal, Enablement, Original, Originals};
+
+pub use staged::Staged;
+use staged::staged_path;
 
 /// A file of the state directory that cannot be used.
 #[derive(Debug, Error)]
@@ -409,15 +415,22 @@ impl State {
         if let Some(Journal::Deploy { from, .. }) = journal {
             configs.extend(from);
         }
-        let kept: Vec<Utf8PathBuf> = deployments.iter().map(record_path).collect();
-        for path in self.list("/deployments")? {
-            if !kept.contains(&path) {
-                self.root.remove(&path)?;
+        let mut kept: Vec<Utf8PathBuf> = deployments.iter().map(record_path).collect();
+        kept.extend(deployments.iter().map(staged_path));
+        for dir in ["/deployments", "/staged"] {
+            for path in self.list(dir)? {
+                if !kept.contains(&path) {
+                    self.root.remove(&path)?;
+                }
             }
         }
         for id in deployments {
             let records = self.record(id)?.into_iter().flat_map(Record::all);
             configs.extend(records.map(|record| record.config));
+        }
+        for (_, staged) in self.all_staged()? {
+            configs.push(staged.config);
+            configs.extend(staged.from);
         }
         let kept: Vec<Utf8PathBuf> = configs.iter().map(|name| config_path(name)).collect();
         for path in self.list("/configs")? {
@@ -443,6 +456,7 @@ impl State {
             image: None,
         }));
         targets.extend(self.journal()?.map(|journal| journal.target()));
+        targets.extend(self.all_staged()?.iter().map(|(_, staged)| staged.target()));
         targets
             .iter()
             .filter_map(|target| self.version(target).transpose())

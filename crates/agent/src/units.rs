@@ -89,6 +89,33 @@ WantedBy=sysinit.target
     )
 }
 
+/// Does nothing when it starts. It does so before the unit by which ostree makes a staged deployment at shutdown, so it
+/// stops after that, and writes the configuration into the new `/etc`.
+fn finalize() -> String {
+    format!(
+        "\
+[Unit]
+Description=Configure the deployment that is made at shutdown
+DefaultDependencies=no
+ConditionPathExists=/run/ostree-booted
+RequiresMountsFor=/sysroot /boot /var/lib/caprock /usr/local/bin
+After=local-fs.target
+Before=ostree-finalize-staged.service final.target
+Conflicts=final.target
+
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStop=/usr/local/bin/caprock agent --finalize
+# What is cut off here is completed early in the next boot.
+TimeoutStopSec=120
+{CONFINEMENT}
+[Install]
+WantedBy=multi-user.target
+"
+    )
+}
+
 /// Counts the boots of a deployment on trial, and leaves it when they are too many. Before anything that may be broken in
 /// it, and by a script that the agent which made the deployment left behind: what is judged does not judge itself.
 const TRIAL: &str = "\
@@ -139,10 +166,11 @@ WantedBy=timers.target
 
 /// Name and text of each unit that a node needs. All that have an `[Install]` section are to be enabled.
 #[must_use]
-pub fn units() -> [(&'static str, String); 5] {
+pub fn units() -> [(&'static str, String); 6] {
     [
         ("caprock-agent.service", agent()),
         ("caprock-boot.service", boot()),
+        ("caprock-finalize.service", finalize()),
         ("caprock-trial.service", TRIAL.to_owned()),
         ("caprock-watch.service", WATCH.to_owned()),
         ("caprock-watch.timer", WATCH_TIMER.to_owned()),

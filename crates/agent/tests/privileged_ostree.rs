@@ -227,7 +227,9 @@ fn privileged_a_layered_image_imports_only_its_own_layers() {
         ]
     );
 
-    ostree.deploy(&image, &KernelArguments::default()).unwrap();
+    ostree
+        .deploy(&image, None, &KernelArguments::default())
+        .unwrap();
     let root = deployment(&ostree, Role::Pending);
     assert_eq!(read(&root, "etc/motd"), "layered\n");
     assert_eq!(read(&root, "usr/bin/tool"), "base\n");
@@ -262,9 +264,11 @@ fn privileged_layers_delete_and_change_kinds() {
         .import(&lab.image("both", &[base(), deleting]))
         .unwrap();
     ostree
-        .deploy(&base_image, &KernelArguments::default())
+        .deploy(&base_image, None, &KernelArguments::default())
         .unwrap();
-    ostree.deploy(&image, &KernelArguments::default()).unwrap();
+    ostree
+        .deploy(&image, None, &KernelArguments::default())
+        .unwrap();
     let root = deployment(&ostree, Role::Pending);
     assert_eq!(read(&root, "usr/bin/doomed"), "entity not found");
     assert_eq!(read(&root, "usr/lib/gone/a"), "entity not found");
@@ -299,7 +303,9 @@ fn privileged_a_killed_import_is_taken_up() {
     fs::create_dir_all(lab.path("sysroot/ostree/caprock-import/layer/usr/left/over")).unwrap();
     fs::write(&blob, &third).unwrap();
     let image = ostree.import(&source).unwrap();
-    ostree.deploy(&image, &KernelArguments::default()).unwrap();
+    ostree
+        .deploy(&image, None, &KernelArguments::default())
+        .unwrap();
     let root = deployment(&ostree, Role::Pending);
     assert_eq!(
         (
@@ -329,12 +335,13 @@ fn privileged_deployments_take_kernel_arguments_turns_and_a_clean_up() {
         add: add.iter().map(ToString::to_string).collect(),
     };
     ostree
-        .deploy(&first, &arguments(&[], &["rw", "quiet"]))
+        .deploy(&first, None, &arguments(&[], &["rw", "quiet"]))
         .unwrap();
     assert_eq!(ostree.kernel_arguments().unwrap(), ["rw", "quiet"]);
     ostree
         .deploy(
             &second,
+            None,
             &arguments(&["quiet", "absent"], &["rw", "audit=0"]),
         )
         .unwrap();

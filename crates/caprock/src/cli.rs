@@ -303,6 +303,15 @@ pub(crate) struct Agent {
     /// Where the host's root is mounted, when the agent runs in a container of the host.
     #[arg(long, value_name = "DIR", requires = "node_name")]
     pub(crate) host_root: Option<Utf8PathBuf>,
+    /// What updates this host: `bootc`, `rpm-ostree` or `ostree`; default: what fits it.
+    #[arg(long, value_name = "BACKEND", env = "CAPROCK_HOST_BACKEND")]
+    pub(crate) host_backend: Option<agent::os::BackendName>,
+    /// Fetch images with at most this many bytes in a second.
+    #[arg(long, value_name = "N")]
+    pub(crate) pull_bytes_per_second: Option<std::num::NonZeroU64>,
+    /// Write the configuration into the deployment that was made at shutdown, then exit: what the finalising unit runs.
+    #[arg(long, conflicts_with_all = ["register_node", "node_labels", "complete_boot"])]
+    pub(crate) finalize: bool,
     /// Finish what a deployment still needs, then exit: what the early-boot unit runs.
     #[arg(long, conflicts_with_all = ["register_node", "node_labels", "host_root"])]
     pub(crate) complete_boot: bool,

@@ -1,5 +1,6 @@
 //! The steps, and what is said and done when none is left.
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use kube::ResourceExt;
@@ -9,13 +10,16 @@ use oci::Digest;
 
 use super::observe::Observed;
 use super::{Agent, IDLE, Next};
-use crate::error::AgentError;
+use crate::error::{AgentError, chain};
 use crate::host::{HostError, digest_in};
+use crate::os::Progress;
 use crate::program;
 use crate::progress::Doing;
 
 /// How long a reboot may take to begin.
 pub(super) const REBOOT_PATIENCE: Duration = Duration::from_secs(300);
+/// Between two reports of how far a pull is: each is a write that every watcher sees.
+const TELL_PROGRESS: Duration = Duration::from_secs(10);
 
 impl Agent {
     /// Nothing is left to do: says so, and cleans up once.
@@ -68,9 +72,7 @@ impl Agent {
         let version = || observed.desired.clone().unwrap_or_default();
         match step {
             Step::Pull { image } => {
-                let (image, client) = (image.clone(), self.registry(observed).await?);
-                self.on_host(move |host| Ok(host.os().pull(&image, &client)?))
-                    .await?;
+                self.pull(image.clone(), step, observed, plan).await?;
             }
             Step::Drain { .. } | Step::Uncordon { .. } => return Ok(Next::Within(IDLE)),
             Step::Deploy => {
@@ -100,6 +102,44 @@ impl Agent {
             Step::Verify => return self.verify(observed, plan).await,
         }
         Ok(Next::Now)
+    }
+
+    /// Brings an image onto the disk, and says now and then how far that is.
+    async fn pull(
+        &self,
+        image: String,
+        step: &Step,
+        observed: &Observed,
+        plan: &Plan,
+    ) -> Result<(), AgentError> {
+        let client = self.registry(observed).await?;
+        let arrived = Arc::new(Mutex::new(Progress::default()));
+        let sink = arrived.clone();
+        let pulled = self.on_host(move |host| {
+            let tell = |progress| *sink.lock().unwrap_or_else(PoisonError::into_inner) = progress;
+            Ok(host.os().pull(&image, &client, &tell)?)
+        });
+        let mut pulled = std::pin::pin!(pulled);
+        let mut told = Progress::default();
+        loop {
+            tokio::select! {
+                done = &mut pulled => return done.map(drop),
+                () = tokio::time::sleep(TELL_PROGRESS) => {}
+            }
+            let progress = *arrived.lock().unwrap_or_else(PoisonError::into_inner);
+            if progress == told {
+                continue;
+            }
+            told = progress;
+            let doing = Doing::Fetching {
+                step: step.clone(),
+                progress,
+            };
+            // The pull goes on without anybody knowing how far it is.
+            if let Err(error) = self.report(observed, plan, &doing).await {
+                tracing::debug!("{}", chain(&error));
+            }
+        }
     }
 }
 

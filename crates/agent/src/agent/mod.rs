@@ -5,6 +5,7 @@ mod observe;
 mod verify;
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -49,6 +50,8 @@ pub(crate) struct Settings {
     pub(crate) register: Option<BTreeMap<String, String>>,
     /// A certificate authority, as PEM, that registries are trusted by besides the public ones.
     pub(crate) registry_ca: Option<Vec<u8>>,
+    /// Bound of fetching images.
+    pub(crate) bytes_per_second: Option<NonZeroU64>,
     /// How long the enabled units may take to become active.
     pub(crate) verify_deadline: Duration,
     /// The service manager that the agent was started by.

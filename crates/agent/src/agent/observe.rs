@@ -170,6 +170,7 @@ impl Agent {
             &self.client,
             observed.layering.as_ref(),
             self.settings.registry_ca.as_deref(),
+            self.settings.bytes_per_second,
         )
         .await
     }

@@ -8,9 +8,9 @@ use oci::Digest;
 
 use super::{Host, HostError, Sight};
 use crate::configure::Places;
-use crate::os::{Deployment, Deployments, KernelArguments, OsError};
+use crate::os::{Deployment, DeploymentId, Deployments, KernelArguments, Role};
 use crate::root::Root;
-use crate::state::{Journal, Record};
+use crate::state::{Journal, Record, Staged};
 
 /// What was done about a version that is not well.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,44 +37,60 @@ impl Host {
             Some(journal) if journal.target() == target => made_for(&journal, image, &deployments),
             _ => None,
         };
+        let from = sight.record.as_ref().map(|record| record.config.clone());
         let deployment = match made {
             Some(deployment) => deployment,
             None => {
-                let before = deployments.ids();
+                // One that is only staged will be another in all but name.
+                let made = deployments.0.iter().filter(|d| d.role != Role::Staged);
+                let before: Vec<DeploymentId> = made.map(|d| d.id.clone()).collect();
+                let arguments = self.arguments(&current, to)?;
                 // A new deployment may get the name of one that is gone.
                 self.state.collect(&before, &[&target.config])?;
                 self.state.begin(&Journal::Deploy {
                     config: target.config.clone(),
                     image: target.image.clone(),
-                    from: sight.record.as_ref().map(|record| record.config.clone()),
+                    from: from.clone(),
                     digest: image,
                     before,
                 })?;
-                let gone = current
-                    .kernel_arguments
-                    .iter()
-                    .filter(|a| !to.kernel_arguments.contains(a));
-                let arguments = KernelArguments {
-                    remove: gone.cloned().collect(),
-                    add: to.kernel_arguments.clone(),
-                };
-                let id = self.os.deploy(&image, &arguments)?;
-                let found = self
-                    .os
-                    .status()?
-                    .0
-                    .into_iter()
-                    .find(|deployment| deployment.id == id);
-                found.ok_or_else(|| OsError::Unexpected(format!("deployment `{id}` gone again")))?
+                self.os.deploy(&image, to.image(), &arguments)?
             }
         };
-        let root = Root::open(&self.os.root_of(&deployment))?;
-        self.write(&root, &[&current], to, Places::NewDeployment)?;
-        self.state
-            .set_record(&deployment.id, &Record::of(&target))?;
+        if deployment.role == Role::Staged {
+            // It has no `/etc` yet; `finalize` writes that at shutdown.
+            let staged = Staged {
+                config: target.config,
+                image: target.image,
+                from,
+                os: deployment.os.clone(),
+            };
+            self.state.set_staged(&deployment.id, &staged)?;
+        } else {
+            let root = Root::open(&self.os.root_of(&deployment))?;
+            self.write(&root, &[&current], to, Places::NewDeployment)?;
+            self.state
+                .set_record(&deployment.id, &Record::of(&target))?;
+        }
         let booted = deployments.booted().ok_or(HostError::NotBooted)?;
         self.put_on_trial(&deployment.id, &booted.id)?;
         Ok(self.state.finish()?)
+    }
+
+    /// What changes in the kernel's arguments: also away with what a deployment that is staged already was to add.
+    fn arguments(&self, current: &Version, to: &Version) -> Result<KernelArguments, HostError> {
+        let mut gone = current.kernel_arguments.clone();
+        for (_, staged) in self.state.all_staged()? {
+            let version = self.state.version(&staged.target())?;
+            gone.extend(version.unwrap_or_default().kernel_arguments);
+        }
+        gone.retain(|argument| !to.kernel_arguments.contains(argument));
+        gone.sort();
+        gone.dedup();
+        Ok(KernelArguments {
+            remove: gone,
+            add: to.kernel_arguments.clone(),
+        })
     }
 
     /// Reboots into the next boot's deployment.

@@ -4,6 +4,7 @@
 mod apply;
 mod check;
 mod deploy;
+mod finalize;
 
 use std::sync::Arc;
 
@@ -21,6 +22,8 @@ use crate::systemd::{Systemd, SystemdError};
 
 pub use check::Health;
 pub use deploy::TakenBack;
+pub use finalize::finalize;
+pub(crate) use finalize::former;
 
 /// Why a step failed.
 #[derive(Debug, Error)]
@@ -75,7 +78,7 @@ pub struct Sight {
     pub current: Option<Version>,
     /// A version that was half written to the running deployment.
     pub interrupted: Option<Version>,
-    /// What the next boot's deployment was configured with, when that is complete.
+    /// What the next boot's deployment was configured with, when that is complete, or will be when it is made.
     pub pending: Option<Record>,
     /// Arguments of the running kernel's deployment.
     pub kernel_arguments: Vec<String>,
@@ -165,11 +168,16 @@ impl Host {
             .map(|record| self.state.version(&record.target()))
             .transpose()?
             .flatten();
-        let pending = deployments
-            .pending()
-            .map(|pending| self.state.record(&pending.id))
-            .transpose()?
-            .flatten();
+        let pending = match deployments.pending() {
+            Some(pending) => match self.state.record(&pending.id)? {
+                None => {
+                    let staged = self.state.staged(&pending.id)?;
+                    staged.map(|staged| Record::of(&staged.target()))
+                }
+                record => record,
+            },
+            None => None,
+        };
         let interrupted = match self.state.journal()? {
             Some(journal @ Journal::Apply { .. }) => self.state.version(&journal.target())?,
             Some(Journal::Deploy { .. } | Journal::Reboot { .. }) | None => None,

@@ -12,6 +12,7 @@ mod sysroot;
 mod tools;
 
 pub use choice::{Backend, BackendName, choose};
+pub(crate) use sysroot::Sysroot;
 pub use tools::Tools;
 
 use std::fmt;
@@ -223,6 +224,13 @@ pub struct Progress {
     pub of: u64,
 }
 
+impl fmt::Display for Progress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mega = |bytes: u64| bytes as f64 / 1e6;
+        write!(f, "{:.1} of {:.1} MB", mega(self.bytes), mega(self.of))
+    }
+}
+
 /// Is told how a pull goes on, often.
 pub type ProgressSink<'a> = &'a (dyn Fn(Progress) + Sync);
 
@@ -287,6 +295,12 @@ pub trait Os: Send + Sync + fmt::Debug {
     /// # Errors
     /// When the host's tools fail.
     fn cleanup(&self, keep: &[Digest]) -> Result<(), OsError>;
+}
+
+/// Where a deployment's root directory is in a sysroot.
+pub(crate) fn deployment_root(sysroot: &Utf8Path, os: &str, id: &DeploymentId) -> Utf8PathBuf {
+    let deployments = sysroot.join("ostree/deploy").join(os).join("deploy");
+    deployments.join(id.to_string())
 }
 
 fn io_error(action: &'static str, path: &Utf8Path) -> impl FnOnce(std::io::Error) -> OsError {

@@ -3,21 +3,17 @@
 
 use camino::{Utf8Path, Utf8PathBuf};
 
-use super::{Deployment, Deployments, OsError, Role, boot_entry, io_error};
+use super::{Deployment, Deployments, OsError, Role, boot_entry, deployment_root, io_error};
 use crate::command::Command;
 
 /// A sysroot: `/` is the running host's.
 #[derive(Debug, Clone)]
-pub(super) struct Sysroot(pub(super) Utf8PathBuf);
+pub(crate) struct Sysroot(pub(crate) Utf8PathBuf);
 
 impl Sysroot {
     /// Where a deployment's root directory is.
     pub(super) fn root_of(&self, deployment: &Deployment) -> Utf8PathBuf {
-        self.0
-            .join("ostree/deploy")
-            .join(&deployment.os)
-            .join("deploy")
-            .join(deployment.id.to_string())
+        deployment_root(&self.0, &deployment.os, &deployment.id)
     }
 
     pub(super) fn repo(&self) -> Utf8PathBuf {
@@ -48,7 +44,7 @@ impl Sysroot {
 
     /// Makes what hosts mount read-only, the sysroot and `/boot`, writable for this process alone. The hosts' tools do
     /// the same for themselves, but we write beside them.
-    pub(super) fn make_writable(&self) -> Result<(), OsError> {
+    pub(crate) fn make_writable(&self) -> Result<(), OsError> {
         let inner = self.0.join("sysroot");
         let sysroot = if inner.is_dir() {
             inner

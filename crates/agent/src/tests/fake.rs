@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -9,7 +10,10 @@ use camino::Utf8PathBuf;
 use oci::{Client, Digest};
 
 use super::kill::{Kill, Life, Place};
-use crate::os::{Deployment, DeploymentId, Deployments, KernelArguments, Os, OsError, Role};
+use crate::os::{
+    Deployment, DeploymentId, Deployments, KernelArguments, Os, OsError, ProgressSink, Role,
+};
+use crate::state::State;
 use crate::systemd::{Ended, Job, Systemd, SystemdError, UnitState};
 
 /// Files of an image, by path.
@@ -20,6 +24,8 @@ pub(crate) type Image = BTreeMap<&'static str, &'static str>;
 pub(crate) struct Machine {
     dir: Utf8PathBuf,
     state: Mutex<Disk>,
+    stages: AtomicBool,
+    skips_finalize: AtomicBool,
     pub(crate) kill: Kill,
     /// Told when a reboot was asked for.
     pub(crate) reboot: tokio::sync::Notify,
@@ -33,6 +39,8 @@ struct Disk {
     /// In boot order.
     deployments: Vec<(DeploymentId, Digest, Vec<String>)>,
     booted: Option<DeploymentId>,
+    /// The first deployment is made at shutdown.
+    staged: bool,
     rebooting: bool,
     boots: u32,
     /// What was asked of systemd, since the last boot.
@@ -48,6 +56,8 @@ impl Machine {
         let machine = Arc::new(Machine {
             dir,
             state: Mutex::default(),
+            stages: AtomicBool::new(false),
+            skips_finalize: AtomicBool::new(false),
             kill: Kill::default(),
             reboot: tokio::sync::Notify::new(),
         });
@@ -77,11 +87,11 @@ impl Machine {
                 checksum: checksum.clone(),
                 serial: *serial,
             };
-            self.dir.join("deploy").join(id.to_string()).exists()
+            self.place(&id).exists()
         };
         let serial = (0..).find(|serial| !taken(serial)).unwrap();
         let id = DeploymentId { checksum, serial };
-        let root = self.dir.join("deploy").join(id.to_string());
+        let root = self.place(&id);
         for dir in ["etc/systemd/system", "usr/etc", "var"] {
             fs::create_dir_all(root.join(dir)).unwrap();
         }
@@ -90,17 +100,11 @@ impl Machine {
             fs::create_dir_all(place.parent().unwrap()).unwrap();
             fs::write(place, text).unwrap();
         }
-        if let Some(booted) = &disk.booted {
-            let from = self
-                .dir
-                .join("deploy")
-                .join(booted.to_string())
-                .join("etc/.");
-            let status = std::process::Command::new("cp")
-                .args(["-a", from.as_str()])
-                .arg(root.join("etc"))
-                .status();
-            assert!(status.unwrap().success());
+        if self.stages.load(Ordering::SeqCst) {
+            fs::rename(root.join("etc"), root.join("new-etc")).unwrap();
+            disk.staged = true;
+        } else if let Some(booted) = &disk.booted {
+            self.merge_etc(booted, &id);
         }
         let booted = disk.booted.clone();
         disk.deployments
@@ -109,15 +113,57 @@ impl Machine {
         id
     }
 
+    /// Where a deployment is: as in a real sysroot.
+    fn place(&self, id: &DeploymentId) -> Utf8PathBuf {
+        crate::os::deployment_root(&self.dir, "fake", id)
+    }
+
+    /// The running system's `/etc` over that of the new deployment.
+    fn merge_etc(&self, booted: &DeploymentId, new: &DeploymentId) {
+        let status = std::process::Command::new("cp")
+            .args(["-a", self.place(booted).join("etc/.").as_str()])
+            .arg(self.place(new).join("etc"))
+            .status();
+        assert!(status.unwrap().success());
+    }
+
+    /// From now on new deployments are staged, and made at shutdown.
+    pub(crate) fn stage(&self) {
+        self.stages.store(true, Ordering::SeqCst);
+    }
+
+    /// Does not come to our own unit the next time it shuts down.
+    pub(crate) fn skip_finalize(&self) {
+        self.skips_finalize.store(true, Ordering::SeqCst);
+    }
+
+    /// What happens to a staged deployment at shutdown.
+    fn shut_down(&self) {
+        let mut disk = self.state.lock().unwrap();
+        if !std::mem::take(&mut disk.staged) {
+            return;
+        }
+        let new = disk.deployments[0].0.clone();
+        let booted = disk.booted.clone().unwrap();
+        let root = self.place(&new);
+        fs::rename(root.join("new-etc"), root.join("etc")).unwrap();
+        self.merge_etc(&booted, &new);
+        drop(disk);
+        if !self.skips_finalize.swap(false, Ordering::SeqCst) {
+            let state = State::open(&self.state_dir()).unwrap();
+            crate::host::finalize(&state, &self.dir).unwrap();
+        }
+    }
+
     /// Boots the first deployment.
     pub(crate) fn boot(&self) {
+        self.shut_down();
         let mut disk = self.state.lock().unwrap();
         let first = disk.deployments[0].0.clone();
         if let Some(before) = disk.booted.replace(first.clone())
             && before != first
         {
-            let place =
-                |id: &DeploymentId| self.dir.join("deploy").join(id.to_string()).join("var");
+            let place = |id: &DeploymentId| self.place(id).join("var");
             fs::remove_dir_all(place(&first)).unwrap();
             fs::rename(place(&before), place(&first)).unwrap();
             fs::create_dir(place(&before)).unwrap();
@@ -142,9 +188,7 @@ impl Machine {
     /// The running root.
     pub(crate) fn root(&self) -> Utf8PathBuf {
         let disk = self.state.lock().unwrap();
-        self.dir
-            .join("deploy")
-            .join(disk.booted.as_ref().unwrap().to_string())
+        self.place(disk.booted.as_ref().unwrap())
     }
 
     /// Root of the deployment that a rollback would take.
@@ -155,7 +199,7 @@ impl Machine {
             .iter()
             .find(|(id, ..)| Some(id) != disk.booted.as_ref())
             .unwrap();
-        self.dir.join("deploy").join(other.0.to_string())
+        self.place(&other.0)
     }
 
     pub(crate) fn read(&self, path: &str) -> String {
@@ -221,6 +265,7 @@ impl Os for Fake {
             .position(|(id, ..)| Some(id) == disk.booted.as_ref());
         let role = |place: usize| match at {
             Some(booted) if place == booted => Role::Booted,
+            _ if place == 0 && disk.staged => Role::Staged,
             Some(booted) if place < booted => Role::Pending,
             _ => Role::Rollback,
         };
@@ -241,7 +286,7 @@ impl Os for Fake {
         Ok(self.machine.state.lock().unwrap().pulled.contains(image))
     }
 
-    fn pull(&self, image: &str, _: &Client) -> Result<Digest, OsError> {
+    fn pull(&self, image: &str, _: &Client, _: ProgressSink<'_>) -> Result<Digest, OsError> {
         self.point(Place::Before("pull"));
         let digest: Digest = image.rsplit_once('@').unwrap().1.parse().unwrap();
         {
@@ -260,7 +305,12 @@ impl Os for Fake {
         Ok(digest)
     }
 
-    fn deploy(&self, image: &Digest, arguments: &KernelArguments) -> Result<DeploymentId, OsError> {
+    fn deploy(
+        &self,
+        image: &Digest,
+        _: Option<&str>,
+        arguments: &KernelArguments,
+    ) -> Result<Deployment, OsError> {
         self.point(Place::Before("deploy"));
         let mut kept = self.kernel_arguments()?;
         kept.retain(|argument| !arguments.remove.contains(argument));
@@ -274,7 +324,8 @@ impl Os for Fake {
         );
         let id = self.machine.install(*image, kept);
         self.point(Place::After("deploy"));
-        Ok(id)
+        let made = self.status()?.0.into_iter().find(|d| d.id == id);
+        Ok(made.unwrap())
     }
 
     fn kernel_arguments(&self) -> Result<Vec<String>, OsError> {
@@ -289,10 +340,7 @@ impl Os for Fake {
     }
 
     fn root_of(&self, deployment: &Deployment) -> Utf8PathBuf {
-        self.machine
-            .dir
-            .join("deploy")
-            .join(deployment.id.to_string())
+        self.machine.place(&deployment.id)
     }
 
     fn rollback(&self) -> Result<(), OsError> {

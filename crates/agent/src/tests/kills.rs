@@ -8,7 +8,10 @@ use super::world::{World, layered, rendered};
 
 /// A live update and then one with a reboot, killed at these places.
 async fn journey(kills: Vec<(Place, u32)>) -> World {
-    let mut world = World::new().await;
+    journey_of(World::new().await, kills).await
+}
+
+async fn journey_of(mut world: World, kills: Vec<(Place, u32)>) -> World {
     world.machine.kill.at(kills);
     world.registered().await;
     world.progress_object().await;
@@ -60,9 +63,37 @@ async fn journey(kills: Vec<(Place, u32)>) -> World {
     world
 }
 
+/// A host that makes deployments at shutdown.
+async fn staging() -> World {
+    let world = World::new().await;
+    world.machine.stage();
+    world
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_once_at_every_kind_of_step() {
-    let calm = journey(Vec::new()).await;
+    killed_everywhere(journey(Vec::new()).await, World::new().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_once_at_every_kind_of_step_on_a_host_that_stages() {
+    let calm = journey_of(staging().await, Vec::new()).await;
+    killed_everywhere(calm, staging().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shutdown_that_leaves_out_the_configuration_is_made_good_in_the_boot() {
+    let world = staging().await;
+    world.machine.skip_finalize();
+    let world = journey_of(world, Vec::new()).await;
+    let jobs = world.machine.jobs();
+    assert!(
+        jobs.contains(&"start default.target".to_owned()),
+        "{jobs:?}"
+    );
+}
+
+async fn killed_everywhere(calm: World, world: World) {
     let places: Vec<(Place, u32)> = calm
         .machine
         .kill
@@ -72,7 +103,7 @@ async fn killed_once_at_every_kind_of_step() {
         .collect();
     assert!(places.len() > 10, "{places:?}");
     let wanted = u32::try_from(places.len()).unwrap();
-    let mut world = journey(places).await;
+    let mut world = journey_of(world, places).await;
     // The last places are passed after the node says that it has arrived.
     let machine = world.machine.clone();
     world

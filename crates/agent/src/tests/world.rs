@@ -192,6 +192,7 @@ impl World {
         let (os, systemd) = (Arc::new(self.host()), Arc::new(self.host()));
         let host = Host::new(os, systemd, state, &machine.root(), &machine.run_dir());
         let settings = Settings {
+            bytes_per_second: None,
             node_name: NODE.to_owned(),
             register: Some(BTreeMap::new()),
             registry_ca: None,

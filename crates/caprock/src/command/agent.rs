@@ -26,6 +26,9 @@ pub(crate) async fn run(args: cli::Agent) -> Result<(), Failure> {
             ))),
         };
     }
+    if args.finalize {
+        return Ok(agent::finalize(Paths::default()).await?);
+    }
     let config = AgentConfig {
         node_name: match args.node_name {
             Some(name) => name,
@@ -36,6 +39,8 @@ pub(crate) async fn run(args: cli::Agent) -> Result<(), Failure> {
             .then(|| labels(&args.node_labels))
             .transpose()?,
         registry_ca: client::authority(&args.cluster)?,
+        backend: args.host_backend,
+        bytes_per_second: args.pull_bytes_per_second,
         paths: Paths::default(),
     };
     let client = client::client(&args.cluster).await?;

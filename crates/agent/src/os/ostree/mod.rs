@@ -9,7 +9,7 @@ use std::fs::File;
 
 use camino::{Utf8Path, Utf8PathBuf};
 use oci::manifest::digest_of;
-use oci::{BlobStore, Client, Digest, Reference};
+use oci::{BlobStore, Client, Digest};
 use tokio::runtime::Handle;
 
 use super::image_store::DIGEST_KEY;
@@ -84,7 +84,15 @@ impl Ostree {
     ///
     /// # Errors
     /// When it cannot be read, or is no deployable image.
-    pub fn import(&self, source: &Source, progress: ProgressSink<'_>) -> Result<Digest, OsError> {
+    pub fn import(&self, source: &Source) -> Result<Digest, OsError> {
+        self.import_telling(source, &|_| {})
+    }
+
+    fn import_telling(
+        &self,
+        source: &Source,
+        progress: ProgressSink<'_>,
+    ) -> Result<Digest, OsError> {
         let started = std::time::Instant::now();
         let wanted = self.runtime.block_on(source.digest())?;
         if self.has(&wanted)? {
@@ -216,7 +224,7 @@ impl Os for Ostree {
             client: client.clone(),
             reference,
         };
-        self.import(&source, progress)
+        self.import_telling(&source, progress)
     }
 
     fn deploy(
