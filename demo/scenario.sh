@@ -11,13 +11,21 @@ end() {
     exit "$code"
 }
 
-# with_nodes NAME...: starts everything and waits until the nodes are up to date in pool worker.
+# with_nodes NAME...: starts everything and waits until the nodes are up to date in pool worker. With NODES_DISK, a size,
+# the nodes have a disk of their own.
 with_nodes() {
     local name
     use_base_image
     remove_state
     trap end EXIT
     trap 'exit 143' INT TERM
+    if [ -n "${NODES_DISK:-}" ]; then
+        mkdir -p "$STATE/nodes"
+        truncate --size="$NODES_DISK" "$STATE/disk"
+        mkfs.ext4 -q -m 0 "$STATE/disk"
+        mount -o loop "$STATE/disk" "$STATE/nodes"
+        rmdir "$STATE/nodes/lost+found"
+    fi
     start_server
     push_base_image
     example worker/machineconfigpool.yaml worker/machineconfigs.yaml
