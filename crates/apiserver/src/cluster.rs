@@ -5,12 +5,17 @@ use std::sync::{Arc, Mutex, RwLock};
 
 use tokio::sync::watch;
 
+use crate::audit::AuditLog;
 use crate::auth::Auth;
-use crate::config::{Config, Version};
+use crate::auth::policy::{self, Policy};
+use crate::config::{Config, Conversion, Version};
 use crate::kinds::Registry;
+use crate::limits::Limits;
+use crate::metrics::Metrics;
 use crate::resources::metadata;
 use crate::schema::Schema;
-use crate::store::{OpenError, Retention, Scope, Store};
+use crate::server::OpenError;
+use crate::store::{Object, Retention, Scope, Store};
 
 /// Where CustomResourceDefinitions are stored.
 pub(crate) const DEFINITIONS: &str = "apiextensions.k8s.io/customresourcedefinitions";
@@ -23,29 +28,50 @@ const LOCK: &str = "no code panics while it holds the lock of the kinds";
 pub(crate) struct Cluster {
     pub(crate) store: Store,
     pub(crate) auth: Auth,
+    pub(crate) limits: Limits,
+    pub(crate) metrics: Metrics,
+    pub(crate) audit: Option<AuditLog>,
     pub(crate) version: Version,
     pub(crate) metadata_schema: Schema,
     /// Becomes true when the server stops; watches end then.
     pub(crate) stopping: watch::Sender<bool>,
     registry: RwLock<Arc<Registry>>,
-    /// Held while the kinds are read again, so that an older reading never replaces a newer one.
+    /// Held while kinds or the policy are read again, so that an older reading never replaces a newer one.
     reloading: Mutex<()>,
     protected: Vec<String>,
+    conversions: Vec<Conversion>,
 }
 
 impl Cluster {
-    pub(crate) fn open(path: &Path, config: &Config) -> Result<Self, OpenError> {
+    /// Opens the store and the signing key in a data directory.
+    pub(crate) fn open(data_dir: &Path, config: &Config) -> Result<Self, OpenError> {
+        let key = data_dir.join("service-account.key");
+        let (tokens, rules) = (config.tokens.clone(), config.rules.clone());
+        let auth = Auth::open(&key, tokens, rules)
+            .map_err(|source| OpenError::DataDir { path: key, source })?;
+        let audit = match &config.audit_log {
+            Some(path) => Some(AuditLog::open(path).map_err(|source| OpenError::DataDir {
+                path: path.clone(),
+                source,
+            })?),
+            None => None,
+        };
         let cluster = Self {
-            store: Store::open(path, Retention::default())?,
-            auth: Auth::new(config.tokens.clone(), config.rules.clone()),
+            store: Store::open(&data_dir.join("store.redb"), Retention::default())?,
+            auth,
+            limits: Limits::default(),
+            metrics: Metrics::new(),
+            audit,
             version: config.version.clone(),
             metadata_schema: metadata::parsed_schema(),
             stopping: watch::Sender::new(false),
-            registry: RwLock::new(Arc::new(Registry::new(&[], None))),
+            registry: RwLock::new(Arc::new(Registry::new(&[], None, &[]))),
             reloading: Mutex::new(()),
             protected: config.namespaces.clone(),
+            conversions: config.conversions.clone(),
         };
         cluster.reload();
+        cluster.reload_policy();
         Ok(cluster)
     }
 
@@ -54,15 +80,39 @@ impl Cluster {
         self.registry.read().expect(LOCK).clone()
     }
 
-    /// Reads the definitions again.
-    pub(crate) fn reload(&self) {
+    /// Brings what is made from stored objects up to date after a write to this resource.
+    pub(crate) fn written(&self, resource: &str) {
+        if resource == DEFINITIONS {
+            self.reload();
+        } else if resource.split_once('/').map(|(group, _)| group) == Some(policy::GROUP) {
+            self.reload_policy();
+        }
+    }
+
+    fn reload(&self) {
         let _guard = self.reloading.lock().expect(LOCK);
-        let page = self
-            .store
-            .list(&Scope::Resource(DEFINITIONS.into()), None, None, usize::MAX)
-            .expect("the present is always in the history");
-        let registry = Arc::new(Registry::new(&page.items, Some(&self.registry())));
+        let definitions = self.all(DEFINITIONS);
+        let registry = Arc::new(Registry::new(
+            &definitions,
+            Some(&self.registry()),
+            &self.conversions,
+        ));
         *self.registry.write().expect(LOCK) = registry;
+    }
+
+    fn reload_policy(&self) {
+        let _guard = self.reloading.lock().expect(LOCK);
+        let all = |plural: &str| self.all(&format!("{}/{plural}", policy::GROUP));
+        let roles = [all("clusterroles"), all("roles")].concat();
+        let bindings = [all("clusterrolebindings"), all("rolebindings")].concat();
+        self.auth.set_policy(Policy::new(&roles, &bindings));
+    }
+
+    fn all(&self, resource: &str) -> Vec<Arc<Object>> {
+        self.store
+            .list(&Scope::Resource(resource.into()), None, None, usize::MAX)
+            .expect("the present is always in the history")
+            .items
     }
 
     /// Whether a namespace was configured and so must stay.

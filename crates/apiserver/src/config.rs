@@ -21,6 +21,23 @@ pub struct Config {
     pub namespaces: Vec<String>,
     /// What `/version` answers.
     pub version: Version,
+    /// Shapes of kinds from CRDs that need code to be converted.
+    pub conversions: Vec<Conversion>,
+    /// File to which every authenticated request is appended as an `audit.k8s.io/v1` event, without bodies.
+    pub audit_log: Option<PathBuf>,
+}
+
+/// Between one version of a kind and the version that is stored. Both ways are total, and lose nothing.
+#[derive(Debug, Clone)]
+pub struct Conversion {
+    /// Name of the CRD, `plural.group`.
+    pub crd: String,
+    /// The version, such as `v1alpha1`.
+    pub version: String,
+    /// From that version to the stored one; whole objects that passed the version's schema.
+    pub to_storage: fn(Value) -> Value,
+    /// From the stored version to that one.
+    pub from_storage: fn(Value) -> Value,
 }
 
 impl Config {
@@ -35,6 +52,8 @@ impl Config {
                 .map(String::from)
                 .to_vec(),
             version: Version::default(),
+            conversions: Vec::new(),
+            audit_log: None,
         }
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use crate::config;
-use crate::http::review::REVIEWS;
+use crate::http::review::{REVIEWS, Review};
 use crate::kinds::{Registry, Resource, Version};
 
 /// `/version`.
@@ -67,20 +67,19 @@ pub(crate) fn group(registry: &Registry, group: &str) -> Option<Value> {
 /// The groups of stored kinds, and those of reviews.
 fn all_groups(registry: &Registry) -> BTreeMap<&str, Vec<&str>> {
     let mut groups = registry.groups();
-    for (group, version, ..) in REVIEWS {
-        let versions = groups.entry(group).or_default();
-        if !versions.contains(version) {
-            versions.push(version);
+    for review in REVIEWS {
+        let versions = groups.entry(review.group).or_default();
+        if !versions.contains(&review.version) {
+            versions.push(review.version);
         }
     }
     groups
 }
 
-fn reviews(group: &str, version: &str) -> impl Iterator<Item = (&'static str, &'static str)> {
+fn reviews(group: &str, version: &str) -> impl Iterator<Item = &'static Review> {
     REVIEWS
         .iter()
-        .filter(move |(g, v, ..)| *g == group && *v == version)
-        .map(|(_, _, plural, kind)| (*plural, *kind))
+        .filter(move |review| review.group == group && review.version == version)
 }
 
 fn group_entry(group: &str, versions: &[&str]) -> Value {
@@ -112,31 +111,25 @@ pub(crate) fn resources(registry: &Registry, group: &str, version: &str) -> Opti
             entry["categories"] = json!(resource.categories);
         }
         entries.push(entry);
-        if version.status {
-            entries.push(json!({
-                "name": format!("{}/status", resource.plural),
+        for part in parts(resource, version) {
+            let mut entry = json!({
+                "name": format!("{}/{}", resource.plural, part.name),
                 "singularName": "",
                 "namespaced": resource.namespaced,
-                "kind": resource.kind,
-                "verbs": STATUS_VERBS,
-            }));
-        }
-        if resource.behaviour.eviction {
-            entries.push(json!({
-                "name": format!("{}/eviction", resource.plural),
-                "singularName": "",
-                "namespaced": true,
-                "group": "policy",
-                "version": "v1",
-                "kind": "Eviction",
-                "verbs": ["create"],
-            }));
+                "kind": part.kind,
+                "verbs": part.verbs,
+            });
+            if let Some((group, version)) = part.foreign {
+                entry["group"] = json!(group);
+                entry["version"] = json!(version);
+            }
+            entries.push(entry);
         }
     }
-    for (plural, kind) in reviews(group, version) {
+    for review in reviews(group, version) {
         entries.push(json!({
-            "name": plural, "singularName": kind.to_lowercase(), "namespaced": false,
-            "kind": kind, "verbs": ["create"],
+            "name": review.plural, "singularName": review.kind.to_lowercase(),
+            "namespaced": review.namespaced, "kind": review.kind, "verbs": ["create"],
         }));
     }
     if entries.is_empty() {
@@ -165,11 +158,13 @@ pub(crate) fn aggregated(registry: &Registry, core: bool, api_version: &str) -> 
         let versions: Vec<Value> = versions
             .into_iter()
             .map(|version| {
-                let reviews = reviews(group, version).map(|(plural, kind)| {
+                let reviews = reviews(group, version).map(|review| {
+                    let kind = review.kind;
                     json!({
-                        "resource": plural,
+                        "resource": review.plural,
                         "responseKind": {"group": group, "version": version, "kind": kind},
-                        "scope": "Cluster", "singularResource": kind.to_lowercase(),
+                        "scope": scope(review.namespaced),
+                        "singularResource": kind.to_lowercase(),
                         "verbs": ["create"],
                     })
                 });
@@ -197,19 +192,18 @@ pub(crate) fn aggregated(registry: &Registry, core: bool, api_version: &str) -> 
     })
 }
 
+fn scope(namespaced: bool) -> &'static str {
+    if namespaced { "Namespaced" } else { "Cluster" }
+}
+
 fn aggregated_resource(resource: &Resource, version: &Version) -> Value {
-    let scope = if resource.namespaced {
-        "Namespaced"
-    } else {
-        "Cluster"
-    };
     let response_kind = json!({
         "group": resource.group, "version": version.name, "kind": resource.kind,
     });
     let mut entry = json!({
         "resource": resource.plural,
         "responseKind": response_kind,
-        "scope": scope,
+        "scope": scope(resource.namespaced),
         "singularResource": resource.singular,
         "verbs": VERBS,
     });
@@ -219,22 +213,67 @@ fn aggregated_resource(resource: &Resource, version: &Version) -> Value {
     if !resource.categories.is_empty() {
         entry["categories"] = json!(resource.categories);
     }
-    let mut parts = Vec::new();
-    if version.status {
-        parts.push(json!({
-            "subresource": "status", "responseKind": response_kind, "verbs": STATUS_VERBS,
-        }));
-    }
-    if resource.behaviour.eviction {
-        let kind = json!({"group": "policy", "version": "v1", "kind": "Eviction"});
-        parts.push(json!({
-            "subresource": "eviction", "responseKind": kind, "verbs": ["create"],
-        }));
-    }
+    let parts: Vec<Value> = parts(resource, version)
+        .map(|part| {
+            let (group, version) = part
+                .foreign
+                .unwrap_or((resource.group.as_str(), version.name.as_str()));
+            json!({
+                "subresource": part.name,
+                "responseKind": {"group": group, "version": version, "kind": part.kind},
+                "verbs": part.verbs,
+            })
+        })
+        .collect();
     if !parts.is_empty() {
         entry["subresources"] = json!(parts);
     }
     entry
+}
+
+/// A subresource.
+struct SubresourceEntry<'a> {
+    name: &'static str,
+    kind: &'a str,
+    /// Group and version of its kind, if it is not the resource's own.
+    foreign: Option<(&'static str, &'static str)>,
+    verbs: &'static [&'static str],
+}
+
+fn parts<'a>(
+    resource: &'a Resource,
+    version: &'a Version,
+) -> impl Iterator<Item = SubresourceEntry<'a>> {
+    let own = |name, verbs| SubresourceEntry {
+        name,
+        kind: resource.kind.as_str(),
+        foreign: None,
+        verbs,
+    };
+    let foreign = |name, group, version, kind, verbs| SubresourceEntry {
+        name,
+        kind,
+        foreign: Some((group, version)),
+        verbs,
+    };
+    const CREATE: &[&str] = &["create"];
+    let behaviour = &resource.behaviour;
+    [
+        version.status.then(|| own("status", STATUS_VERBS)),
+        version
+            .scale
+            .is_some()
+            .then(|| foreign("scale", "autoscaling", "v1", "Scale", STATUS_VERBS)),
+        behaviour
+            .eviction
+            .then(|| foreign("eviction", "policy", "v1", "Eviction", CREATE)),
+        behaviour.tokens.then(|| {
+            let group = "authentication.k8s.io";
+            foreign("token", group, "v1", "TokenRequest", CREATE)
+        }),
+    ]
+    .into_iter()
+    .flatten()
 }
 
 const VERBS: &[&str] = &[

@@ -6,6 +6,7 @@
 //! A request goes `http` (path, negotiation, body) → `auth` → `resources` (the rules of each verb, with
 //! `schema`, `patch` and `selector`) → `store`, and comes back through `http::encode` or `http::watch`.
 
+mod audit;
 mod auth;
 mod cluster;
 mod collector;
@@ -14,8 +15,10 @@ mod discovery;
 mod http;
 mod jsonpath;
 mod kinds;
+mod limits;
 mod listener;
 mod managed;
+mod metrics;
 mod openapi;
 mod patch;
 mod resources;
@@ -27,7 +30,7 @@ mod status;
 mod store;
 mod table;
 
-pub use config::{Config, Names, Rule, Token, Version};
+pub use config::{Config, Conversion, Names, Rule, Token, Version};
 pub use listener::{Peer, serve_tls};
 pub use server::{ApiServer, OpenError};
-pub use store::OpenError as StoreError;
+pub use store::{OpenError as StoreError, RestoreError, restore};

@@ -50,6 +50,37 @@ impl Selector {
         })
     }
 
+    /// A `LabelSelector` object; an empty one selects everything.
+    pub(crate) fn of_labels(selector: &Value) -> Result<Self, String> {
+        let mut labels = Vec::new();
+        for (key, value) in selector["matchLabels"].as_object().into_iter().flatten() {
+            let value = value.as_str().unwrap_or_default().to_owned();
+            let test = Test::In(vec![value]);
+            labels.push(Requirement {
+                key: key.clone(),
+                test,
+            });
+        }
+        let expressions = selector["matchExpressions"].as_array();
+        for expression in expressions.into_iter().flatten() {
+            let values = expression["values"].as_array().into_iter().flatten();
+            let values = values.filter_map(Value::as_str).map(String::from).collect();
+            let test = match expression["operator"].as_str().unwrap_or_default() {
+                "In" => Test::In(values),
+                "NotIn" => Test::NotIn(values),
+                "Exists" => Test::Exists,
+                "DoesNotExist" => Test::Absent,
+                other => return Err(format!("{other:?} is not a valid label selector operator")),
+            };
+            let key = expression["key"].as_str().unwrap_or_default().to_owned();
+            labels.push(Requirement { key, test });
+        }
+        Ok(Self {
+            labels,
+            fields: Vec::new(),
+        })
+    }
+
     /// The same selector, for one name only.
     pub(crate) fn and_name(mut self, name: &str) -> Self {
         self.fields.push(FieldRequirement {

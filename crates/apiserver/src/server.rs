@@ -12,6 +12,7 @@ use http::{HeaderValue, Request, header};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
+use crate::auth::bootstrap_objects;
 use crate::cluster::Cluster;
 use crate::config::{Config, Token};
 use crate::listener::serve_tls;
@@ -27,10 +28,10 @@ const DRAIN: Duration = Duration::from_secs(5);
 /// Why a server could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// The data directory cannot be made.
-    #[error("cannot create the data directory `{path}`")]
+    /// The data directory, or a file in it, cannot be made or read.
+    #[error("cannot use `{path}`")]
     DataDir {
-        /// The directory.
+        /// The directory or file.
         path: PathBuf,
         /// What the operating system said.
         #[source]
@@ -67,8 +68,7 @@ impl ApiServer {
             path: config.data_dir.clone(),
             source,
         })?;
-        let path = config.data_dir.join("store.redb");
-        let cluster = Arc::new(Cluster::open(&path, &config)?);
+        let cluster = Arc::new(Cluster::open(&config.data_dir, &config)?);
         for name in &config.namespaces {
             let namespace = json!({
                 "apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name},
@@ -77,6 +77,9 @@ impl ApiServer {
         }
         for definition in &config.crds {
             install(&cluster, definition.clone())?;
+        }
+        for object in bootstrap_objects() {
+            install_if_missing(&cluster, object)?;
         }
         tokio::spawn(collector::run(Arc::downgrade(&cluster)));
         Ok(Self { cluster })
@@ -114,7 +117,7 @@ impl ApiServer {
 
     /// Lets exactly these tokens in from now on. Watches that are open stay open until they end by themselves.
     pub fn set_tokens(&self, tokens: Vec<Token>) {
-        self.cluster.auth.set(tokens);
+        self.cluster.auth.set_tokens(tokens);
     }
 
     /// Serves HTTP/2 and HTTP/1.1 over TLS until `shutdown` completes, then ends watches and waits shortly
@@ -137,10 +140,19 @@ impl ApiServer {
 
 /// Creates an object, or brings the existing one to what is given.
 fn install(cluster: &Cluster, object: Value) -> Result<(), OpenError> {
+    put(cluster, object, true)
+}
+
+/// Creates an object unless there is one: what people made of it stays.
+fn install_if_missing(cluster: &Cluster, object: Value) -> Result<(), OpenError> {
+    put(cluster, object, false)
+}
+
+fn put(cluster: &Cluster, object: Value, update: bool) -> Result<(), OpenError> {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let (kind, name) = (text(&object["kind"]), text(&object["metadata"]["name"]));
     // The store's own thread does the work, so blocking here needs no runtime.
-    futures::executor::block_on(try_install(cluster, &name, object)).map_err(|error| {
+    futures::executor::block_on(try_put(cluster, &name, object, update)).map_err(|error| {
         OpenError::Install {
             kind,
             name,
@@ -149,7 +161,12 @@ fn install(cluster: &Cluster, object: Value) -> Result<(), OpenError> {
     })
 }
 
-async fn try_install(cluster: &Cluster, name: &str, object: Value) -> Result<(), ApiError> {
+async fn try_put(
+    cluster: &Cluster,
+    name: &str,
+    object: Value,
+    update_existing: bool,
+) -> Result<(), ApiError> {
     let api_version = object["apiVersion"].as_str().unwrap_or_default();
     let kind = object["kind"].as_str().unwrap_or_default();
     let resource = cluster
@@ -162,6 +179,9 @@ async fn try_install(cluster: &Cluster, name: &str, object: Value) -> Result<(),
     let options = WriteOptions::internal();
     if cluster.store.get(&target.key()).is_none() {
         create(cluster, &target, object, &[], &options).await?;
+        return Ok(());
+    }
+    if !update_existing {
         return Ok(());
     }
     update(cluster, &target, Part::Main, &options, |old| {

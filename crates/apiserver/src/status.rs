@@ -104,6 +104,15 @@ pub(crate) struct Subject {
 }
 
 impl Subject {
+    /// The parameters of a list or watch.
+    pub(crate) fn list_options() -> Self {
+        Self {
+            group: "meta.k8s.io".into(),
+            kind: "ListOptions".into(),
+            name: String::new(),
+        }
+    }
+
     /// `machineconfigpools.machineconfiguration.openshift.io`.
     fn qualified(&self) -> String {
         if self.group.is_empty() {
@@ -129,6 +138,8 @@ struct Details {
     causes: Vec<Cause>,
     /// Seconds.
     retry_after: Option<u32>,
+    /// `metadata.continue`: where a list may go on.
+    rest: Option<String>,
 }
 
 impl ApiError {
@@ -293,12 +304,44 @@ impl ApiError {
         Self::new(StatusCode::GONE, "Expired", message)
     }
 
+    /// The moment that a list's pages show is no longer known; `rest` goes on with the present.
+    pub(crate) fn expired_page(rest: &str) -> Self {
+        let mut error = Self::expired(
+            "The provided continue parameter is too old to display a consistent list result. You can start a new \
+             list without the continue parameter, or use the continue token in this response to retrieve the \
+             remainder of the results. Continuing with the provided token results in an inconsistent list - \
+             objects that were created, modified, or deleted between the time the first chunk was returned and \
+             now may show up in the list.",
+        );
+        error.details.rest = Some(rest.to_owned());
+        error
+    }
+
     pub(crate) fn too_large(limit: usize) -> Self {
         Self::new(
             StatusCode::PAYLOAD_TOO_LARGE,
             "RequestEntityTooLarge",
             format!("Request entity too large: limit is {limit}"),
         )
+    }
+
+    /// An eviction that a disruption budget forbids for now.
+    pub(crate) fn disrupts(detail: &str) -> Self {
+        let cause = Cause {
+            reason: "DisruptionBudget",
+            message: detail.into(),
+            field: String::new(),
+        };
+        let message = "Cannot evict pod as it would violate the pod's disruption budget.";
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "TooManyRequests", message)
+            .about(&Subject::default())
+            .because(vec![cause])
+    }
+
+    /// The client has too many requests under way.
+    pub(crate) fn too_many_requests() -> Self {
+        let message = "Too many requests, please try again later.";
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "TooManyRequests", message).retry_after(1)
     }
 
     /// The client is ahead of the server.
@@ -340,6 +383,9 @@ impl ApiError {
             "reason": self.reason,
             "code": self.code.as_u16(),
         });
+        if let Some(rest) = &self.details.rest {
+            status["metadata"]["continue"] = json!(rest);
+        }
         if let Some(subject) = &self.details.subject {
             let mut details = Map::new();
             for (name, value) in [

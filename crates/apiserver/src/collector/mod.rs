@@ -34,9 +34,9 @@ enum Work {
     Dependent(Key),
     /// An object that is being deleted and has to do with its dependents first.
     Owner(Key),
-    /// A namespace that is being deleted.
+    /// A namespace: it gets what every namespace has, or is being deleted.
     Namespace(String),
-    /// A definition that is being deleted.
+    /// A definition: its objects may be stored in an older version, or it is being deleted.
     Definition(String),
     /// Old events.
     Expiry,
@@ -151,6 +151,11 @@ fn note(object: &Object, queue: &mut BTreeSet<Work>) {
     {
         queue.insert(Work::Dependent(object.key.clone()));
     }
+    match object.key.resource() {
+        NAMESPACES => queue.insert(Work::Namespace(object.key.name().into())),
+        DEFINITIONS => queue.insert(Work::Definition(object.key.name().into())),
+        _ => false,
+    };
     if metadata.deletion_timestamp.is_none() {
         return;
     }
@@ -161,19 +166,14 @@ fn note(object: &Object, queue: &mut BTreeSet<Work>) {
     {
         queue.insert(Work::Owner(object.key.clone()));
     }
-    match object.key.resource() {
-        NAMESPACES => queue.insert(Work::Namespace(object.key.name().into())),
-        DEFINITIONS => queue.insert(Work::Definition(object.key.name().into())),
-        _ => false,
-    };
 }
 
 async fn perform(cluster: &Cluster, index: &Index, work: &Work) -> Result<(), ApiError> {
     match work {
         Work::Dependent(key) => owners::check_dependent(cluster, index, key).await,
         Work::Owner(key) => owners::finish_owner(cluster, index, key).await,
-        Work::Namespace(name) => namespaces::empty(cluster, name).await,
-        Work::Definition(name) => definitions::empty(cluster, name).await,
+        Work::Namespace(name) => namespaces::keep(cluster, name).await,
+        Work::Definition(name) => definitions::keep(cluster, name).await,
         Work::Expiry => expiry::expire(cluster).await,
     }
 }

@@ -4,7 +4,7 @@ use http::{HeaderMap, header};
 
 use crate::status::ApiError;
 
-/// The shape of an answer. Every shape is JSON.
+/// The shape of an answer. Every shape is made as JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Shape {
     Object,
@@ -40,33 +40,24 @@ impl Shape {
         headers: &HeaderMap,
         wanted: impl Fn(Self) -> bool,
     ) -> Result<Self, ApiError> {
-        let mut ranges: Vec<(f32, &str)> = Vec::new();
-        for value in headers.get_all(header::ACCEPT) {
-            let Ok(text) = value.to_str() else { continue };
-            for range in text.split(',') {
-                let quality = range
-                    .split(';')
-                    .filter_map(|p| p.trim().strip_prefix("q="))
-                    .find_map(|q| q.parse().ok());
-                ranges.push((quality.unwrap_or(1.0), range.trim()));
-            }
-        }
+        let ranges = ranges(headers);
         if ranges.is_empty() {
             return Ok(Self::Object);
         }
-        // Stable: equal qualities keep the client's order.
-        ranges.sort_by(|(a, _), (b, _)| b.total_cmp(a));
         ranges
             .into_iter()
-            .filter_map(|(_, range)| Self::parse(range))
+            .filter_map(Self::parse)
             .find(|shape| *shape == Self::Object || wanted(*shape))
             .ok_or_else(|| ApiError::not_acceptable(&["application/json"]))
     }
 
     fn parse(range: &str) -> Option<Self> {
         let mut parts = range.split(';').map(str::trim);
-        if !matches!(parts.next()?, "application/json" | "application/*" | "*/*") {
-            return None;
+        match parts.next()? {
+            "application/json" | "application/*" | "*/*" => {}
+            // Only as another way to write whole objects.
+            YAML if parts.clone().all(|part| part.starts_with("q=")) => return Some(Self::Object),
+            _ => return None,
         }
         let (mut kind, mut group, mut version) = (None, None, None);
         for parameter in parts {
@@ -105,6 +96,33 @@ impl Shape {
     }
 }
 
+const YAML: &str = "application/yaml";
+
+/// Whether the first range that we can serve asks for YAML.
+pub(crate) fn wants_yaml(headers: &HeaderMap) -> bool {
+    ranges(headers)
+        .into_iter()
+        .find(|range| Shape::parse(range).is_some())
+        .is_some_and(|range| range.starts_with(YAML))
+}
+
+/// The ranges of all `Accept` headers, best first; equal ones keep the client's order.
+fn ranges(headers: &HeaderMap) -> Vec<&str> {
+    let mut ranges: Vec<(f32, &str)> = Vec::new();
+    for value in headers.get_all(header::ACCEPT) {
+        let Ok(text) = value.to_str() else { continue };
+        for range in text.split(',') {
+            let quality = range
+                .split(';')
+                .filter_map(|p| p.trim().strip_prefix("q="))
+                .find_map(|q| q.parse().ok());
+            ranges.push((quality.unwrap_or(1.0), range.trim()));
+        }
+    }
+    ranges.sort_by(|(a, _), (b, _)| b.total_cmp(a));
+    ranges.into_iter().map(|(_, range)| range).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -141,6 +159,7 @@ mod tests {
         );
         check("application/json;as=Nothing;v=v1;g=meta.k8s.io", None);
         check("application/vnd.kubernetes.protobuf", None);
-        check("application/yaml", None);
+        check("application/yaml", Some(Shape::Object));
+        check("application/yaml;as=Table;v=v1;g=meta.k8s.io", None);
     }
 }

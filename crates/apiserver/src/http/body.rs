@@ -49,16 +49,17 @@ pub(crate) struct Document {
 
 /// Parses a body that is an object of the API: JSON, or Kubernetes protobuf for the kinds that we can read.
 pub(crate) fn parse_object(media_type: &str, bytes: &[u8]) -> Result<Document, ApiError> {
-    const SUPPORTED: &[&str] = &["application/json", PROTOBUF];
+    const SUPPORTED: &[&str] = &["application/json", "application/yaml", PROTOBUF];
     match media_type {
         "application/json" => parse(bytes),
+        "application/yaml" => parse_yaml(bytes),
         PROTOBUF => match protobuf::decode(bytes) {
             Ok(value) => Ok(Document {
                 value,
                 duplicates: Vec::new(),
             }),
             Err(ProtobufError::Unsupported { .. }) => {
-                Err(ApiError::unsupported_media_type(&["application/json"]))
+                Err(ApiError::unsupported_media_type(&SUPPORTED[..2]))
             }
             Err(ProtobufError::Malformed) => Err(ApiError::bad_request(
                 "the request body is not valid Kubernetes protobuf",
@@ -66,6 +67,23 @@ pub(crate) fn parse_object(media_type: &str, bytes: &[u8]) -> Result<Document, A
         },
         _ => Err(ApiError::unsupported_media_type(SUPPORTED)),
     }
+}
+
+/// Parses YAML, of which JSON is a part. Depth and the work of aliases are bounded by the parser; a repeated key is an
+/// error there.
+pub(crate) fn parse_yaml(bytes: &[u8]) -> Result<Document, ApiError> {
+    if bytes.trim_ascii_start().starts_with(b"{") {
+        return parse(bytes);
+    }
+    let malformed = |error: &dyn fmt::Display| {
+        ApiError::bad_request(format!("the request body is not valid YAML: {error}"))
+    };
+    let text = std::str::from_utf8(bytes).map_err(|error| malformed(&error))?;
+    let value = serde_saphyr::from_str(text).map_err(|error| malformed(&error))?;
+    Ok(Document {
+        value,
+        duplicates: Vec::new(),
+    })
 }
 
 /// Parses JSON; nesting is bounded by the parser.

@@ -28,7 +28,7 @@ impl Encoder<'_> {
         let version = self.target.version();
         match self.shape {
             Shape::Table(meta) => {
-                let value = version.read(object.value());
+                let value = version.read(object);
                 let revision = value["metadata"]["resourceVersion"].clone();
                 let row = table::row(version, &value, self.include, Timestamp::now());
                 let metadata = json!({"resourceVersion": revision});
@@ -52,7 +52,7 @@ impl Encoder<'_> {
         match self.shape {
             Shape::Table(meta) => {
                 let now = Timestamp::now();
-                let values = list.items.iter().map(|object| version.read(object.value()));
+                let values = list.items.iter().map(|object| version.read(object));
                 let rows = values
                     .map(|value| table::row(version, &value, self.include, now))
                     .collect();
@@ -126,10 +126,10 @@ impl Encoder<'_> {
 
 /// The stored bytes if they are in the version asked for already.
 fn plain(version: &Version, object: &Object) -> Bytes {
-    if *object.head().api_version == *version.api_version {
+    if version.is_stored(object) {
         object.bytes.clone()
     } else {
-        bytes(&version.read(object.value()))
+        bytes(&version.read(object))
     }
 }
 

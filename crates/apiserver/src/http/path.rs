@@ -6,6 +6,10 @@ pub(crate) enum Path {
     /// `/healthz`, `/livez`, `/readyz`, with or without a check's name.
     Health,
     Version,
+    /// `/metrics`.
+    Metrics,
+    /// `/backup`.
+    Backup,
     /// `/api`.
     CoreVersions,
     /// `/apis`.
@@ -56,6 +60,8 @@ impl Path {
         match parts.as_slice() {
             ["healthz" | "livez" | "readyz", ..] => Self::Health,
             ["version"] => Self::Version,
+            ["metrics"] => Self::Metrics,
+            ["backup"] => Self::Backup,
             ["api"] => Self::CoreVersions,
             ["apis"] => Self::Groups,
             ["apis", group] => Self::Group((*group).into()),
@@ -175,6 +181,7 @@ mod tests {
         check("/apis/g.io/v1/things/%2e%2e", "Unknown");
         check("/apis/g.io/v1/things/%zz", "Unknown");
         check("/apis/g.io/v1/a/b/c/d", "Unknown");
-        check("/metrics", "Unknown");
+        check("/metrics", "Metrics");
+        check("/nothing", "Unknown");
     }
 }

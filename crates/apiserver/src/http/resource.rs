@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, Method, Request};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -13,7 +13,7 @@ use super::body::{self, Document};
 use super::encode::Encoder;
 use super::path::ResourcePath;
 use super::query::Query;
-use super::{success, watch};
+use super::{success, token, watch};
 use crate::auth::{Action, Decision, User};
 use crate::cluster::Cluster;
 use crate::patch::{self, Patch};
@@ -21,9 +21,10 @@ use crate::resources::apply::apply;
 use crate::resources::create::create;
 use crate::resources::delete::{DeleteOptions, Deleted, delete};
 use crate::resources::update::{Proposal, replace, update};
-use crate::resources::{FieldValidation, Outcome, Part, Target, WriteOptions, read};
+use crate::resources::{FieldValidation, Outcome, Part, Target, WriteOptions, eviction, read, scale};
 use crate::selector::Selector;
 use crate::status::{ApiError, Subject};
+use crate::store::Object;
 use crate::table::IncludeObject;
 
 /// Everything about a request that operations need.
@@ -33,19 +34,30 @@ struct Call<'a> {
     part: Part,
     query: Query,
     headers: HeaderMap,
+    user: &'a User,
     only_name: Option<String>,
     may_create: bool,
 }
 
-/// Serves a request on a resource.
+/// A subresource that is no part of the stored object.
+#[derive(Debug, Clone, Copy)]
+enum Virtual {
+    Eviction,
+    Token,
+    Scale,
+}
+
+/// Serves a request on a resource; `told` becomes its verb as soon as that is known.
 pub(super) async fn serve(
     cluster: &Arc<Cluster>,
     user: &User,
     path: ResourcePath,
     request: Request<Body>,
+    told: &mut Option<&'static str>,
 ) -> Result<Response, ApiError> {
     let query = Query::parse(request.uri())?;
     let verb = verb(request.method(), &path, &query)?;
+    *told = Some(verb);
     let only_name = authorize(cluster, user, &path, &query, verb)?;
     let registry = cluster.registry();
     let resource = registry
@@ -60,10 +72,12 @@ pub(super) async fn serve(
     }
     let may_create = may_create(cluster, user, &path);
     let target = Target::new(resource, &path.version, path.namespace, path.name);
-    let (part, eviction) = match path.subresource.as_deref() {
-        None => (Part::Main, false),
-        Some("status") if target.version().status => (Part::Status, false),
-        Some("eviction") if target.resource.behaviour.eviction => (Part::Main, true),
+    let (part, subresource) = match path.subresource.as_deref() {
+        None => (Part::Main, None),
+        Some("status") if target.version().status => (Part::Status, None),
+        Some("eviction") if target.resource.behaviour.eviction => (Part::Main, Some(Virtual::Eviction)),
+        Some("token") if target.resource.behaviour.tokens => (Part::Main, Some(Virtual::Token)),
+        Some("scale") if target.version().scale.is_some() => (Part::Main, Some(Virtual::Scale)),
         Some(_) => return Err(ApiError::no_such_resource()),
     };
     let (head, body) = request.into_parts();
@@ -73,12 +87,23 @@ pub(super) async fn serve(
         part,
         query,
         headers: head.headers,
+        user,
         only_name,
         may_create,
     };
+    if let Some(subresource) = subresource {
+        return match (subresource, verb) {
+            (Virtual::Eviction, "create") => call.evict(body).await,
+            (Virtual::Token, "create") => {
+                let request = call.document(body).await?.value;
+                token::create(cluster, &call.target, request)
+            }
+            (Virtual::Scale, "get") => call.get_scale(),
+            (Virtual::Scale, "update" | "patch") => call.set_scale(verb == "patch", body).await,
+            _ => Err(ApiError::method_not_allowed()),
+        };
+    }
     match verb {
-        "create" if eviction => call.evict(body).await,
-        _ if eviction => Err(ApiError::method_not_allowed()),
         "get" => call.get(),
         "list" => call.list(),
         "watch" => call.watch(),
@@ -97,7 +122,9 @@ fn verb(method: &Method, path: &ResourcePath, query: &Query) -> Result<&'static 
     match *method {
         Method::GET | Method::HEAD if path.watch || (!sub && query.flag("watch")) => Ok("watch"),
         Method::GET | Method::HEAD => Ok(if one { "get" } else { "list" }),
-        Method::POST if !one || path.subresource.as_deref() == Some("eviction") => Ok("create"),
+        Method::POST if !one || matches!(path.subresource.as_deref(), Some("eviction" | "token")) => {
+            Ok("create")
+        }
         Method::PUT if one => Ok("update"),
         Method::PATCH if one => Ok("patch"),
         Method::DELETE if one && !sub => Ok("delete"),
@@ -123,7 +150,7 @@ fn authorize(
     });
     let action = Action::new(verb, path, selected);
     match cluster.auth.authorize(user, action) {
-        Decision::Allowed => Ok(None),
+        Decision::Allowed { .. } => Ok(None),
         Decision::AllowedForName(name) => Ok(Some(name)),
         Decision::Denied => {
             let subject = Subject {
@@ -139,7 +166,10 @@ fn authorize(
 /// Whether the user might also have created the object: apply may do that.
 fn may_create(cluster: &Cluster, user: &User, path: &ResourcePath) -> bool {
     let action = Action::new("create", path, None);
-    cluster.auth.authorize(user, action) == Decision::Allowed
+    matches!(
+        cluster.auth.authorize(user, action),
+        Decision::Allowed { .. }
+    )
 }
 
 impl Call<'_> {
@@ -210,6 +240,7 @@ impl Call<'_> {
             given_manager: given.map(String::from),
             force: self.query.flag("force"),
             only_name: self.only_name.clone(),
+            user: Some(self.user.clone()),
             may_create: self.may_create,
         })
     }
@@ -238,6 +269,9 @@ impl Call<'_> {
     }
 
     fn watch(self) -> Result<Response, ApiError> {
+        if super::accept::wants_yaml(&self.headers) {
+            return Err(ApiError::not_acceptable(&["application/json"]));
+        }
         let (shape, include) = (self.shape()?, self.include()?);
         let mut selector = self.selector()?;
         let mut target = self.target;
@@ -267,8 +301,11 @@ impl Call<'_> {
         let options = self.write_options()?;
         let media_type = body::media_type(&self.headers);
         let bytes = body::read(body).await?;
-        let Document { value, duplicates } = body::parse(&bytes)?;
         let custom = self.target.resource.behaviour.custom;
+        let Document { value, duplicates } = match media_type == patch::APPLY {
+            true => body::parse_yaml(&bytes)?,
+            false => body::parse(&bytes)?,
+        };
         if media_type == patch::APPLY {
             let (cluster, target) = (self.cluster, &self.target);
             let outcome = apply(cluster, target, self.part, value, &duplicates, &options).await?;
@@ -328,7 +365,47 @@ impl Call<'_> {
         }
     }
 
-    /// Evicts a pod. There are no disruption budgets here that could say no.
+    fn get_scale(&self) -> Result<Response, ApiError> {
+        let object = read::get(self.cluster, &self.target)?;
+        Ok(self.scale_of(&object))
+    }
+
+    /// The answer to a request on the scale subresource.
+    fn scale_of(&self, object: &Object) -> Response {
+        let version = self.target.version();
+        let Some(paths) = &version.scale else {
+            return ApiError::no_such_resource().into_response();
+        };
+        super::encode::json(&scale::of(&version.read(object), paths))
+    }
+
+    async fn set_scale(&self, patched: bool, body: Body) -> Result<Response, ApiError> {
+        let options = self.write_options()?;
+        let version = self.target.version();
+        let paths = version.scale.as_ref().ok_or_else(ApiError::no_such_resource)?;
+        let media_type = body::media_type(&self.headers);
+        let bytes = body::read(body).await?;
+        let (patch, given) = if patched {
+            let document = body::parse(&bytes)?.value;
+            (Some(Patch::parse(&media_type, document, true)?), Value::Null)
+        } else {
+            (None, body::parse_object(&media_type, &bytes)?.value)
+        };
+        let outcome = update(self.cluster, &self.target, Part::Main, &options, |old| {
+            let proposed = match &patch {
+                Some(patch) => patch.apply(&scale::of(old, paths), &version.schema)?,
+                None => given.clone(),
+            };
+            Ok(Proposal {
+                object: scale::set(old, paths, &proposed, &self.target)?,
+                duplicates: Vec::new(),
+            })
+        })
+        .await?;
+        Ok(self.scale_of(&outcome.object))
+    }
+
+    /// Evicts a pod, if its disruption budget has pods to spare.
     async fn evict(&self, body: Body) -> Result<Response, ApiError> {
         let eviction = self.document(body).await?.value;
         let options = &eviction["deleteOptions"];
@@ -338,6 +415,8 @@ impl Call<'_> {
                 ApiError::bad_request(format!("malformed deleteOptions: {error}"))
             })?,
         };
+        let pod = read::get(self.cluster, &self.target)?;
+        eviction::check(self.cluster, &pod, &self.target)?;
         delete(self.cluster, &self.target, &options).await?;
         let status = json!({
             "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201,

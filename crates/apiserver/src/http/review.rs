@@ -1,105 +1,213 @@
-//! Questions about oneself: `kubectl auth can-i` and `kubectl auth whoami`. Nothing of it is stored.
+//! Questions about users: `kubectl auth can-i` and `kubectl auth whoami`, and the same about others. Nothing of it is
+//! stored.
 
 use axum::body::Body;
 use axum::response::Response;
 use http::{Method, Request, StatusCode};
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::{body, encode};
-use crate::auth::{Action, Decision, User};
+use crate::auth::service_account::ISSUER;
+use crate::auth::{self, Action, Decision, User};
 use crate::cluster::Cluster;
 use crate::http::path::ResourcePath;
-use crate::status::ApiError;
+use crate::status::{ApiError, Subject};
 
-/// Group, version, plural and kind of the reviews, for discovery.
-pub(crate) const REVIEWS: &[(&str, &str, &str, &str)] = &[
-    (
-        "authentication.k8s.io",
-        "v1",
-        "selfsubjectreviews",
-        "SelfSubjectReview",
-    ),
-    (
-        "authorization.k8s.io",
-        "v1",
-        "selfsubjectaccessreviews",
-        "SelfSubjectAccessReview",
-    ),
-    (
-        "authorization.k8s.io",
-        "v1",
-        "selfsubjectrulesreviews",
-        "SelfSubjectRulesReview",
-    ),
+/// A kind that is asked and answered, never stored.
+#[derive(Debug)]
+pub(crate) struct Review {
+    pub(crate) group: &'static str,
+    pub(crate) version: &'static str,
+    pub(crate) plural: &'static str,
+    pub(crate) kind: &'static str,
+    pub(crate) namespaced: bool,
+    /// About who asks, so that everybody may.
+    own: bool,
+}
+
+const fn review(group: &'static str, plural: &'static str, kind: &'static str, own: bool) -> Review {
+    Review {
+        group,
+        version: "v1",
+        plural,
+        kind,
+        namespaced: false,
+        own,
+    }
+}
+
+const AUTHENTICATION: &str = "authentication.k8s.io";
+const AUTHORIZATION: &str = "authorization.k8s.io";
+
+/// All reviews, for routing and discovery.
+pub(crate) const REVIEWS: &[Review] = &[
+    review(AUTHENTICATION, "selfsubjectreviews", "SelfSubjectReview", true),
+    review(AUTHENTICATION, "tokenreviews", "TokenReview", false),
+    review(AUTHORIZATION, "selfsubjectaccessreviews", "SelfSubjectAccessReview", true),
+    review(AUTHORIZATION, "selfsubjectrulesreviews", "SelfSubjectRulesReview", true),
+    review(AUTHORIZATION, "subjectaccessreviews", "SubjectAccessReview", false),
+    Review {
+        namespaced: true,
+        ..review(AUTHORIZATION, "localsubjectaccessreviews", "LocalSubjectAccessReview", false)
+    },
 ];
 
-/// Whether a path is a review, which every user may create.
-pub(super) fn kind_of(path: &ResourcePath) -> Option<&'static str> {
-    REVIEWS
-        .iter()
-        .find(|(group, version, plural, _)| {
-            path.group == *group && path.version == *version && path.resource == *plural
-        })
-        .map(|(.., kind)| *kind)
+/// The review that a path is about.
+pub(super) fn of(path: &ResourcePath) -> Option<&'static Review> {
+    REVIEWS.iter().find(|review| {
+        path.group == review.group
+            && path.version == review.version
+            && path.resource == review.plural
+            && path.namespace.is_some() == review.namespaced
+            && path.name.is_none()
+    })
 }
 
 /// Answers a review.
 pub(super) async fn serve(
     cluster: &Cluster,
     user: &User,
-    kind: &str,
+    review: &Review,
+    path: &ResourcePath,
     request: Request<Body>,
 ) -> Result<Response, ApiError> {
     if *request.method() != Method::POST {
         return Err(ApiError::method_not_allowed());
     }
+    let action = Action::new("create", path, None);
+    let allowed = || cluster.auth.authorize(user, action);
+    if !review.own && !matches!(allowed(), Decision::Allowed { .. }) {
+        let subject = Subject {
+            group: review.group.into(),
+            kind: review.plural.into(),
+            name: String::new(),
+        };
+        return Err(ApiError::forbidden(&subject, &user.denial(action)));
+    }
     let media_type = body::media_type(request.headers());
     let bytes = body::read(request.into_body()).await?;
-    let mut review = body::parse_object(&media_type, &bytes)?.value;
-    if !review.is_object() || review["kind"].as_str().is_some_and(|given| given != kind) {
-        return Err(ApiError::bad_request(format!("expected a {kind}")));
+    let mut document = body::parse_object(&media_type, &bytes)?.value;
+    let is_kind = |given: &str| given == review.kind;
+    if !document.is_object() || !document["kind"].as_str().is_none_or(is_kind) {
+        return Err(ApiError::bad_request(format!("expected a {}", review.kind)));
     }
-    review["status"] = match kind {
-        "SelfSubjectReview" => json!({
-            "userInfo": {"username": user.name, "groups": user.groups},
-        }),
-        "SelfSubjectAccessReview" => access(cluster, user, &review["spec"])?,
-        _ => rules(cluster, user, &review["spec"]),
+    let spec = &document["spec"];
+    document["status"] = match review.kind {
+        "SelfSubjectReview" => json!({"userInfo": user_info(user)}),
+        "TokenReview" => token(cluster, spec),
+        "SelfSubjectAccessReview" => access(cluster, user, spec)?,
+        "SubjectAccessReview" => access(cluster, &subject(spec)?, spec)?,
+        "LocalSubjectAccessReview" => {
+            let asked = spec["resourceAttributes"]["namespace"].as_str();
+            if asked != path.namespace.as_deref() {
+                return Err(ApiError::bad_request(
+                    "spec.resourceAttributes.namespace: must be the namespace of the request",
+                ));
+            }
+            access(cluster, &subject(spec)?, spec)?
+        }
+        _ => rules(cluster, user, spec),
     };
     Ok(encode::respond(
         StatusCode::CREATED,
-        review.to_string().into(),
+        document.to_string().into(),
     ))
 }
 
+fn user_info(user: &User) -> Value {
+    let mut info = json!({"username": user.name, "groups": user.groups});
+    if let Some(uid) = &user.uid {
+        info["uid"] = json!(uid);
+    }
+    if !user.extra.is_empty() {
+        info["extra"] = json!(user.extra);
+    }
+    info
+}
+
+/// The user that a review is about.
+fn subject(spec: &Value) -> Result<User, ApiError> {
+    let groups: Vec<String> = spec["groups"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .map(String::from)
+        .collect();
+    let name = spec["user"].as_str().unwrap_or_default().to_owned();
+    if name.is_empty() && groups.is_empty() {
+        return Err(ApiError::bad_request(
+            "spec: at least one of user and groups must be given",
+        ));
+    }
+    Ok(User {
+        name,
+        groups,
+        ..User::default()
+    })
+}
+
+fn token(cluster: &Cluster, spec: &Value) -> Value {
+    let secret = spec["token"].as_str().unwrap_or_default();
+    let given: Vec<String> = spec["audiences"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .map(String::from)
+        .collect();
+    let wanted = match given.as_slice() {
+        [] => vec![ISSUER.to_owned()],
+        given => given.to_vec(),
+    };
+    if wanted.iter().any(|audience| audience == ISSUER)
+        && let Some(user) = auth::static_user(cluster, secret)
+    {
+        return json!({"authenticated": true, "user": user_info(&user), "audiences": [ISSUER]});
+    }
+    match auth::token_user(cluster, secret, &wanted, Timestamp::now()) {
+        Some((user, audiences)) => json!({
+            "authenticated": true, "user": user_info(&user), "audiences": audiences,
+        }),
+        None => json!({"authenticated": false, "error": "invalid bearer token"}),
+    }
+}
+
 fn access(cluster: &Cluster, user: &User, spec: &Value) -> Result<Value, ApiError> {
-    let asked = &spec["resourceAttributes"];
-    if asked.is_object() {
-        let text = |name: &str| asked[name].as_str().unwrap_or_default();
-        let some = |name: &str| Some(text(name)).filter(|text| !text.is_empty());
-        let action = Action {
-            verb: text("verb"),
-            group: text("group"),
-            resource: text("resource"),
-            subresource: some("subresource"),
-            namespace: some("namespace"),
-            name: some("name"),
-        };
-        return Ok(match cluster.auth.authorize(user, action) {
-            Decision::Allowed => json!({"allowed": true}),
-            Decision::AllowedForName(name) => json!({
-                "allowed": true,
-                "reason": format!("only for the object named {name:?}"),
-            }),
-            Decision::Denied => json!({"allowed": false, "reason": user.denial(action)}),
-        });
+    let (resource, path) = (&spec["resourceAttributes"], &spec["nonResourceAttributes"]);
+    let text = |asked: &'_ Value, name: &str| asked[name].as_str().unwrap_or_default().to_owned();
+    if resource.is_object() == path.is_object() {
+        return Err(ApiError::bad_request(
+            "spec: exactly one of resourceAttributes and nonResourceAttributes must be given",
+        ));
     }
-    if spec["nonResourceAttributes"].is_object() {
-        return Ok(json!({"allowed": user.is_master()}));
+    if path.is_object() {
+        let (verb, path) = (text(path, "verb"), text(path, "path"));
+        return Ok(json!({"allowed": cluster.auth.authorize_path(user, &verb, &path)}));
     }
-    Err(ApiError::bad_request(
-        "spec: exactly one of resourceAttributes and nonResourceAttributes must be given",
-    ))
+    let asked: Vec<String> = ["verb", "group", "resource", "subresource", "namespace", "name"]
+        .iter()
+        .map(|name| text(resource, name))
+        .collect();
+    let some = |index: usize| Some(asked[index].as_str()).filter(|text| !text.is_empty());
+    let action = Action {
+        verb: &asked[0],
+        group: &asked[1],
+        resource: &asked[2],
+        subresource: some(3),
+        namespace: some(4),
+        name: some(5),
+    };
+    Ok(match cluster.auth.authorize(user, action) {
+        Decision::Allowed { reason } if reason.is_empty() => json!({"allowed": true}),
+        Decision::Allowed { reason } => json!({"allowed": true, "reason": reason}),
+        Decision::AllowedForName(name) => json!({
+            "allowed": true,
+            "reason": format!("only for the object named {name:?}"),
+        }),
+        Decision::Denied => json!({"allowed": false}),
+    })
 }
 
 fn rules(cluster: &Cluster, user: &User, spec: &Value) -> Value {
@@ -111,7 +219,7 @@ fn rules(cluster: &Cluster, user: &User, spec: &Value) -> Value {
             "nonResourceRules": [{"verbs": ["*"], "nonResourceURLs": ["*"]}],
         });
     }
-    let rules: Vec<Value> = cluster
+    let mut resources: Vec<Value> = cluster
         .auth
         .rules_of(user, namespace)
         .map(|(rule, name)| {
@@ -124,5 +232,12 @@ fn rules(cluster: &Cluster, user: &User, spec: &Value) -> Value {
             entry
         })
         .collect();
-    json!({"incomplete": false, "resourceRules": rules, "nonResourceRules": []})
+    let mut paths = Vec::new();
+    for rule in cluster.auth.policy().rules_of(user, namespace) {
+        match rule.non_resource_urls.as_slice() {
+            [] => resources.push(json!(rule)),
+            urls => paths.push(json!({"verbs": rule.verbs, "nonResourceURLs": urls})),
+        }
+    }
+    json!({"incomplete": false, "resourceRules": resources, "nonResourceRules": paths})
 }

@@ -15,6 +15,7 @@ use super::accept::Shape;
 use super::encode::{Encoder, respond};
 use super::query::Query;
 use crate::cluster::Cluster;
+use crate::metrics::Held;
 use crate::resources::Target;
 use crate::selector::Selector;
 use crate::status::{ApiError, Cause, Subject};
@@ -57,6 +58,7 @@ struct Stream {
     deadline: Instant,
     next_bookmark: Instant,
     stopping: tokio::sync::watch::Receiver<bool>,
+    _counted: Held,
 }
 
 /// Answers a watch request.
@@ -95,6 +97,7 @@ pub(crate) fn watch(
     };
     let now = Instant::now();
     let stream = Stream {
+        _counted: cluster.metrics.watching(&target.resource.plural),
         phase: match start {
             Start::Now => Phase::Initial {
                 end_mark: bookmarks && send_initial == Some(true),
@@ -133,12 +136,7 @@ fn check_options(query: &Query, send_initial: Option<bool>) -> Result<(), ApiErr
             "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
         ),
     };
-    let subject = Subject {
-        group: "meta.k8s.io".into(),
-        kind: "ListOptions".into(),
-        name: String::new(),
-    };
-    Err(ApiError::invalid(&subject, vec![cause]))
+    Err(ApiError::invalid(&Subject::list_options(), vec![cause]))
 }
 
 impl Stream {

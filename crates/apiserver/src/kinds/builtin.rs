@@ -1,28 +1,30 @@
 //! The built-in kinds, as a table.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use serde_json::{Value, json};
 
 use super::{
-    Behaviour, Columns, Convert, NameRule, Resource, Version, columns, definition, events, schemas,
-    secret,
+    Behaviour, Columns, Convert, NameRule, Resource, Scale, Version, columns, definition, events,
+    schemas, secret, stored_only,
 };
 use crate::resources::metadata;
 use crate::schema::Schema;
 
 /// One line of the table.
-struct Entry {
-    group: &'static str,
-    plural: &'static str,
-    kind: &'static str,
-    short_names: &'static [&'static str],
-    categories: &'static [&'static str],
-    namespaced: bool,
-    status: bool,
-    selectable: &'static [&'static str],
-    columns: Columns,
-    behaviour: Behaviour,
+pub(super) struct Entry {
+    pub(super) group: &'static str,
+    pub(super) plural: &'static str,
+    pub(super) kind: &'static str,
+    pub(super) short_names: &'static [&'static str],
+    pub(super) categories: &'static [&'static str],
+    pub(super) namespaced: bool,
+    pub(super) status: bool,
+    /// Replicas can be read and set through `scale`.
+    pub(super) scale: bool,
+    pub(super) selectable: &'static [&'static str],
+    pub(super) columns: Columns,
+    pub(super) behaviour: Behaviour,
 }
 
 const EVENT_FIELDS: &[&str] = &[
@@ -40,9 +42,17 @@ const EVENT_FIELDS: &[&str] = &[
 ];
 
 /// Every built-in kind.
-pub(super) fn resources() -> Vec<Resource> {
+pub(super) fn resources() -> &'static [Arc<Resource>] {
+    static RESOURCES: LazyLock<Vec<Arc<Resource>>> = LazyLock::new(|| {
+        let entries = entries().into_iter().chain(stored_only::entries());
+        entries.map(|entry| Arc::new(resource(entry))).collect()
+    });
+    &RESOURCES
+}
+
+fn entries() -> Vec<Entry> {
     let plain = Behaviour::PLAIN;
-    let entries = [
+    vec![
         Entry {
             group: "",
             plural: "namespaces",
@@ -51,6 +61,7 @@ pub(super) fn resources() -> Vec<Resource> {
             categories: &[],
             namespaced: false,
             status: true,
+            scale: false,
             selectable: &["status.phase"],
             columns: columns::NAMESPACE,
             behaviour: Behaviour {
@@ -67,6 +78,7 @@ pub(super) fn resources() -> Vec<Resource> {
             categories: &[],
             namespaced: false,
             status: true,
+            scale: false,
             selectable: &["spec.unschedulable"],
             columns: columns::NODE,
             behaviour: plain,
@@ -79,6 +91,7 @@ pub(super) fn resources() -> Vec<Resource> {
             categories: &["all"],
             namespaced: true,
             status: true,
+            scale: false,
             selectable: &[
                 "spec.nodeName",
                 "spec.restartPolicy",
@@ -101,6 +114,7 @@ pub(super) fn resources() -> Vec<Resource> {
             categories: &[],
             namespaced: true,
             status: false,
+            scale: false,
             selectable: &["type"],
             columns: columns::SECRET,
             behaviour: Behaviour {
@@ -117,6 +131,7 @@ pub(super) fn resources() -> Vec<Resource> {
             categories: &[],
             namespaced: true,
             status: false,
+            scale: false,
             selectable: &[],
             columns: columns::CONFIG_MAP,
             behaviour: Behaviour {
@@ -132,9 +147,13 @@ pub(super) fn resources() -> Vec<Resource> {
             categories: &[],
             namespaced: true,
             status: false,
+            scale: false,
             selectable: &[],
             columns: columns::SERVICE_ACCOUNT,
-            behaviour: plain,
+            behaviour: Behaviour {
+                tokens: true,
+                ..plain
+            },
         },
         Entry {
             group: "",
@@ -144,6 +163,7 @@ pub(super) fn resources() -> Vec<Resource> {
             categories: &[],
             namespaced: true,
             status: false,
+            scale: false,
             selectable: EVENT_FIELDS,
             columns: columns::EVENT,
             behaviour: Behaviour {
@@ -159,6 +179,7 @@ pub(super) fn resources() -> Vec<Resource> {
             categories: &[],
             namespaced: true,
             status: false,
+            scale: false,
             selectable: EVENT_FIELDS,
             columns: columns::EVENT,
             behaviour: plain,
@@ -171,6 +192,7 @@ pub(super) fn resources() -> Vec<Resource> {
             categories: &[],
             namespaced: true,
             status: false,
+            scale: false,
             selectable: &[],
             columns: columns::LEASE,
             behaviour: Behaviour {
@@ -186,6 +208,7 @@ pub(super) fn resources() -> Vec<Resource> {
             categories: &["api-extensions"],
             namespaced: false,
             status: true,
+            scale: false,
             selectable: &[],
             columns: columns::DEFINITION,
             behaviour: Behaviour {
@@ -196,8 +219,7 @@ pub(super) fn resources() -> Vec<Resource> {
                 ..plain
             },
         },
-    ];
-    entries.into_iter().map(resource).collect()
+    ]
 }
 
 fn resource(entry: Entry) -> Resource {
@@ -230,6 +252,7 @@ fn resource(entry: Entry) -> Resource {
             ),
             published: Arc::new(published),
             status: entry.status,
+            scale: entry.scale.then(Scale::of_workloads),
             columns: entry.columns,
             selectable: entry
                 .selectable
@@ -240,6 +263,7 @@ fn resource(entry: Entry) -> Resource {
                 to_storage: events::to_core,
                 from_storage: events::from_core,
             }),
+            since: 0,
         }],
         storage: if shared_events {
             "/events".into()

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::registry::priority;
-use super::{Behaviour, Column, Columns, Resource, Version};
+use super::{Behaviour, Column, Columns, Resource, Scale, Version};
 use crate::jsonpath::JsonPath;
 use crate::resources::metadata::parsed_schema;
 use crate::resources::names::{is_label, is_subdomain};
@@ -15,11 +15,15 @@ use crate::status::Cause;
 /// Groups of the built-in kinds and of what is not stored; nobody may add to them.
 const RESERVED_GROUPS: &[&str] = &[
     "apiextensions.k8s.io",
+    "apps",
     "authentication.k8s.io",
     "authorization.k8s.io",
+    "batch",
     "coordination.k8s.io",
     "events.k8s.io",
+    "networking.k8s.io",
     "policy",
+    "rbac.authorization.k8s.io",
 ];
 
 /// The kind a definition describes.
@@ -199,6 +203,23 @@ fn version(entry: &Value, group: &str, kind: &str, path: &str) -> Result<Version
         .map(dotted)
         .collect();
     let subresources = &entry["subresources"];
+    if subresources["scale"].is_object() {
+        for (field, root) in [
+            ("specReplicasPath", ".spec."),
+            ("statusReplicasPath", ".status."),
+        ] {
+            let given = &subresources["scale"][field];
+            let at = format!("{path}.subresources.scale.{field}");
+            match given.as_str() {
+                None | Some("") => causes.push(Cause::required(at, "")),
+                Some(text) if text.starts_with(root) && !text.contains('[') => {}
+                Some(_) => {
+                    let detail = format!("should be a simple json path under {root}");
+                    causes.push(Cause::invalid(at, given, &detail));
+                }
+            }
+        }
+    }
     if !causes.is_empty() {
         return Err(causes);
     }
@@ -214,11 +235,22 @@ fn version(entry: &Value, group: &str, kind: &str, path: &str) -> Result<Version
         schema: Arc::new(schema.with_metadata(parsed_schema())),
         published: Arc::new(declared.clone()),
         status: subresources["status"].is_object(),
+        scale: subresources["scale"].is_object().then(|| scale(subresources)),
         columns: Columns::Paths(columns),
         selectable,
         convert: None,
+        since: 0,
         name,
     })
+}
+
+fn scale(subresources: &Value) -> Scale {
+    let path = |field: &str| subresources["scale"][field].as_str().map(dotted);
+    Scale {
+        spec_replicas: path("specReplicasPath").unwrap_or_default(),
+        status_replicas: path("statusReplicasPath").unwrap_or_default(),
+        selector: path("labelSelectorPath"),
+    }
 }
 
 /// `["spec", "replicas"]` of `.spec.replicas`.

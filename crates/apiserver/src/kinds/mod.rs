@@ -5,9 +5,11 @@ mod columns;
 mod custom;
 mod definition;
 mod events;
+mod rbac;
 mod registry;
 mod schemas;
 mod secret;
+mod stored_only;
 
 use std::sync::Arc;
 
@@ -16,9 +18,11 @@ use serde_json::Value;
 pub(crate) use definition::CRD_CLEANUP;
 pub(crate) use registry::Registry;
 
+use crate::config::Conversion;
 use crate::jsonpath::JsonPath;
 use crate::schema::Schema;
 use crate::status::{Cause, Subject};
+use crate::store::{Object, Revision};
 
 /// A kind with all its versions.
 #[derive(Debug)]
@@ -51,6 +55,8 @@ pub(crate) struct Behaviour {
     pub(crate) unconditional_update: bool,
     /// Objects can be evicted through a subresource.
     pub(crate) eviction: bool,
+    /// Objects are accounts that tokens can be had for.
+    pub(crate) tokens: bool,
     /// What names look like.
     pub(crate) names: NameRule,
     /// Fills in what clients may leave out, before validation.
@@ -63,6 +69,8 @@ pub(crate) struct Behaviour {
 pub(crate) enum NameRule {
     Subdomain,
     Label,
+    /// Anything that fits one part of a path, such as `system:nodes`.
+    PathSegment,
 }
 
 impl Behaviour {
@@ -72,6 +80,7 @@ impl Behaviour {
         generation: false,
         unconditional_update: true,
         eviction: false,
+        tokens: false,
         names: NameRule::Subdomain,
         prepare: |_| {},
         validate: |_, _| Vec::new(),
@@ -91,10 +100,13 @@ pub(crate) struct Version {
     /// The schema as it was written, for OpenAPI.
     pub(crate) published: Arc<Value>,
     pub(crate) status: bool,
+    pub(crate) scale: Option<Scale>,
     pub(crate) columns: Columns,
     /// Paths that field selectors may use, besides `metadata.name` and `metadata.namespace`.
     pub(crate) selectable: Vec<Vec<String>>,
     pub(crate) convert: Option<Convert>,
+    /// Revision of the definition. Objects that are older may lack defaults that came later.
+    pub(crate) since: Revision,
 }
 
 /// Between a version's own shape and the stored one.
@@ -102,6 +114,27 @@ pub(crate) struct Version {
 pub(crate) struct Convert {
     pub(crate) to_storage: fn(Value) -> Value,
     pub(crate) from_storage: fn(Value) -> Value,
+}
+
+/// Where the scale subresource finds what it shows.
+#[derive(Debug, Clone)]
+pub(crate) struct Scale {
+    pub(crate) spec_replicas: Vec<String>,
+    pub(crate) status_replicas: Vec<String>,
+    /// A selector as text, or a `LabelSelector`.
+    pub(crate) selector: Option<Vec<String>>,
+}
+
+impl Scale {
+    /// Where the kinds of `apps/v1` have it.
+    fn of_workloads() -> Self {
+        let path = |text: &str| text.split('.').map(String::from).collect();
+        Self {
+            spec_replicas: path("spec.replicas"),
+            status_replicas: path("status.replicas"),
+            selector: Some(path("spec.selector")),
+        }
+    }
 }
 
 /// How objects are printed in tables.
@@ -137,6 +170,21 @@ pub(crate) struct Header {
 }
 
 impl Resource {
+    /// Notes which revision of the definition this is, and what code converts.
+    fn installed(&mut self, revision: Revision, conversions: &[Conversion]) {
+        let name = format!("{}.{}", self.plural, self.group);
+        for version in &mut self.versions {
+            version.since = revision;
+            let conversion = conversions
+                .iter()
+                .find(|conversion| conversion.crd == name && conversion.version == version.name);
+            version.convert = conversion.map(|conversion| Convert {
+                to_storage: conversion.to_storage,
+                from_storage: conversion.from_storage,
+            });
+        }
+    }
+
     /// For messages about one object.
     pub(crate) fn subject(&self, name: &str) -> Subject {
         Subject {
@@ -169,12 +217,25 @@ impl Resource {
 }
 
 impl Version {
-    /// An object in this version's shape, from the stored one.
-    pub(crate) fn read(&self, mut stored: Value) -> Value {
+    /// An object in this version's shape, with the defaults of its schema.
+    pub(crate) fn read(&self, stored: &Object) -> Value {
+        let mut value = stored.value();
         if let Some(convert) = self.convert {
-            stored = (convert.from_storage)(stored);
+            value = (convert.from_storage)(value);
         }
-        stored["apiVersion"] = self.api_version.clone().into();
-        stored
+        value["apiVersion"] = self.api_version.clone().into();
+        if self.may_lack_defaults(stored) {
+            self.schema.apply_defaults(&mut value);
+        }
+        value
+    }
+
+    /// Whether the stored bytes are what a client of this version reads.
+    pub(crate) fn is_stored(&self, stored: &Object) -> bool {
+        *stored.head().api_version == *self.api_version && !self.may_lack_defaults(stored)
+    }
+
+    fn may_lack_defaults(&self, stored: &Object) -> bool {
+        self.schema.has_defaults && (stored.revision < self.since || self.convert.is_some())
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::{Resource, Version, builtin, custom};
+use crate::config::Conversion;
 use crate::store::{Object, Revision};
 
 /// An immutable set of kinds; a new one is made whenever a CRD changes.
@@ -18,10 +19,14 @@ pub(crate) struct Registry {
 impl Registry {
     /// The built-in kinds and those of `definitions`. What `before` made of a definition that is still the same
     /// is used again, because compiling rules is slow.
-    pub(crate) fn new(definitions: &[Arc<Object>], before: Option<&Self>) -> Self {
+    pub(crate) fn new(
+        definitions: &[Arc<Object>],
+        before: Option<&Self>,
+        conversions: &[Conversion],
+    ) -> Self {
         let mut resources: BTreeMap<_, _> = builtin::resources()
-            .into_iter()
-            .map(|r| ((r.group.clone(), r.plural.clone()), Arc::new(r)))
+            .iter()
+            .map(|r| ((r.group.clone(), r.plural.clone()), r.clone()))
             .collect();
         let mut known = BTreeMap::new();
         for definition in definitions {
@@ -32,7 +37,10 @@ impl Registry {
             let resource = match same {
                 Some((_, resource)) => resource.clone(),
                 None => match custom::resource(&definition.value()) {
-                    Ok(resource) => Arc::new(resource),
+                    Ok(mut resource) => {
+                        resource.installed(definition.revision, conversions);
+                        Arc::new(resource)
+                    }
                     Err(causes) => {
                         tracing::error!(
                             name,

@@ -35,7 +35,7 @@ pub(crate) async fn apply(
     for _ in 0..ATTEMPTS {
         let now = Timestamp::now();
         let stored = cluster.store.get(&target.key());
-        let old = stored.as_ref().map(|stored| version.read(stored.value()));
+        let old = stored.as_ref().map(|stored| version.read(stored));
         if old.is_none() && (part == Part::Status || is_pinned(&configuration)) {
             return Err(target.not_found());
         }

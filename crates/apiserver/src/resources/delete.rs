@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::write::commit;
 use super::{Target, metadata};
-use crate::cluster::{Cluster, DEFINITIONS, NAMESPACES};
+use crate::cluster::{Cluster, NAMESPACES};
 use crate::status::ApiError;
 use crate::store::{Change, Object, Write, WriteError};
 
@@ -117,9 +117,7 @@ pub(crate) async fn finish(
         change: Change::Delete,
     };
     let object = cluster.store.write(write).await?;
-    if stored.key.resource() == DEFINITIONS {
-        cluster.reload();
-    }
+    cluster.written(stored.key.resource());
     Ok(object)
 }
 

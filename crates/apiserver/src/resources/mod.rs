@@ -3,9 +3,11 @@
 pub(crate) mod apply;
 pub(crate) mod create;
 pub(crate) mod delete;
+pub(crate) mod eviction;
 pub(crate) mod metadata;
 pub(crate) mod names;
 pub(crate) mod read;
+pub(crate) mod scale;
 pub(crate) mod update;
 mod write;
 

@@ -41,6 +41,10 @@ pub(crate) fn check(rule: NameRule, name: &str) -> Result<(), &'static str> {
              start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for \
              validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')",
         ),
+        NameRule::PathSegment => (
+            !matches!(name, "." | "..") && !name.contains(['/', '%']),
+            "may not be '.' or '..', nor contain '/' or '%'",
+        ),
     };
     if fits { Ok(()) } else { Err(message) }
 }

@@ -10,7 +10,7 @@ use super::Target;
 use crate::cluster::Cluster;
 use crate::http::query::Query;
 use crate::selector::Selector;
-use crate::status::ApiError;
+use crate::status::{ApiError, Cause, Subject};
 use crate::store::{Expired, Key, Object, Revision};
 
 /// The current version of one object.
@@ -52,27 +52,13 @@ pub(crate) fn list(
     let limit = query.number("limit")?.filter(|limit| *limit > 0);
     let current = cluster.store.revision();
     let requested = query.number("resourceVersion")?.unwrap_or(0);
-    let exact = match query.get("resourceVersionMatch") {
-        None => false,
-        Some(_) if query.get("resourceVersion").is_none() => {
-            return Err(ApiError::bad_request(
-                "resourceVersionMatch is forbidden unless resourceVersion is provided",
-            ));
-        }
-        Some("Exact") if requested == 0 => {
-            return Err(ApiError::bad_request(
-                "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"",
-            ));
-        }
-        Some("Exact") => true,
-        Some("NotOlderThan") => false,
-        Some(other) => {
-            return Err(ApiError::bad_request(format!(
-                "resourceVersionMatch: unsupported value `{other}`, expected Exact or NotOlderThan"
-            )));
-        }
-    };
+    let exact = is_exact(query, limit.is_some())?;
     let (at, after) = match query.get("continue") {
+        Some(_) if requested > 0 => {
+            return Err(ApiError::bad_request(
+                "specifying resource version is not allowed when using continue",
+            ));
+        }
         Some(token) => {
             let token = decode(token)?;
             let after = Key::new(
@@ -80,7 +66,8 @@ pub(crate) fn list(
                 &token.namespace,
                 &token.name,
             );
-            (Some(token.rv), Some(after))
+            // Whoever lost the moment of the first page goes on with the present.
+            (Some(token.rv).filter(|rv| *rv > 0), Some(after))
         }
         None => (exact.then_some(requested), None),
     };
@@ -98,11 +85,8 @@ pub(crate) fn list(
     let page = cluster
         .store
         .list(&target.scope(), at, after.as_ref(), fetched)
-        .map_err(|expired: Expired| match query.get("continue") {
-            Some(_) => ApiError::expired(
-                "The provided continue parameter is too old to display a consistent list result. \
-                 You must start a new list without the continue parameter.",
-            ),
+        .map_err(|expired: Expired| match &after {
+            Some(after) => ApiError::expired_page(&encode(0, after)),
             None => expired.into(),
         })?;
     let mut items = page.items;
@@ -122,6 +106,39 @@ pub(crate) fn list(
         remaining: (next.is_some() && selector.is_empty()).then_some(remaining),
         next,
     })
+}
+
+/// Whether the list must be of exactly the requested version.
+fn is_exact(query: &Query, limited: bool) -> Result<bool, ApiError> {
+    const FIELD: &str = "resourceVersionMatch";
+    let version = query.get("resourceVersion");
+    let rule = query.get(FIELD);
+    let cause = match (rule, version) {
+        _ if query.get("sendInitialEvents").is_some() => {
+            Cause::forbidden("sendInitialEvents", "sendInitialEvents is forbidden for list")
+        }
+        // As in Kubernetes: who pages from a version means that version.
+        (None, version) => return Ok(limited && version.is_some_and(|version| version != "0")),
+        (Some(_), _) if query.get("continue").is_some() => Cause::forbidden(
+            FIELD,
+            "resourceVersionMatch is forbidden when continue is provided",
+        ),
+        (Some(_), None) => Cause::forbidden(
+            FIELD,
+            "resourceVersionMatch is forbidden unless resourceVersion is provided",
+        ),
+        (Some("Exact"), Some("0")) => Cause::forbidden(
+            FIELD,
+            "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"",
+        ),
+        (Some("Exact"), Some(_)) => return Ok(true),
+        (Some("NotOlderThan"), Some(_)) => return Ok(false),
+        (Some(other), Some(_)) => {
+            let supported = ["Exact".to_owned(), "NotOlderThan".to_owned()];
+            Cause::not_supported(FIELD, &other.into(), &supported)
+        }
+    };
+    Err(ApiError::invalid(&Subject::list_options(), vec![cause]))
 }
 
 fn encode(revision: Revision, last: &Key) -> String {

@@ -33,7 +33,7 @@ pub(crate) async fn update(
             .store
             .get(&target.key())
             .ok_or_else(|| target.not_found())?;
-        let old = target.version().read(stored.value());
+        let old = target.version().read(&stored);
         let proposal = change(&old)?;
         check_preconditions(&proposal.object, &old, target)?;
         let step = Step {

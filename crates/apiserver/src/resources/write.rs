@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::{Part, Target, metadata};
+use crate::auth::{self, User};
 use crate::cluster::Cluster;
 use crate::managed::{Entries, Writer};
 use crate::rules;
@@ -35,6 +36,8 @@ pub(crate) struct WriteOptions {
     pub(crate) may_create: bool,
     /// The object must have this name, by the rules of who asks.
     pub(crate) only_name: Option<String>,
+    /// Who asks; `None` is the server itself.
+    pub(crate) user: Option<User>,
 }
 
 impl WriteOptions {
@@ -48,6 +51,7 @@ impl WriteOptions {
             force: true,
             may_create: true,
             only_name: None,
+            user: None,
         }
     }
 }
@@ -122,6 +126,9 @@ pub(crate) fn prepare(
     let mut causes = rules::check(&version.schema, &object, old);
     causes.extend((resource.behaviour.validate)(&object, old));
     refuse_if_any(causes, &object, target)?;
+    if let Some(user) = &step.options.user {
+        auth::check_escalation(cluster, user, target, &object, old)?;
+    }
 
     if let Some(old) = old
         && resource.behaviour.generation
@@ -364,7 +371,6 @@ pub(crate) async fn commit(
             &value,
         )));
     }
-    let definition = key.resource() == crate::cluster::DEFINITIONS;
     let change = Change::Put(value);
     let write = Write {
         key,
@@ -372,9 +378,7 @@ pub(crate) async fn commit(
         change,
     };
     let object = cluster.store.write(write).await?;
-    if definition {
-        cluster.reload();
-    }
+    cluster.written(object.key.resource());
     Ok(object)
 }
 

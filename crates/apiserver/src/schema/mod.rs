@@ -43,6 +43,8 @@ pub(crate) struct Schema {
     pub(crate) rules: Vec<CompiledRule>,
     /// There are rules here or further inside.
     pub(crate) has_rules: bool,
+    /// There are defaults here or further inside.
+    pub(crate) has_defaults: bool,
 }
 
 /// JSON types of the structural dialect.

@@ -90,19 +90,24 @@ impl Parser {
             limits: self.limits(&fields)?,
             rules: rules(&fields)?,
             has_rules: false,
+            has_defaults: false,
         };
         let additional = match &schema.additional {
             Some(Additional::Schema(schema)) => Some(schema.as_ref()),
             _ => None,
         };
-        schema.has_rules = !schema.rules.is_empty()
-            || schema.properties.values().any(|field| field.has_rules)
-            || schema
-                .items
-                .as_deref()
-                .into_iter()
-                .chain(additional)
-                .any(|s| s.has_rules);
+        let inside: Vec<&Schema> = schema
+            .properties
+            .values()
+            .chain(schema.items.as_deref())
+            .chain(additional)
+            .collect();
+        let (rules, defaults) = (
+            inside.iter().any(|schema| schema.has_rules),
+            inside.iter().any(|schema| schema.has_defaults),
+        );
+        schema.has_rules = rules || !schema.rules.is_empty();
+        schema.has_defaults = defaults || schema.default.is_some();
         Ok(schema)
     }
 

@@ -3,8 +3,9 @@
 //! A record stays as long as it is the newest version of a live object, or as the kept history needs it.
 
 use std::fs::OpenOptions;
+use std::io;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -20,7 +21,11 @@ const FORMAT: u64 = 1;
 const CACHE: usize = 4 << 20;
 
 pub(super) struct Disk {
-    database: Database,
+    path: PathBuf,
+    /// `None` after a failed commit, until the file could be opened again.
+    database: Option<Database>,
+    /// The last revision whose commit succeeded.
+    committed: Revision,
 }
 
 impl Disk {
@@ -37,9 +42,7 @@ impl Disk {
             .mode(0o600)
             .open(path)
             .map_err(|error| storage(error.to_string()))?;
-        let database = Database::builder()
-            .set_cache_size(CACHE)
-            .create(path)
+        let database = database(path)
             .map_err(|error| match error {
                 redb::DatabaseError::DatabaseAlreadyOpen => OpenError::InUse { path: path.into() },
                 other => storage(other.to_string()),
@@ -53,7 +56,27 @@ impl Disk {
             });
         }
         let state = replay(&database).map_err(storage)?;
-        Ok((Self { database }, state))
+        let disk = Self {
+            path: path.into(),
+            database: Some(database),
+            committed: state.revision,
+        };
+        Ok((disk, state))
+    }
+
+    /// Makes a new file that holds these objects, and no history.
+    pub(super) fn create(
+        path: &Path,
+        revision: Revision,
+        objects: &[Arc<Event>],
+    ) -> Result<(), OpenError> {
+        let (mut disk, _) = Self::open(path)?;
+        let written = disk.append(objects, Some(revision), &[]);
+        let written = written.and_then(|()| disk.set_revision(revision).map_err(|e| e.to_string()));
+        written.map_err(|message| OpenError::Storage {
+            path: path.into(),
+            message,
+        })
     }
 
     /// Commits events and, if asked, forgets history: all of it or nothing.
@@ -63,8 +86,52 @@ impl Disk {
         compacted: Option<Revision>,
         obsolete: &[Revision],
     ) -> Result<(), String> {
-        self.try_append(events, compacted, obsolete)
-            .map_err(|error| error.to_string())
+        let written = self
+            .reopen()
+            .and_then(|()| self.try_append(events, compacted, obsolete));
+        match written {
+            Ok(()) => {
+                self.committed = events.last().map_or(self.committed, |event| event.revision());
+                Ok(())
+            }
+            Err(error) => {
+                // After an error of the disk the engine wants to be opened again, and nobody knows whether the
+                // batch arrived.
+                self.database = None;
+                Err(error.to_string())
+            }
+        }
+    }
+
+    /// Opens the file again after a failure, without what nobody was told about.
+    fn reopen(&mut self) -> Result<(), redb::Error> {
+        if self.database.is_some() {
+            return Ok(());
+        }
+        let database = database(&self.path)?;
+        let transaction = database.begin_write()?;
+        {
+            let mut log = transaction.open_table(LOG)?;
+            log.retain_in(self.committed + 1.., |_, _| false)?;
+            let mut meta = transaction.open_table(META)?;
+            meta.insert("revision", self.committed)?;
+        }
+        transaction.commit()?;
+        tracing::info!("the store can be written again");
+        self.database = Some(database);
+        Ok(())
+    }
+
+    fn open_database(&self) -> Result<&Database, redb::Error> {
+        let closed = || redb::Error::Io(io::Error::other("the store is closed"));
+        self.database.as_ref().ok_or_else(closed)
+    }
+
+    fn set_revision(&self, revision: Revision) -> Result<(), redb::Error> {
+        let transaction = self.open_database()?.begin_write()?;
+        transaction.open_table(META)?.insert("revision", revision)?;
+        transaction.commit()?;
+        Ok(())
     }
 
     fn try_append(
@@ -73,7 +140,7 @@ impl Disk {
         compacted: Option<Revision>,
         obsolete: &[Revision],
     ) -> Result<(), redb::Error> {
-        let transaction = self.database.begin_write()?;
+        let transaction = self.open_database()?.begin_write()?;
         {
             let mut log = transaction.open_table(LOG)?;
             for event in events {
@@ -93,6 +160,10 @@ impl Disk {
         transaction.commit()?;
         Ok(())
     }
+}
+
+fn database(path: &Path) -> Result<Database, redb::DatabaseError> {
+    Database::builder().set_cache_size(CACHE).create(path)
 }
 
 fn initialise(database: &Database) -> Result<u64, redb::Error> {

@@ -4,6 +4,7 @@
 //! kept in memory for readers and watchers; the log on disk is the truth. One thread commits writes in
 //! batches, and nothing is visible to a reader or a watcher before it is on disk.
 
+mod backup;
 mod disk;
 mod state;
 #[cfg(test)]
@@ -21,6 +22,8 @@ use serde::Deserialize;
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 
+pub(crate) use backup::Snapshot;
+pub use backup::{RestoreError, restore};
 use disk::Disk;
 use state::State;
 pub(crate) use state::{Event, EventKind, Page};
@@ -349,6 +352,17 @@ impl Store {
         limit: usize,
     ) -> Result<Page, Expired> {
         self.read().list(scope, at, after, limit)
+    }
+
+    /// How many objects `scope` has.
+    pub(crate) fn count(&self, scope: &Scope) -> usize {
+        self.read().count(scope)
+    }
+
+    /// Everything as it is now.
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        let state = self.read();
+        Snapshot::new(state.revision, state.objects.values().cloned().collect())
     }
 
     /// Changes of `scope` from `start` on.

@@ -226,6 +226,13 @@ impl State {
         }
     }
 
+    pub(super) fn count(&self, scope: &Scope) -> usize {
+        self.objects
+            .range::<Key, _>((start_of(scope, None), Bound::Unbounded))
+            .take_while(|(key, _)| scope.contains(key))
+            .count()
+    }
+
     pub(super) fn list(
         &self,
         scope: &Scope,

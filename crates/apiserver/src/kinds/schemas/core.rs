@@ -158,10 +158,26 @@ pub(super) fn pod() -> Value {
                     "args",
                     list("Arguments of the entry point.", text("A word.")),
                 ),
+                ("ports", container_ports()),
+                (
+                    "env",
+                    keyed(
+                        "Environment variables.",
+                        "name",
+                        named("A variable.", "name"),
+                    ),
+                ),
+                (
+                    "volumeMounts",
+                    keyed(
+                        "Volumes of the container.",
+                        "mountPath",
+                        named("A volume.", "mountPath"),
+                    ),
+                ),
             ],
         ))
     };
-    let named = |what: &str| open(object(what, [("name", text("Its name."))]));
     object(
         "Pod is a group of containers on a node. Pods are stored and listed here, not run.",
         [
@@ -188,7 +204,7 @@ pub(super) fn pod() -> Value {
                         ),
                         (
                             "volumes",
-                            keyed("Volumes of the pod.", "name", named("A volume.")),
+                            keyed("Volumes of the pod.", "name", named("A volume.", "name")),
                         ),
                         (
                             "tolerations",
@@ -218,6 +234,29 @@ pub(super) fn pod() -> Value {
             ),
         ],
     )
+}
+
+/// An item of a list that is keyed by `key`.
+fn named(what: &str, key: &str) -> Value {
+    let mut item = open(object(what, []));
+    item["properties"] = json!({ key: text("What the item is told apart by.") });
+    item
+}
+
+fn container_ports() -> Value {
+    let port = open(object(
+        "A port of the container.",
+        [
+            ("containerPort", count("The port.")),
+            (
+                "protocol",
+                json!({"type": "string", "default": "TCP", "description": "TCP, UDP or SCTP."}),
+            ),
+        ],
+    ));
+    let mut ports = keyed("Ports of the container.", "containerPort", port);
+    ports["x-kubernetes-list-map-keys"] = json!(["containerPort", "protocol"]);
+    ports
 }
 
 pub(super) fn secret() -> Value {

@@ -4,6 +4,8 @@
 mod core;
 mod definition;
 mod events;
+mod rbac;
+mod workloads;
 
 use serde_json::{Map, Value, json};
 
@@ -133,6 +135,39 @@ pub(super) fn of(group: &str, kind: &str) -> Value {
         ("events.k8s.io", "Event") => events::new_event(),
         ("coordination.k8s.io", "Lease") => events::lease(),
         ("apiextensions.k8s.io", "CustomResourceDefinition") => definition::definition(),
+        ("rbac.authorization.k8s.io", "Role") => rbac::role(),
+        ("rbac.authorization.k8s.io", "ClusterRole") => rbac::cluster_role(),
+        ("rbac.authorization.k8s.io", "RoleBinding") => {
+            rbac::binding("RoleBinding gives a role to subjects in one namespace.")
+        }
+        ("rbac.authorization.k8s.io", "ClusterRoleBinding") => {
+            rbac::binding("ClusterRoleBinding gives a ClusterRole to subjects everywhere.")
+        }
+        ("apps", "Deployment") => {
+            workloads::workload("Deployment describes a set of equal pods. It is stored here, not run.")
+        }
+        ("apps", "ReplicaSet") => {
+            workloads::workload("ReplicaSet describes a number of equal pods. It is stored here, not run.")
+        }
+        ("apps", "StatefulSet") => {
+            workloads::workload("StatefulSet describes pods with identities. It is stored here, not run.")
+        }
+        ("apps", "DaemonSet") => {
+            workloads::workload("DaemonSet describes one pod per node. It is stored here, not run.")
+        }
+        ("batch", "Job") => workloads::job(),
+        ("batch", "CronJob") => workloads::cron_job(),
+        ("", "Service") => workloads::service(),
+        ("policy", "PodDisruptionBudget") => workloads::disruption_budget(),
+        ("", "PersistentVolumeClaim") => {
+            workloads::anything("PersistentVolumeClaim asks for a volume. It is stored here, nothing binds it.")
+        }
+        ("networking.k8s.io", "Ingress") => {
+            workloads::anything("Ingress routes requests to services. It is stored here, nothing serves it.")
+        }
+        ("networking.k8s.io", "NetworkPolicy") => {
+            workloads::anything("NetworkPolicy limits traffic between pods. It is stored here, nothing enforces it.")
+        }
         (group, kind) => unreachable!("every built-in kind has a schema: {group} {kind}"),
     }
 }

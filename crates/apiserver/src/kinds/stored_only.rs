@@ -1,0 +1,214 @@
+//! Built-in kinds that are kept as data: RBAC, which the authorizer reads, and what clients such as `helm` write and
+//! nothing here acts on.
+
+use super::builtin::Entry;
+use super::{Behaviour, Column, Columns, NameRule, rbac};
+use crate::auth::policy::GROUP as RBAC;
+use crate::jsonpath::JsonPath;
+
+/// Name, type and JSONPath of a column.
+type Cell = (&'static str, &'static str, &'static str);
+
+const AGE: Cell = ("Age", "date", ".metadata.creationTimestamp");
+
+/// The rows for the table of built-in kinds.
+pub(super) fn entries() -> Vec<Entry> {
+    let mut rows = rbac_kinds();
+    rows.extend(workloads());
+    rows.extend(others());
+    rows
+}
+
+fn rbac_kinds() -> Vec<Entry> {
+    let behaviour = Behaviour {
+        names: NameRule::PathSegment,
+        ..Behaviour::PLAIN
+    };
+    let role = Behaviour {
+        validate: rbac::validate_role,
+        ..behaviour
+    };
+    let binding = Behaviour {
+        prepare: rbac::prepare_binding,
+        validate: rbac::validate_binding,
+        ..behaviour
+    };
+    let created = ("Created At", "string", ".metadata.creationTimestamp");
+    let role_of = ("Role", "string", ".roleRef.name");
+    let row = |plural, kind, namespaced, cells: &[Cell], behaviour| Entry {
+        namespaced,
+        status: false,
+        behaviour,
+        ..row(RBAC, plural, kind, &[], cells)
+    };
+    vec![
+        row("roles", "Role", true, &[created], role),
+        row("clusterroles", "ClusterRole", false, &[created], role),
+        row(
+            "rolebindings",
+            "RoleBinding",
+            true,
+            &[role_of, AGE],
+            binding,
+        ),
+        row(
+            "clusterrolebindings",
+            "ClusterRoleBinding",
+            false,
+            &[role_of, AGE],
+            binding,
+        ),
+    ]
+}
+
+fn workloads() -> Vec<Entry> {
+    let desired = ("Desired", "integer", ".spec.replicas");
+    let current = ("Current", "integer", ".status.replicas");
+    let ready = ("Ready", "integer", ".status.readyReplicas");
+    let scaled = |plural, kind, short_names, cells: &[Cell]| Entry {
+        scale: true,
+        categories: &["all"],
+        ..row("apps", plural, kind, short_names, cells)
+    };
+    let all = |group, plural, kind, short_names, cells: &[Cell]| Entry {
+        categories: &["all"],
+        ..row(group, plural, kind, short_names, cells)
+    };
+    vec![
+        scaled(
+            "deployments",
+            "Deployment",
+            &["deploy"],
+            &[
+                ready,
+                ("Up-to-date", "integer", ".status.updatedReplicas"),
+                ("Available", "integer", ".status.availableReplicas"),
+                AGE,
+            ],
+        ),
+        scaled(
+            "replicasets",
+            "ReplicaSet",
+            &["rs"],
+            &[desired, current, ready, AGE],
+        ),
+        scaled("statefulsets", "StatefulSet", &["sts"], &[ready, AGE]),
+        all(
+            "apps",
+            "daemonsets",
+            "DaemonSet",
+            &["ds"],
+            &[
+                ("Desired", "integer", ".status.desiredNumberScheduled"),
+                ("Ready", "integer", ".status.numberReady"),
+                AGE,
+            ],
+        ),
+        all(
+            "batch",
+            "jobs",
+            "Job",
+            &[],
+            &[("Completions", "integer", ".status.succeeded"), AGE],
+        ),
+        all(
+            "batch",
+            "cronjobs",
+            "CronJob",
+            &["cj"],
+            &[
+                ("Schedule", "string", ".spec.schedule"),
+                ("Suspend", "boolean", ".spec.suspend"),
+                AGE,
+            ],
+        ),
+    ]
+}
+
+fn others() -> Vec<Entry> {
+    vec![
+        Entry {
+            categories: &["all"],
+            ..row(
+                "",
+                "services",
+                "Service",
+                &["svc"],
+                &[
+                    ("Type", "string", ".spec.type"),
+                    ("Cluster-IP", "string", ".spec.clusterIP"),
+                    AGE,
+                ],
+            )
+        },
+        row(
+            "",
+            "persistentvolumeclaims",
+            "PersistentVolumeClaim",
+            &["pvc"],
+            &[("Status", "string", ".status.phase"), AGE],
+        ),
+        row(
+            "networking.k8s.io",
+            "ingresses",
+            "Ingress",
+            &["ing"],
+            &[("Class", "string", ".spec.ingressClassName"), AGE],
+        ),
+        Entry {
+            status: false,
+            ..row(
+                "networking.k8s.io",
+                "networkpolicies",
+                "NetworkPolicy",
+                &["netpol"],
+                &[AGE],
+            )
+        },
+        row(
+            "policy",
+            "poddisruptionbudgets",
+            "PodDisruptionBudget",
+            &["pdb"],
+            &[
+                ("Min Available", "string", ".spec.minAvailable"),
+                ("Max Unavailable", "string", ".spec.maxUnavailable"),
+                AGE,
+            ],
+        ),
+    ]
+}
+
+/// A namespaced kind with a status.
+fn row(
+    group: &'static str,
+    plural: &'static str,
+    kind: &'static str,
+    short_names: &'static [&'static str],
+    cells: &[Cell],
+) -> Entry {
+    let columns = cells.iter().map(|(name, kind, path)| Column {
+        name: (*name).into(),
+        kind: (*kind).into(),
+        format: String::new(),
+        description: String::new(),
+        priority: 0,
+        path: JsonPath::parse(path).expect("constant paths are well formed"),
+    });
+    Entry {
+        group,
+        plural,
+        kind,
+        short_names,
+        categories: &[],
+        namespaced: true,
+        status: true,
+        scale: false,
+        selectable: &[],
+        columns: Columns::Paths(columns.collect()),
+        behaviour: Behaviour {
+            generation: true,
+            ..Behaviour::PLAIN
+        },
+    }
+}
