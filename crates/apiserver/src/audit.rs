@@ -90,7 +90,10 @@ fn line(facts: &Facts<'_>) -> Value {
     if let Some(path) = facts.path {
         let mut object = json!({"resource": path.resource, "apiVersion": path.version});
         for (field, value) in [
-            ("apiGroup", Some(&path.group).filter(|group| !group.is_empty())),
+            (
+                "apiGroup",
+                Some(&path.group).filter(|group| !group.is_empty()),
+            ),
             ("namespace", path.namespace.as_ref()),
             ("name", path.name.as_ref()),
             ("subresource", path.subresource.as_ref()),

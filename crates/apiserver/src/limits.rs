@@ -90,7 +90,9 @@ mod tests {
         for _ in 0..SEATS {
             held.push(limits.seat("greedy").await.unwrap());
         }
-        let mut waiting: Vec<_> = (0..QUEUE).map(|_| Box::pin(limits.seat("greedy"))).collect();
+        let mut waiting: Vec<_> = (0..QUEUE)
+            .map(|_| Box::pin(limits.seat("greedy")))
+            .collect();
         for seat in &mut waiting {
             assert!(seat.as_mut().now_or_never().is_none());
         }

@@ -300,14 +300,14 @@ async fn errors_have_their_shapes() {
     )
     .await;
     check(
-        get(WIDGETS).header("accept", "application/yaml"),
+        get(WIDGETS).header("accept", "application/xml"),
         406,
         "NotAcceptable",
         "application/json",
     )
     .await;
     check(
-        Call::new(Method::POST, WIDGETS).header("content-type", "application/yaml"),
+        Call::new(Method::POST, WIDGETS).header("content-type", "application/xml"),
         415,
         "UnsupportedMediaType",
         "application/json",

@@ -32,6 +32,8 @@ pub(crate) enum Command {
     Agent(Agent),
     Controller(Controller),
     Builder(Builder),
+    Backup(Backup),
+    Restore(Restore),
     Completions(Completions),
 }
 
@@ -60,6 +62,35 @@ pub(crate) struct Serve {
     /// Base OS image of pools whose MachineConfigs set no `osImageURL`.
     #[arg(long, value_name = "REF")]
     pub(crate) base_image: Option<String>,
+    /// Append a line for every request to the API to this file, without bodies.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) audit_log: Option<Utf8PathBuf>,
+}
+
+/// Save objects, authority and credentials of a running server.
+///
+/// The archive holds secrets. Images are not in it: copy DIR/registry with any tool, before the backup.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  caprock backup --data-dir ./caprock-data backup.tar")]
+pub(crate) struct Backup {
+    /// Data directory of the server.
+    #[arg(long, value_name = "DIR", env = "CAPROCK_DATA_DIR")]
+    pub(crate) data_dir: Utf8PathBuf,
+    /// The archive to write.
+    #[arg(value_name = "FILE")]
+    pub(crate) file: Utf8PathBuf,
+}
+
+/// Make a data directory from a backup; `caprock serve` then starts with it.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  caprock restore --data-dir ./caprock-data backup.tar")]
+pub(crate) struct Restore {
+    /// Data directory to make.
+    #[arg(long, value_name = "DIR", env = "CAPROCK_DATA_DIR")]
+    pub(crate) data_dir: Utf8PathBuf,
+    /// The archive to read.
+    #[arg(value_name = "FILE")]
+    pub(crate) file: Utf8PathBuf,
 }
 
 /// Build an image from a Containerfile.

@@ -178,6 +178,7 @@ pub fn after(
         Step::Start { identity } => {
             next.builder = Some(MachineOSBuilder {
                 image_builder_type: ImageBuilderType::Job,
+                job: None,
                 identity: identity.clone(),
             });
             next.build_start.get_or_insert(Time(now));

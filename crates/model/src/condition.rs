@@ -66,6 +66,10 @@ words! {
         NodeDegraded = "NodeDegraded",
         RenderDegraded = "RenderDegraded",
         ImageBuildDegraded = "ImageBuildDegraded",
+        /// The pool asks for PinnedImageSets.
+        PinnedImageSetsDegraded = "PinnedImageSetsDegraded",
+        /// The pool asks for an OSImageStream.
+        OsImageStreamDegraded = "OSImageStreamDegraded",
         /// Any of the degraded conditions.
         Degraded = "Degraded",
     }
@@ -93,6 +97,8 @@ words! {
         BuildInterrupted = "BuildInterrupted",
         /// The pool has no layered image.
         NoLayeredImage = "NoLayeredObjects",
+        /// The pool asks for something that is kept and not acted on.
+        NotSupported = "NotSupported",
     }
 }
 
@@ -354,7 +360,8 @@ mod tests {
             .collect();
         assert_eq!(
             text.join(" "),
-            "Updated=False Updating=True NodeDegraded=False RenderDegraded=False ImageBuildDegraded=False Degraded=False"
+            "Updated=False Updating=True NodeDegraded=False RenderDegraded=False ImageBuildDegraded=False \
+             PinnedImageSetsDegraded=False OSImageStreamDegraded=False Degraded=False"
         );
         assert!(is_true(&seen, PoolConditionType::Updating));
         assert!(!is_true(&seen, PoolConditionType::Updated));

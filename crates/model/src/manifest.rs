@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use crate::api::{
     GROUP, MachineConfig, MachineConfigNode, MachineConfigPool, MachineOSBuild, MachineOSConfig,
-    RolloutPolicy, VERSION, crds,
+    RolloutPolicy, VERSION, crds, v1alpha1,
 };
 use crate::health::Health;
 use crate::problem::{Problem, did_you_mean, summary};
@@ -163,6 +163,10 @@ fn object(value: Value, number: usize) -> Result<Object, Vec<ObjectProblem>> {
             "MachineConfigNode" => read(value).map(Object::MachineConfigNode),
             _ => Ok(Object::Other(value)),
         }
+    } else if kind == "MachineOSConfig" && api_version.starts_with(GROUP) {
+        read(v1alpha1::config_to_v1(value)).map(Object::MachineOSConfig)
+    } else if kind == "MachineOSBuild" && api_version.starts_with(GROUP) {
+        read(v1alpha1::build_to_v1(value)).map(Object::MachineOSBuild)
     } else {
         Ok(Object::Other(value))
     };
@@ -239,12 +243,24 @@ fn check(value: &Value, api_version: &str, kind: &str, name: &str) -> Vec<Proble
     let Some(known) = ours().next() else {
         return problems;
     };
-    let expected = format!("{group}/{}", known.spec.versions[0].name);
-    if api_version != expected {
-        return vec![Problem::new(
+    let version_of = |crd: &'static CustomResourceDefinition| {
+        let versions = crd.spec.versions.iter();
+        versions
+            .into_iter()
+            .find(|version| format!("{group}/{}", version.name) == api_version)
+    };
+    let unknown_version = |crd: &CustomResourceDefinition| {
+        let versions = crd.spec.versions.iter();
+        let versions: Vec<String> = versions
+            .map(|version| format!("`{group}/{}`", version.name))
+            .collect();
+        vec![Problem::new(
             "apiVersion",
-            format!("expected `{expected}`, found `{api_version}`"),
-        )];
+            format!("expected {}, found `{api_version}`", versions.join(" or ")),
+        )]
+    };
+    if !ours().any(|crd| version_of(crd).is_some()) {
+        return unknown_version(known);
     }
     let Some(crd) = ours().find(|crd| crd.spec.names.kind == kind) else {
         let kinds = ours().map(|crd| crd.spec.names.kind.as_str());
@@ -256,11 +272,10 @@ fn check(value: &Value, api_version: &str, kind: &str, name: &str) -> Vec<Proble
             ),
         )];
     };
-    let version = crd
-        .spec
-        .versions
-        .first()
-        .and_then(|version| version.schema.as_ref());
+    let Some(version) = version_of(crd) else {
+        return unknown_version(crd);
+    };
+    let version = version.schema.as_ref();
     if let Some(schema) = version.and_then(|schema| schema.open_api_v3_schema.as_ref()) {
         schema::check_object(value, schema, &mut problems);
     }

@@ -95,6 +95,23 @@ pub fn report(
     for (kind, verdict) in verdicts {
         set(&mut status.conditions, kind, verdict, now);
     }
+    for (kind, asked, field) in [
+        (
+            PoolConditionType::PinnedImageSetsDegraded,
+            !pool.spec.pinned_image_sets.is_empty(),
+            "pinnedImageSets",
+        ),
+        (
+            PoolConditionType::OsImageStreamDegraded,
+            pool.spec.os_image_stream.is_some(),
+            "osImageStream",
+        ),
+    ] {
+        // Who never asked does not need to be told.
+        if asked || condition::get(&status.conditions, kind).is_some() {
+            set(&mut status.conditions, kind, unsupported(asked, field), now);
+        }
+    }
     let degraded = degraded(&status.conditions, seen);
     set(
         &mut status.conditions,
@@ -119,6 +136,17 @@ fn set(
         verdict.message,
         now,
     );
+}
+
+/// What is said of a field that is kept and not acted on. It stops nothing, so it does not make the pool degraded.
+fn unsupported(asked: bool, field: &str) -> Verdict {
+    if !asked {
+        return verdict(false, PoolReason::AsExpected, "");
+    }
+    let message = format!(
+        "`spec.{field}` is kept but not acted on; nodes are updated without it, remove it to clear this condition"
+    );
+    verdict(true, PoolReason::NotSupported, message)
 }
 
 fn updated(finished: Option<&Target>) -> Verdict {

@@ -5,13 +5,7 @@ use serde_json::{Value, json};
 use super::policy::GROUP;
 
 const READ: &[&str] = &["get", "list", "watch"];
-const WRITE: &[&str] = &[
-    "create",
-    "delete",
-    "deletecollection",
-    "patch",
-    "update",
-];
+const WRITE: &[&str] = &["create", "delete", "deletecollection", "patch", "update"];
 /// Marks what the server itself made.
 const LABEL: &str = "kubernetes.io/bootstrapping";
 /// Namespaced kinds that hold no credentials and give no rights.
@@ -110,7 +104,11 @@ pub(crate) fn objects() -> Vec<Value> {
 
 fn view_rules() -> Value {
     let mut rules = vec![rule("", &[CORE, CORE_READ_ONLY].concat(), READ)];
-    rules.extend(WORKLOADS.iter().map(|(group, list)| rule(group, list, READ)));
+    rules.extend(
+        WORKLOADS
+            .iter()
+            .map(|(group, list)| rule(group, list, READ)),
+    );
     Value::Array(rules)
 }
 
@@ -121,7 +119,11 @@ fn edit_rules() -> Value {
         rule("", &["serviceaccounts"], &["impersonate"]),
         rule("", &["serviceaccounts/token"], &["create"]),
     ];
-    rules.extend(WORKLOADS.iter().map(|(group, list)| rule(group, list, WRITE)));
+    rules.extend(
+        WORKLOADS
+            .iter()
+            .map(|(group, list)| rule(group, list, WRITE)),
+    );
     Value::Array(rules)
 }
 

@@ -59,7 +59,9 @@ pub(crate) struct Auth {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Decision {
     /// The reason names what allows it; empty for rules that the owner handed in.
-    Allowed { reason: String },
+    Allowed {
+        reason: String,
+    },
     /// Allowed if the object turns out to have this name, which the path does not tell (create).
     AllowedForName(String),
     Denied,

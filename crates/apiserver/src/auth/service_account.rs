@@ -78,17 +78,15 @@ impl Signer {
         let document = match std::fs::read(path) {
             Ok(document) => document,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let made =
-                    EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &random)
-                        .map_err(|_| io::Error::other("no random numbers from the system"))?;
+                let made = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &random)
+                    .map_err(|_| io::Error::other("no random numbers from the system"))?;
                 write_new(path, made.as_ref())?;
                 made.as_ref().to_vec()
             }
             Err(error) => return Err(error),
         };
-        let key =
-            EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &document, &random)
-                .map_err(broken)?;
+        let key = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &document, &random)
+            .map_err(broken)?;
         Ok(Self { key, random })
     }
 
@@ -143,7 +141,11 @@ impl Signer {
 /// Another process that makes the key at the same time is an error: one of two keys would be lost.
 fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut options = OpenOptions::new();
-    let mut file = options.write(true).create_new(true).mode(0o600).open(path)?;
+    let mut file = options
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)?;
     file.write_all(bytes)?;
     file.sync_all()
 }

@@ -79,7 +79,12 @@ pub(crate) fn parse_yaml(bytes: &[u8]) -> Result<Document, ApiError> {
         ApiError::bad_request(format!("the request body is not valid YAML: {error}"))
     };
     let text = std::str::from_utf8(bytes).map_err(|error| malformed(&error))?;
-    let value = serde_saphyr::from_str(text).map_err(|error| malformed(&error))?;
+    let options = serde_saphyr::options! {
+        legacy_octal_numbers: true,
+        with_snippet: false,
+    };
+    let value =
+        serde_saphyr::from_str_with_options(text, options).map_err(|error| malformed(&error))?;
     Ok(Document {
         value,
         duplicates: Vec::new(),

@@ -27,7 +27,11 @@ pub(super) fn takes_gzip(headers: &HeaderMap) -> bool {
 
 /// Compresses a long answer that is not a stream.
 pub(super) async fn gzip(response: Response) -> Response {
-    let long = response.body().size_hint().exact().is_some_and(|n| n >= LEAST);
+    let long = response
+        .body()
+        .size_hint()
+        .exact()
+        .is_some_and(|n| n >= LEAST);
     if !long || response.headers().contains_key(header::CONTENT_ENCODING) {
         return response;
     }

@@ -30,9 +30,9 @@ use crate::audit;
 use crate::auth::{self, User};
 use crate::cluster::Cluster;
 use crate::discovery;
+use crate::listener::Peer;
 use crate::metrics::{self, RequestLabels};
 use crate::openapi;
-use crate::listener::Peer;
 use crate::status::ApiError;
 use accept::Shape;
 use path::{Path, ResourcePath};
@@ -75,7 +75,9 @@ pub(crate) async fn answer(cluster: Arc<Cluster>, request: Request<Body>) -> Res
     let verb = record.verb.unwrap_or(method);
     let code = response.status().as_u16();
     let took = (verb != "watch").then(|| started.elapsed());
-    cluster.metrics.answered(labels(&cluster, &record, verb, code), took);
+    cluster
+        .metrics
+        .answered(labels(&cluster, &record, verb, code), took);
     if let (Some(log), Some(asked)) = (&cluster.audit, audited) {
         let facts = audit::Facts {
             verb,
@@ -130,21 +132,25 @@ fn verb_of(method: &Method) -> &'static str {
 /// Labels of a request; what is not served has none, so that clients cannot invent them.
 fn labels(cluster: &Cluster, record: &Record, verb: &'static str, code: u16) -> RequestLabels {
     let registry = cluster.registry();
-    let known = record
-        .path
-        .as_ref()
-        .filter(|path| registry.find(&path.group, &path.version, &path.resource).is_some());
+    let known = record.path.as_ref().filter(|path| {
+        registry
+            .find(&path.group, &path.version, &path.resource)
+            .is_some()
+    });
     let text = |pick: fn(&ResourcePath) -> &str| known.map(pick).unwrap_or_default().to_owned();
     RequestLabels {
         verb,
         group: text(|path| &path.group),
         resource: text(|path| &path.resource),
-        subresource: text(|path| match path.subresource.as_deref() {
-            Some(part @ ("status" | "scale" | "eviction" | "token")) => part,
-            _ => "",
-        }),
+        subresource: text(known_part),
         code,
     }
+}
+
+fn known_part(path: &ResourcePath) -> &str {
+    const KNOWN: &[&str] = &["status", "scale", "eviction", "token"];
+    let part = path.subresource.as_deref().unwrap_or_default();
+    if KNOWN.contains(&part) { part } else { "" }
 }
 
 async fn route(

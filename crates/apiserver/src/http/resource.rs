@@ -21,7 +21,9 @@ use crate::resources::apply::apply;
 use crate::resources::create::create;
 use crate::resources::delete::{DeleteOptions, Deleted, delete};
 use crate::resources::update::{Proposal, replace, update};
-use crate::resources::{FieldValidation, Outcome, Part, Target, WriteOptions, eviction, read, scale};
+use crate::resources::{
+    FieldValidation, Outcome, Part, Target, WriteOptions, eviction, read, scale,
+};
 use crate::selector::Selector;
 use crate::status::{ApiError, Subject};
 use crate::store::Object;
@@ -75,7 +77,9 @@ pub(super) async fn serve(
     let (part, subresource) = match path.subresource.as_deref() {
         None => (Part::Main, None),
         Some("status") if target.version().status => (Part::Status, None),
-        Some("eviction") if target.resource.behaviour.eviction => (Part::Main, Some(Virtual::Eviction)),
+        Some("eviction") if target.resource.behaviour.eviction => {
+            (Part::Main, Some(Virtual::Eviction))
+        }
         Some("token") if target.resource.behaviour.tokens => (Part::Main, Some(Virtual::Token)),
         Some("scale") if target.version().scale.is_some() => (Part::Main, Some(Virtual::Scale)),
         Some(_) => return Err(ApiError::no_such_resource()),
@@ -122,7 +126,9 @@ fn verb(method: &Method, path: &ResourcePath, query: &Query) -> Result<&'static 
     match *method {
         Method::GET | Method::HEAD if path.watch || (!sub && query.flag("watch")) => Ok("watch"),
         Method::GET | Method::HEAD => Ok(if one { "get" } else { "list" }),
-        Method::POST if !one || matches!(path.subresource.as_deref(), Some("eviction" | "token")) => {
+        Method::POST
+            if !one || matches!(path.subresource.as_deref(), Some("eviction" | "token")) =>
+        {
             Ok("create")
         }
         Method::PUT if one => Ok("update"),
@@ -382,12 +388,18 @@ impl Call<'_> {
     async fn set_scale(&self, patched: bool, body: Body) -> Result<Response, ApiError> {
         let options = self.write_options()?;
         let version = self.target.version();
-        let paths = version.scale.as_ref().ok_or_else(ApiError::no_such_resource)?;
+        let paths = version
+            .scale
+            .as_ref()
+            .ok_or_else(ApiError::no_such_resource)?;
         let media_type = body::media_type(&self.headers);
         let bytes = body::read(body).await?;
         let (patch, given) = if patched {
             let document = body::parse(&bytes)?.value;
-            (Some(Patch::parse(&media_type, document, true)?), Value::Null)
+            (
+                Some(Patch::parse(&media_type, document, true)?),
+                Value::Null,
+            )
         } else {
             (None, body::parse_object(&media_type, &bytes)?.value)
         };

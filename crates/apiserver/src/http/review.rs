@@ -26,7 +26,12 @@ pub(crate) struct Review {
     own: bool,
 }
 
-const fn review(group: &'static str, plural: &'static str, kind: &'static str, own: bool) -> Review {
+const fn review(
+    group: &'static str,
+    plural: &'static str,
+    kind: &'static str,
+    own: bool,
+) -> Review {
     Review {
         group,
         version: "v1",
@@ -42,14 +47,39 @@ const AUTHORIZATION: &str = "authorization.k8s.io";
 
 /// All reviews, for routing and discovery.
 pub(crate) const REVIEWS: &[Review] = &[
-    review(AUTHENTICATION, "selfsubjectreviews", "SelfSubjectReview", true),
+    review(
+        AUTHENTICATION,
+        "selfsubjectreviews",
+        "SelfSubjectReview",
+        true,
+    ),
     review(AUTHENTICATION, "tokenreviews", "TokenReview", false),
-    review(AUTHORIZATION, "selfsubjectaccessreviews", "SelfSubjectAccessReview", true),
-    review(AUTHORIZATION, "selfsubjectrulesreviews", "SelfSubjectRulesReview", true),
-    review(AUTHORIZATION, "subjectaccessreviews", "SubjectAccessReview", false),
+    review(
+        AUTHORIZATION,
+        "selfsubjectaccessreviews",
+        "SelfSubjectAccessReview",
+        true,
+    ),
+    review(
+        AUTHORIZATION,
+        "selfsubjectrulesreviews",
+        "SelfSubjectRulesReview",
+        true,
+    ),
+    review(
+        AUTHORIZATION,
+        "subjectaccessreviews",
+        "SubjectAccessReview",
+        false,
+    ),
     Review {
         namespaced: true,
-        ..review(AUTHORIZATION, "localsubjectaccessreviews", "LocalSubjectAccessReview", false)
+        ..review(
+            AUTHORIZATION,
+            "localsubjectaccessreviews",
+            "LocalSubjectAccessReview",
+            false,
+        )
     },
 ];
 
@@ -186,10 +216,17 @@ fn access(cluster: &Cluster, user: &User, spec: &Value) -> Result<Value, ApiErro
         let (verb, path) = (text(path, "verb"), text(path, "path"));
         return Ok(json!({"allowed": cluster.auth.authorize_path(user, &verb, &path)}));
     }
-    let asked: Vec<String> = ["verb", "group", "resource", "subresource", "namespace", "name"]
-        .iter()
-        .map(|name| text(resource, name))
-        .collect();
+    let asked: Vec<String> = [
+        "verb",
+        "group",
+        "resource",
+        "subresource",
+        "namespace",
+        "name",
+    ]
+    .iter()
+    .map(|name| text(resource, name))
+    .collect();
     let some = |index: usize| Some(asked[index].as_str()).filter(|text| !text.is_empty());
     let action = Action {
         verb: &asked[0],

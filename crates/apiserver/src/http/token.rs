@@ -114,11 +114,7 @@ fn reference(object: &Object) -> Reference {
 }
 
 /// Ties the token to the life of another object.
-fn bind(
-    cluster: &Cluster,
-    bindings: &mut Bindings,
-    bound: &BoundObject,
-) -> Result<(), ApiError> {
+fn bind(cluster: &Cluster, bindings: &mut Bindings, bound: &BoundObject) -> Result<(), ApiError> {
     let namespace = bindings.namespace.clone();
     let (plural, namespace, slot) = match bound.kind.as_str() {
         "Pod" => ("pods", namespace.as_str(), &mut bindings.pod),

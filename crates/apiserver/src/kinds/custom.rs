@@ -235,7 +235,9 @@ fn version(entry: &Value, group: &str, kind: &str, path: &str) -> Result<Version
         schema: Arc::new(schema.with_metadata(parsed_schema())),
         published: Arc::new(declared.clone()),
         status: subresources["status"].is_object(),
-        scale: subresources["scale"].is_object().then(|| scale(subresources)),
+        scale: subresources["scale"]
+            .is_object()
+            .then(|| scale(subresources)),
         columns: Columns::Paths(columns),
         selectable,
         convert: None,

@@ -81,7 +81,10 @@ fn desired_healthy(spec: &Value, pods: usize) -> usize {
         }
         _ => None,
     };
-    match (part_of(&spec["minAvailable"]), part_of(&spec["maxUnavailable"])) {
+    match (
+        part_of(&spec["minAvailable"]),
+        part_of(&spec["maxUnavailable"]),
+    ) {
         (Some(least), _) => least,
         (None, Some(away)) => pods.saturating_sub(away),
         (None, None) => pods.saturating_sub(1),

@@ -114,9 +114,10 @@ fn is_exact(query: &Query, limited: bool) -> Result<bool, ApiError> {
     let version = query.get("resourceVersion");
     let rule = query.get(FIELD);
     let cause = match (rule, version) {
-        _ if query.get("sendInitialEvents").is_some() => {
-            Cause::forbidden("sendInitialEvents", "sendInitialEvents is forbidden for list")
-        }
+        _ if query.get("sendInitialEvents").is_some() => Cause::forbidden(
+            "sendInitialEvents",
+            "sendInitialEvents is forbidden for list",
+        ),
         // As in Kubernetes: who pages from a version means that version.
         (None, version) => return Ok(limited && version.is_some_and(|version| version != "0")),
         (Some(_), _) if query.get("continue").is_some() => Cause::forbidden(

@@ -8,7 +8,10 @@ use crate::status::{ApiError, Cause, Subject};
 
 /// The `Scale` of an object that is in the target's version.
 pub(crate) fn of(object: &Value, scale: &Scale) -> Value {
-    let at = |path: &[String]| path.iter().fold(object, |value, name| &value[name.as_str()]);
+    let at = |path: &[String]| {
+        path.iter()
+            .fold(object, |value, name| &value[name.as_str()])
+    };
     let number = |path: &[String]| at(path).as_i64().unwrap_or(0);
     let mut metadata = json!({});
     for field in [
@@ -48,19 +51,22 @@ pub(crate) fn set(
     let replicas = &proposed["spec"]["replicas"];
     let wanted = match replicas {
         Value::Null => 0,
-        value => value.as_i64().filter(|n| (0..=i64::from(i32::MAX)).contains(n)).ok_or_else(|| {
-            let cause = Cause::invalid(
-                "spec.replicas",
-                value,
-                "must be a number that is not negative",
-            );
-            let subject = Subject {
-                group: "autoscaling".into(),
-                kind: "Scale".into(),
-                name: target.name.clone(),
-            };
-            ApiError::invalid(&subject, vec![cause])
-        })?,
+        value => value
+            .as_i64()
+            .filter(|n| (0..=i64::from(i32::MAX)).contains(n))
+            .ok_or_else(|| {
+                let cause = Cause::invalid(
+                    "spec.replicas",
+                    value,
+                    "must be a number that is not negative",
+                );
+                let subject = Subject {
+                    group: "autoscaling".into(),
+                    kind: "Scale".into(),
+                    name: target.name.clone(),
+                };
+                ApiError::invalid(&subject, vec![cause])
+            })?,
     };
     let named = proposed["metadata"]["name"].as_str().unwrap_or_default();
     if !named.is_empty() && named != target.name {
@@ -93,7 +99,11 @@ fn selector_text(selector: &Value) -> String {
     for (key, value) in selector["matchLabels"].as_object().into_iter().flatten() {
         terms.push(format!("{key}={}", value.as_str().unwrap_or_default()));
     }
-    for expression in selector["matchExpressions"].as_array().into_iter().flatten() {
+    for expression in selector["matchExpressions"]
+        .as_array()
+        .into_iter()
+        .flatten()
+    {
         let key = expression["key"].as_str().unwrap_or_default();
         let values: Vec<&str> = expression["values"]
             .as_array()

@@ -42,11 +42,10 @@ impl Disk {
             .mode(0o600)
             .open(path)
             .map_err(|error| storage(error.to_string()))?;
-        let database = database(path)
-            .map_err(|error| match error {
-                redb::DatabaseError::DatabaseAlreadyOpen => OpenError::InUse { path: path.into() },
-                other => storage(other.to_string()),
-            })?;
+        let database = database(path).map_err(|error| match error {
+            redb::DatabaseError::DatabaseAlreadyOpen => OpenError::InUse { path: path.into() },
+            other => storage(other.to_string()),
+        })?;
         let found = initialise(&database).map_err(|error| storage(error.to_string()))?;
         if found != FORMAT {
             return Err(OpenError::Format {
@@ -91,7 +90,9 @@ impl Disk {
             .and_then(|()| self.try_append(events, compacted, obsolete));
         match written {
             Ok(()) => {
-                self.committed = events.last().map_or(self.committed, |event| event.revision());
+                self.committed = events
+                    .last()
+                    .map_or(self.committed, |event| event.revision());
                 Ok(())
             }
             Err(error) => {

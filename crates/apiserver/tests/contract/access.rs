@@ -14,7 +14,8 @@ async fn kubectl_manages_access() {
     }
     let api = Api::connect().await;
     let ns = &api.namespace().await;
-    api.ok(&format!("-n {ns} create serviceaccount robot")).await;
+    api.ok(&format!("-n {ns} create serviceaccount robot"))
+        .await;
     let robot = format!("system:serviceaccount:{ns}:robot");
     let can = async |question: &str| {
         let line = format!("-n {ns} auth can-i {question} --as={robot}");
@@ -39,7 +40,8 @@ async fn kubectl_manages_access() {
 
     api.ok(&format!("-n {ns} create configmap c --from-literal=a=b"))
         .await;
-    api.ok(&format!("-n {ns} get configmap c --as={robot}")).await;
+    api.ok(&format!("-n {ns} get configmap c --as={robot}"))
+        .await;
     api.fails(
         &format!("-n {ns} delete configmap c --as={robot}"),
         "",
@@ -51,7 +53,10 @@ async fn kubectl_manages_access() {
         .ok(&format!("-n {ns} create token robot --duration=20m"))
         .await;
     let whoami = api.ok("auth whoami --as=jane --as-group=devs").await;
-    assert!(whoami.contains("jane") && whoami.contains("devs"), "{whoami}");
+    assert!(
+        whoami.contains("jane") && whoami.contains("devs"),
+        "{whoami}"
+    );
     let review = json!({
         "apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview",
         "spec": {"token": token.trim()},
@@ -62,8 +67,10 @@ async fn kubectl_manages_access() {
         .json();
     assert_eq!(reviewed["status"]["authenticated"], true, "{reviewed}");
     assert_eq!(reviewed["status"]["user"]["username"], json!(robot));
-    api.ok(&format!("-n {ns} describe rolebinding readers")).await;
-    api.ok(&format!("delete namespace {ns} --timeout=90s")).await;
+    api.ok(&format!("-n {ns} describe rolebinding readers"))
+        .await;
+    api.ok(&format!("delete namespace {ns} --timeout=90s"))
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -106,7 +113,11 @@ async fn a_token_acts_as_its_account_until_the_account_goes() {
     });
     let bindings = format!("/apis/rbac.authorization.k8s.io/v1/namespaces/{ns}/rolebindings");
     assert_eq!(api.post(&bindings, &binding).await.code, 201);
-    assert_eq!(get(maps.clone()).await, 200, "view has the rules that are aggregated to it");
+    assert_eq!(
+        get(maps.clone()).await,
+        200,
+        "view has the rules that are aggregated to it"
+    );
     assert_eq!(get(format!("/api/v1/namespaces/{ns}/secrets")).await, 403);
     assert_eq!(get("/api/v1/configmaps".into()).await, 403);
 
@@ -138,7 +149,9 @@ async fn nobody_gives_away_more_than_they_have() {
     };
     let bindings = format!("{rbac}/rolebindings");
     assert_eq!(
-        api.post(&bindings, &binding("a", "admin", "ann")).await.code,
+        api.post(&bindings, &binding("a", "admin", "ann"))
+            .await
+            .code,
         201
     );
     let as_ann = async |path: &str, body: Value| {
@@ -180,7 +193,10 @@ async fn nobody_gives_away_more_than_they_have() {
         .header("impersonate-group", "system:masters");
     assert_eq!(api.send(request, Vec::new()).await.code, 200);
     request = Request::get("/api/v1/nodes").header("impersonate-group", "system:masters");
-    assert!(matches!(api.send(request, Vec::new()).await.code, 400 | 500));
+    assert!(matches!(
+        api.send(request, Vec::new()).await.code,
+        400 | 500
+    ));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -230,8 +246,7 @@ async fn reviews_answer_about_others() {
     assert_eq!(answer.json()["status"]["allowed"], false);
     let mut local = review.clone();
     local["kind"] = json!("LocalSubjectAccessReview");
-    let path =
-        format!("/apis/authorization.k8s.io/v1/namespaces/{ns}/localsubjectaccessreviews");
+    let path = format!("/apis/authorization.k8s.io/v1/namespaces/{ns}/localsubjectaccessreviews");
     assert_eq!(api.post(&path, &local).await.code, 201);
     local["spec"]["resourceAttributes"]["namespace"] = json!("default");
     assert_eq!(api.post(&path, &local).await.code, 400);

@@ -46,8 +46,10 @@ async fn workloads_are_kept_as_data() {
         .ok(&format!("-n {ns} get deployment web -o {images}"))
         .await;
     assert_eq!(shown, "example.com/web:2 example.com/log:1");
-    api.ok(&format!("-n {ns} set image deployment/web log=example.com/log:2"))
-        .await;
+    api.ok(&format!(
+        "-n {ns} set image deployment/web log=example.com/log:2"
+    ))
+    .await;
     let shown = api
         .ok(&format!("-n {ns} get deployment web -o {images}"))
         .await;
@@ -71,7 +73,8 @@ async fn workloads_are_kept_as_data() {
     assert_eq!(api.ok(&replicas).await, "4");
     let all = api.ok(&format!("-n {ns} get all")).await;
     assert!(all.contains("deployment.apps/web") && all.contains("service/web"));
-    api.ok(&format!("delete namespace {ns} --timeout=90s")).await;
+    api.ok(&format!("delete namespace {ns} --timeout=90s"))
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -110,7 +113,8 @@ async fn a_budget_holds_evictions_back() {
         let eviction = json!({
             "apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name},
         });
-        api.post(&format!("{pods}/{name}/eviction"), &eviction).await
+        api.post(&format!("{pods}/{name}/eviction"), &eviction)
+            .await
     };
     assert_eq!(evict("a").await.code, 201);
     let refused = evict("b").await;

@@ -1,6 +1,7 @@
 //! One module per command.
 
 mod agent;
+mod backup;
 mod build;
 mod copy;
 mod crds;
@@ -24,6 +25,8 @@ use crate::exit::Failure;
 pub(crate) fn run(command: Command) -> Result<ExitCode, Failure> {
     match command {
         Command::Crds(args) => crds::run(&args)?,
+        Command::Restore(args) => backup::restore(&args)?,
+        Command::Backup(args) => block_on(backup::backup(args))?,
         Command::Render(args) => render::run(&args)?,
         Command::Completions(args) => {
             let mut text = Vec::new();

@@ -17,22 +17,27 @@ pub(crate) fn read_if_present(path: &Utf8Path) -> anyhow::Result<Option<String>>
 
 /// Replaces a file that holds a secret: readable by its owner alone.
 pub(crate) fn write_private(path: &Utf8Path, text: &str) -> anyhow::Result<()> {
-    write(path, text, 0o600)
+    write_private_bytes(path, text.as_bytes())
+}
+
+/// The same for a file that is no text.
+pub(crate) fn write_private_bytes(path: &Utf8Path, content: &[u8]) -> anyhow::Result<()> {
+    write(path, content, 0o600)
 }
 
 /// Replaces a file that everybody may read.
 pub(crate) fn write_public(path: &Utf8Path, text: &str) -> anyhow::Result<()> {
-    write(path, text, 0o644)
+    write(path, text.as_bytes(), 0o644)
 }
 
-fn write(path: &Utf8Path, text: &str, mode: u32) -> anyhow::Result<()> {
+fn write(path: &Utf8Path, content: &[u8], mode: u32) -> anyhow::Result<()> {
     let write = || -> std::io::Result<()> {
         let dir = path.parent().unwrap_or(Utf8Path::new("."));
         std::fs::create_dir_all(dir)?;
         let mut file = tempfile::Builder::new()
             .permissions(std::fs::Permissions::from_mode(mode))
             .tempfile_in(dir)?;
-        file.write_all(text.as_bytes())?;
+        file.write_all(content)?;
         file.as_file().sync_all()?;
         file.persist(path).map_err(|error| error.error)?;
         std::fs::File::open(dir)?.sync_all()

@@ -58,8 +58,10 @@ pub(crate) async fn run(args: cli::Serve) -> Result<(), Failure> {
     );
     parts.spawn(async move { registry.await.context("the registry failed") });
 
-    let api = apiserver::ApiServer::open(rules::config(&data_dir)?)
-        .context("failed to open the API server's store")?;
+    let mut config = rules::config(&data_dir)?;
+    config.audit_log = args.audit_log.map(Into::into);
+    let api =
+        apiserver::ApiServer::open(config).context("failed to open the API server's store")?;
     parts.spawn(reload_tokens(api.clone(), data_dir.clone(), stop.clone()));
     let stopped = stop.clone();
     parts.spawn(async move {

@@ -1,6 +1,6 @@
 //! What the embedded API server is told: kinds, namespaces, who may come in and what a node may do.
 
-use apiserver::{Config, Names, Rule, Token};
+use apiserver::{Config, Conversion, Names, Rule, Token};
 use camino::Utf8Path;
 use model::keys;
 
@@ -17,6 +17,7 @@ pub(crate) fn config(data_dir: &Utf8Path) -> anyhow::Result<Config> {
         .iter()
         .map(serde_json::to_value)
         .collect::<Result<_, _>>()?;
+    config.conversions = conversions();
     config.namespaces.push(keys::NAMESPACE.to_owned());
     Ok(config)
 }
@@ -33,6 +34,29 @@ pub(crate) fn tokens(data_dir: &Utf8Path) -> anyhow::Result<Vec<Token>> {
             })
         })
         .collect()
+}
+
+/// What turns older shapes of our kinds into what is stored, and back.
+fn conversions() -> Vec<Conversion> {
+    use model::api::v1alpha1;
+    let conversion = |plural: &str, to_storage, from_storage| Conversion {
+        crd: format!("{plural}.{MACHINE_CONFIGURATION}"),
+        version: v1alpha1::VERSION.to_owned(),
+        to_storage,
+        from_storage,
+    };
+    vec![
+        conversion(
+            "machineosconfigs",
+            v1alpha1::config_to_v1,
+            v1alpha1::config_from_v1,
+        ),
+        conversion(
+            "machineosbuilds",
+            v1alpha1::build_to_v1,
+            v1alpha1::build_from_v1,
+        ),
+    ]
 }
 
 /// A node's agent writes its own Node, MachineConfigNode and Lease, and reads what a plan is made from.

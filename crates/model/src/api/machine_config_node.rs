@@ -94,6 +94,72 @@ pub struct MachineConfigNodeStatus {
     #[schemars(length(max = 20))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
+
+    /// Sets of container images that the node keeps.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 100))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub pinned_image_sets: Vec<NodePinnedImageSet>,
+
+    /// Where the node differs from its configuration in what only an installation can set.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["fieldPath".into()]))]
+    pub irreconcilable_changes: Vec<IrreconcilableChange>,
+}
+
+/// Progress of one set of container images on a node.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[x_kube(
+    validation = Rule::new("has(self.desiredGeneration) && has(self.currentGeneration) ? self.desiredGeneration >= self.currentGeneration : true")
+        .message("desired generation must be greater than or equal to the current generation"),
+    validation = Rule::new("has(self.lastFailedGeneration) && has(self.desiredGeneration) ? self.desiredGeneration >= self.lastFailedGeneration : true")
+        .message("desired generation must be greater than or equal to the last failed generation"),
+    validation = Rule::new("has(self.lastFailedGeneration) ? has(self.lastFailedGenerationError) : true")
+        .message("last failed generation error must be given with last failed generation")
+)]
+#[serde(rename_all = "camelCase")]
+pub struct NodePinnedImageSet {
+    /// Name of the PinnedImageSet.
+    #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = rule::dns1123())]
+    pub name: String,
+    /// Generation that the node has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    #[x_kube(validation = Rule::new("self >= oldSelf").message("currentGeneration must not move backwards"))]
+    pub current_generation: Option<i32>,
+    /// Generation that the node should have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    #[x_kube(validation = Rule::new("self >= oldSelf").message("desiredGeneration must not move backwards"))]
+    pub desired_generation: Option<i32>,
+    /// Generation that the node failed to get.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    #[x_kube(validation = Rule::new("self >= oldSelf").message("lastFailedGeneration must not move backwards"))]
+    pub last_failed_generation: Option<i32>,
+    /// Why it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 32768))]
+    pub last_failed_generation_error: Option<String>,
+}
+
+/// A difference that only an installation can mend.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct IrreconcilableChange {
+    /// The field of the MachineConfig.
+    #[schemars(length(min = 1, max = 70))]
+    #[x_kube(
+        validation = Rule::new("self.startsWith('spec.')").message("must start with `spec.`"),
+        validation = Rule::new("self.matches('^[\\\\da-zA-Z\\\\.\\\\[\\\\]]+$')")
+            .message("must be a path of names and indexes")
+    )]
+    pub field_path: String,
+    /// The difference.
+    #[schemars(length(min = 1, max = 4096))]
+    pub diff: String,
 }
 
 /// Rendered MachineConfigs of a node.

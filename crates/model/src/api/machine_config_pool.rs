@@ -4,7 +4,10 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, Time};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use super::rule;
 
 /// Desired state of a pool.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
@@ -93,6 +96,42 @@ pub struct MachineConfigPoolSpec {
     /// The rendered MachineConfig that the nodes should have; written by the render controller.
     #[serde(default, skip_serializing_if = "PoolConfiguration::is_empty")]
     pub configuration: PoolConfiguration,
+
+    /// Sets of container images that nodes should keep. Kept, and not acted on: the pool's status says so.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 100))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub pinned_image_sets: Vec<PinnedImageSetReference>,
+
+    /// Stream of operating system images. Kept, and not acted on: the pool's status says so.
+    #[serde(
+        rename = "osImageStream",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub os_image_stream: Option<OsImageStreamReference>,
+}
+
+/// A PinnedImageSet.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+pub struct PinnedImageSetReference {
+    /// Its name.
+    #[schemars(
+        length(min = 1, max = 253),
+        regex(
+            pattern = r"^([a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9\-]{0,61}[a-zA-Z0-9])(\.([a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9\-]{0,61}[a-zA-Z0-9]))*$"
+        )
+    )]
+    pub name: String,
+}
+
+/// A stream of operating system images.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+pub struct OsImageStreamReference {
+    /// Its name.
+    #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = rule::dns1123())]
+    pub name: String,
 }
 
 /// Seen state of a pool.
@@ -131,6 +170,84 @@ pub struct MachineConfigPoolStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub conditions: Vec<PoolCondition>,
+
+    /// When certificates of the nodes end.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub cert_expirys: Vec<CertExpiry>,
+
+    /// Progress of what is brought to nodes beside their configuration.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["poolSynchronizerType".into()]))]
+    pub pool_synchronizers_status: Vec<PoolSynchronizerStatus>,
+
+    /// Stream of operating system images that the pool has.
+    #[serde(
+        rename = "osImageStream",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub os_image_stream: Option<OsImageStreamReference>,
+}
+
+/// When a certificate ends.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+pub struct CertExpiry {
+    /// The bundle that it is in.
+    pub bundle: String,
+    /// Its subject.
+    pub subject: String,
+    /// When it ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expiry: Option<Time>,
+}
+
+/// Progress of one thing that is brought to nodes beside their configuration.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[x_kube(
+    validation = Rule::new("self.machineCount >= self.updatedMachineCount")
+        .message("machineCount must be greater than or equal to updatedMachineCount"),
+    validation = Rule::new("self.machineCount >= self.availableMachineCount")
+        .message("machineCount must be greater than or equal to availableMachineCount"),
+    validation = Rule::new("self.machineCount >= self.unavailableMachineCount")
+        .message("machineCount must be greater than or equal to unavailableMachineCount"),
+    validation = Rule::new("self.machineCount >= self.readyMachineCount")
+        .message("machineCount must be greater than or equal to readyMachineCount"),
+    validation = Rule::new("self.availableMachineCount >= self.readyMachineCount")
+        .message("availableMachineCount must be greater than or equal to readyMachineCount")
+)]
+#[serde(rename_all = "camelCase")]
+pub struct PoolSynchronizerStatus {
+    /// What is brought.
+    pub pool_synchronizer_type: PoolSynchronizerType,
+    /// Nodes in the pool.
+    #[schemars(range(min = 0))]
+    pub machine_count: i64,
+    /// Nodes that have it.
+    #[schemars(range(min = 0))]
+    pub updated_machine_count: i64,
+    /// Nodes that have it and are ready.
+    #[schemars(range(min = 0))]
+    pub ready_machine_count: i64,
+    /// Nodes that serve.
+    #[schemars(range(min = 0))]
+    pub available_machine_count: i64,
+    /// Nodes that do not serve.
+    #[schemars(range(min = 0))]
+    pub unavailable_machine_count: i64,
+    /// Generation that this is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    #[x_kube(validation = Rule::new("self >= oldSelf || (self == 0 && oldSelf > 0)")
+        .message("observedGeneration must not move backwards except to zero"))]
+    pub observed_generation: Option<i64>,
+}
+
+/// What is brought to nodes beside their configuration.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PoolSynchronizerType {
+    #[default]
+    PinnedImageSets,
 }
 
 /// A reference to a rendered MachineConfig and to those that it was made from.

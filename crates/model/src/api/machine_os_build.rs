@@ -125,6 +125,9 @@ pub struct MachineOSBuildStatus {
 pub struct MachineOSBuilder {
     /// `Job`.
     pub image_builder_type: ImageBuilderType,
+    /// The Job that runs the build, where a Job does; builders of ours have an identity.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job: Option<RelatedObject>,
     /// Identity of the builder that holds the claim.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub identity: String,

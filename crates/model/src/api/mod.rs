@@ -20,18 +20,21 @@ mod machine_os_build;
 mod machine_os_config;
 mod reference;
 mod rollout_policy;
+pub mod v1alpha1;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube_core::CustomResourceExt;
 
 pub use machine_config::{MachineConfig, MachineConfigSpec};
 pub use machine_config_node::{
-    MachineConfigNode, MachineConfigNodeSpec, MachineConfigNodeStatus, NOT_YET_SET,
-    NodeConfigImage, NodeConfigImageStatus, NodeConfigVersion, NodeConfigVersionStatus,
+    IrreconcilableChange, MachineConfigNode, MachineConfigNodeSpec, MachineConfigNodeStatus,
+    NOT_YET_SET, NodeConfigImage, NodeConfigImageStatus, NodeConfigVersion,
+    NodeConfigVersionStatus, NodePinnedImageSet,
 };
 pub use machine_config_pool::{
-    MachineConfigPool, MachineConfigPoolSpec, MachineConfigPoolStatus, PoolCondition,
-    PoolConfiguration,
+    CertExpiry, MachineConfigPool, MachineConfigPoolSpec, MachineConfigPoolStatus,
+    OsImageStreamReference, PinnedImageSetReference, PoolCondition, PoolConfiguration,
+    PoolSynchronizerStatus, PoolSynchronizerType,
 };
 pub use machine_os_build::{
     BuildProgress, MachineOSBuild, MachineOSBuildSpec, MachineOSBuildStatus, MachineOSBuilder,
@@ -57,8 +60,8 @@ pub fn crds() -> Vec<CustomResourceDefinition> {
     vec![
         MachineConfig::crd(),
         MachineConfigPool::crd(),
-        MachineOSConfig::crd(),
-        MachineOSBuild::crd(),
+        v1alpha1::add_to(MachineOSConfig::crd()),
+        v1alpha1::add_to(MachineOSBuild::crd()),
         MachineConfigNode::crd(),
         RolloutPolicy::crd(),
     ]

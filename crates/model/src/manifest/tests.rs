@@ -89,7 +89,7 @@ fn unknown_and_wrong_fields() {
         ours("kind: MachineOSConfig\nmetadata: {name: a}\nspec: {imageBuilder: {imageBuilderType: Job}, machineConfigPool: {name: b}, renderedImagePushSpec: quay.io/os/image}"),
         ours("kind: MachineOsConfig\nmetadata: {name: a}"),
         ours("kind: MachineConfig\nmetadata: {name: a}\nspec: []\nextra: 1"),
-        "apiVersion: machineconfiguration.openshift.io/v1alpha1\nkind: MachineOSConfig\nmetadata: {name: a}".into(),
+        "apiVersion: machineconfiguration.openshift.io/v1beta1\nkind: MachineOSConfig\nmetadata: {name: a}".into(),
         "kind: Secret\nmetadata: {}".into(),
         "- a\n- b".into(),
     ]
@@ -113,7 +113,7 @@ fn unknown_and_wrong_fields() {
     MachineOsConfig `a`: `kind`: unknown kind `MachineOsConfig` of `machineconfiguration.openshift.io`; did you mean `MachineOSConfig`?
     MachineConfig `a`: `extra`: unknown field
     MachineConfig `a`: `spec`: expected object, found `[]`
-    MachineOSConfig `a`: `apiVersion`: expected `machineconfiguration.openshift.io/v1`, found `machineconfiguration.openshift.io/v1alpha1`
+    MachineOSConfig `a`: `apiVersion`: expected `machineconfiguration.openshift.io/v1`, found `machineconfiguration.openshift.io/v1beta1`
     Secret in document 1: `apiVersion`: expected a text, found nothing
     Secret in document 1: `metadata.name`: expected a text, found nothing
     document 1: `apiVersion`: expected a text, found nothing

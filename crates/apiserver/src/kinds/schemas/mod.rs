@@ -143,15 +143,15 @@ pub(super) fn of(group: &str, kind: &str) -> Value {
         ("rbac.authorization.k8s.io", "ClusterRoleBinding") => {
             rbac::binding("ClusterRoleBinding gives a ClusterRole to subjects everywhere.")
         }
-        ("apps", "Deployment") => {
-            workloads::workload("Deployment describes a set of equal pods. It is stored here, not run.")
-        }
-        ("apps", "ReplicaSet") => {
-            workloads::workload("ReplicaSet describes a number of equal pods. It is stored here, not run.")
-        }
-        ("apps", "StatefulSet") => {
-            workloads::workload("StatefulSet describes pods with identities. It is stored here, not run.")
-        }
+        ("apps", "Deployment") => workloads::workload(
+            "Deployment describes a set of equal pods. It is stored here, not run.",
+        ),
+        ("apps", "ReplicaSet") => workloads::workload(
+            "ReplicaSet describes a number of equal pods. It is stored here, not run.",
+        ),
+        ("apps", "StatefulSet") => workloads::workload(
+            "StatefulSet describes pods with identities. It is stored here, not run.",
+        ),
         ("apps", "DaemonSet") => {
             workloads::workload("DaemonSet describes one pod per node. It is stored here, not run.")
         }
@@ -159,15 +159,15 @@ pub(super) fn of(group: &str, kind: &str) -> Value {
         ("batch", "CronJob") => workloads::cron_job(),
         ("", "Service") => workloads::service(),
         ("policy", "PodDisruptionBudget") => workloads::disruption_budget(),
-        ("", "PersistentVolumeClaim") => {
-            workloads::anything("PersistentVolumeClaim asks for a volume. It is stored here, nothing binds it.")
-        }
-        ("networking.k8s.io", "Ingress") => {
-            workloads::anything("Ingress routes requests to services. It is stored here, nothing serves it.")
-        }
-        ("networking.k8s.io", "NetworkPolicy") => {
-            workloads::anything("NetworkPolicy limits traffic between pods. It is stored here, nothing enforces it.")
-        }
+        ("", "PersistentVolumeClaim") => workloads::anything(
+            "PersistentVolumeClaim asks for a volume. It is stored here, nothing binds it.",
+        ),
+        ("networking.k8s.io", "Ingress") => workloads::anything(
+            "Ingress routes requests to services. It is stored here, nothing serves it.",
+        ),
+        ("networking.k8s.io", "NetworkPolicy") => workloads::anything(
+            "NetworkPolicy limits traffic between pods. It is stored here, nothing enforces it.",
+        ),
         (group, kind) => unreachable!("every built-in kind has a schema: {group} {kind}"),
     }
 }

@@ -48,7 +48,10 @@ fn status() -> Value {
         [
             ("replicas", count("How many there are.")),
             ("readyReplicas", count("How many are ready.")),
-            ("observedGeneration", json!({"type": "integer", "format": "int64"})),
+            (
+                "observedGeneration",
+                json!({"type": "integer", "format": "int64"}),
+            ),
             (
                 "conditions",
                 keyed("Details of the state.", "type", open(condition())),
@@ -130,7 +133,10 @@ pub(super) fn service() -> Value {
     let spec = open(object(
         "Desired state.",
         [
-            ("type", text("ClusterIP, NodePort, LoadBalancer or ExternalName.")),
+            (
+                "type",
+                text("ClusterIP, NodePort, LoadBalancer or ExternalName."),
+            ),
             ("clusterIP", text("Address of the service.")),
             ("selector", labels),
             ("ports", ports),
@@ -168,7 +174,10 @@ pub(super) fn disruption_budget() -> Value {
             ("desiredHealthy", count("Pods that have to be healthy.")),
             ("disruptionsAllowed", count("Pods that may be evicted now.")),
             ("expectedPods", count("Pods that are selected.")),
-            ("observedGeneration", json!({"type": "integer", "format": "int64"})),
+            (
+                "observedGeneration",
+                json!({"type": "integer", "format": "int64"}),
+            ),
             (
                 "conditions",
                 keyed("Details of the state.", "type", open(condition())),

@@ -3,209 +3,22 @@
 //! A body is an envelope that names its kind, around a message whose fields a table translates to JSON.
 //! Answers are always JSON, which every client accepts.
 
+mod kinds;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
+use kinds::Kind::{
+    Blobs, Bytes, Flag, Int, IntOrText, Message, MessageList, Text, TextList, Texts, Time,
+};
+use kinds::{ENVELOPE, Field, Kind, fields_of};
+
 /// First bytes of every body.
 const MAGIC: &[u8] = b"k8s\0";
 /// Messages within messages at most.
 const MAX_DEPTH: usize = 16;
-
-/// How a field's bytes become JSON.
-#[derive(Clone, Copy)]
-enum Kind {
-    Text,
-    Bytes,
-    Int,
-    Flag,
-    /// `metav1.Time` and `metav1.MicroTime`.
-    Time,
-    /// `map<string, string>`.
-    Texts,
-    /// `map<string, bytes>`.
-    Blobs,
-    Message(&'static [Field]),
-    /// Repeated.
-    TextList,
-    MessageList(&'static [Field]),
-}
-
-/// Number, JSON name and kind of a field.
-type Field = (u64, &'static str, Kind);
-
-use Kind::{Blobs, Bytes, Flag, Int, Message, MessageList, Text, TextList, Texts, Time};
-
-const ENVELOPE: &[Field] = &[
-    (1, "typeMeta", Message(TYPE_META)),
-    (2, "raw", Bytes),
-    (3, "contentEncoding", Text),
-    (4, "contentType", Text),
-];
-const TYPE_META: &[Field] = &[(1, "apiVersion", Text), (2, "kind", Text)];
-const OWNER: &[Field] = &[
-    (1, "kind", Text),
-    (3, "name", Text),
-    (4, "uid", Text),
-    (5, "apiVersion", Text),
-    (6, "controller", Flag),
-    (7, "blockOwnerDeletion", Flag),
-];
-const META: &[Field] = &[
-    (1, "name", Text),
-    (2, "generateName", Text),
-    (3, "namespace", Text),
-    (5, "uid", Text),
-    (6, "resourceVersion", Text),
-    (7, "generation", Int),
-    (8, "creationTimestamp", Time),
-    (9, "deletionTimestamp", Time),
-    (10, "deletionGracePeriodSeconds", Int),
-    (11, "labels", Texts),
-    (12, "annotations", Texts),
-    (13, "ownerReferences", MessageList(OWNER)),
-    (14, "finalizers", TextList),
-];
-const NAMESPACE: &[Field] = &[
-    (1, "metadata", Message(META)),
-    (2, "spec", Message(&[(1, "finalizers", TextList)])),
-    (3, "status", Message(&[(1, "phase", Text)])),
-];
-const CONFIG_MAP: &[Field] = &[
-    (1, "metadata", Message(META)),
-    (2, "data", Texts),
-    (3, "binaryData", Blobs),
-    (4, "immutable", Flag),
-];
-const SECRET: &[Field] = &[
-    (1, "metadata", Message(META)),
-    (2, "data", Blobs),
-    (3, "type", Text),
-    (4, "stringData", Texts),
-    (5, "immutable", Flag),
-];
-const REFERENCE: &[Field] = &[
-    (1, "kind", Text),
-    (2, "namespace", Text),
-    (3, "name", Text),
-    (4, "uid", Text),
-    (5, "apiVersion", Text),
-    (6, "resourceVersion", Text),
-    (7, "fieldPath", Text),
-];
-const SERVICE_ACCOUNT: &[Field] = &[
-    (1, "metadata", Message(META)),
-    (2, "secrets", MessageList(REFERENCE)),
-    (3, "imagePullSecrets", MessageList(&[(1, "name", Text)])),
-    (4, "automountServiceAccountToken", Flag),
-];
-const EVENT: &[Field] = &[
-    (1, "metadata", Message(META)),
-    (2, "involvedObject", Message(REFERENCE)),
-    (3, "reason", Text),
-    (4, "message", Text),
-    (
-        5,
-        "source",
-        Message(&[(1, "component", Text), (2, "host", Text)]),
-    ),
-    (6, "firstTimestamp", Time),
-    (7, "lastTimestamp", Time),
-    (8, "count", Int),
-    (9, "type", Text),
-    (10, "eventTime", Time),
-    (
-        11,
-        "series",
-        Message(&[(1, "count", Int), (2, "lastObservedTime", Time)]),
-    ),
-    (12, "action", Text),
-    (13, "related", Message(REFERENCE)),
-    (14, "reportingComponent", Text),
-    (15, "reportingInstance", Text),
-];
-const LEASE: &[Field] = &[
-    (1, "metadata", Message(META)),
-    (
-        2,
-        "spec",
-        Message(&[
-            (1, "holderIdentity", Text),
-            (2, "leaseDurationSeconds", Int),
-            (3, "acquireTime", Time),
-            (4, "renewTime", Time),
-            (5, "leaseTransitions", Int),
-            (6, "strategy", Text),
-            (7, "preferredHolder", Text),
-        ]),
-    ),
-];
-const DELETE_OPTIONS: &[Field] = &[
-    (1, "gracePeriodSeconds", Int),
-    (
-        2,
-        "preconditions",
-        Message(&[(1, "uid", Text), (2, "resourceVersion", Text)]),
-    ),
-    (3, "orphanDependents", Flag),
-    (4, "propagationPolicy", Text),
-    (5, "dryRun", TextList),
-];
-const EVICTION: &[Field] = &[
-    (1, "metadata", Message(META)),
-    (2, "deleteOptions", Message(DELETE_OPTIONS)),
-];
-const ACCESS_REVIEW: &[Field] = &[
-    (1, "metadata", Message(META)),
-    (
-        2,
-        "spec",
-        Message(&[
-            (
-                1,
-                "resourceAttributes",
-                Message(&[
-                    (1, "namespace", Text),
-                    (2, "verb", Text),
-                    (3, "group", Text),
-                    (4, "version", Text),
-                    (5, "resource", Text),
-                    (6, "subresource", Text),
-                    (7, "name", Text),
-                ]),
-            ),
-            (
-                2,
-                "nonResourceAttributes",
-                Message(&[(1, "path", Text), (2, "verb", Text)]),
-            ),
-        ]),
-    ),
-];
-const SELF_REVIEW: &[Field] = &[(1, "metadata", Message(META))];
-const RULES_REVIEW: &[Field] = &[
-    (1, "metadata", Message(META)),
-    (2, "spec", Message(&[(1, "namespace", Text)])),
-];
-
-/// The fields of a kind that can be read.
-fn fields_of(api_version: &str, kind: &str) -> Option<&'static [Field]> {
-    Some(match (api_version, kind) {
-        ("v1", "Namespace") => NAMESPACE,
-        ("v1", "ConfigMap") => CONFIG_MAP,
-        ("v1", "Secret") => SECRET,
-        ("v1", "ServiceAccount") => SERVICE_ACCOUNT,
-        ("v1", "Event") => EVENT,
-        ("coordination.k8s.io/v1", "Lease") => LEASE,
-        (_, "DeleteOptions") => DELETE_OPTIONS,
-        ("policy/v1", "Eviction") => EVICTION,
-        ("authorization.k8s.io/v1", "SelfSubjectAccessReview") => ACCESS_REVIEW,
-        ("authorization.k8s.io/v1", "SelfSubjectRulesReview") => RULES_REVIEW,
-        ("authentication.k8s.io/v1", "SelfSubjectReview") => SELF_REVIEW,
-        _ => return None,
-    })
-}
 
 /// Why a body cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -265,6 +78,13 @@ fn put(entry: &mut Value, kind: Kind, raw: Raw<'_>, depth: usize) -> Option<()> 
     match (kind, raw) {
         // Numbers are two's complement.
         (Int, Raw::Number(number)) => *entry = json!(number as i64),
+        (IntOrText, Raw::Slice(bytes)) => {
+            const PARTS: &[Field] = &[(1, "type", Int), (2, "int", Int), (3, "text", Text)];
+            let parts = message(bytes, PARTS, depth + 1)?;
+            let text = parts.get("type") == Some(&json!(1));
+            let value = parts.get(if text { "text" } else { "int" }).cloned();
+            *entry = value.unwrap_or(if text { json!("") } else { json!(0) });
+        }
         (Flag, Raw::Number(number)) => *entry = json!(number != 0),
         (Text, Raw::Slice(bytes)) => *entry = json!(std::str::from_utf8(bytes).ok()?),
         (Bytes, Raw::Slice(bytes)) => *entry = json!(STANDARD.encode(bytes)),
