@@ -1,15 +1,18 @@
 //! The `ostree` backend against the real tool, in a sysroot of its own. Needs root and `ostree`.
 #![allow(clippy::unwrap_used, clippy::print_stderr, missing_docs)]
 
+mod suite;
+
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
 use agent::os::ostree::{Ostree, Source};
-use agent::os::{KernelArguments, Os, Role};
+use agent::os::{KernelArguments, Os, OsError, Role};
 use camino::{Utf8Path, Utf8PathBuf};
 use oci::Digest;
 use serde_json::{Value, json};
+use suite::{Published, Subject};
 
 const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -399,4 +402,131 @@ fn privileged_what_cannot_boot_is_refused_before_it_is_deployed() {
     };
     let error = ostree.import(&forged).unwrap_err().to_string();
     assert!(error.contains("no such tag"), "{error}");
+}
+
+/// A sysroot that nothing runs from: what is first in it is what the next boot takes.
+impl Subject for Lab {
+    fn os(&self) -> Box<dyn Os> {
+        Box::new(self.ostree())
+    }
+
+    fn publish(&self, name: &str) -> Published {
+        let added = layer(&[File("usr/bin/added", name.to_owned().leak())]);
+        self.image(name, &[base(), added]);
+        let index = fs::read(self.path("layout/index.json")).unwrap();
+        let index: Value = serde_json::from_slice(&index).unwrap();
+        let last = index["manifests"].as_array().unwrap().last().unwrap();
+        Published {
+            digest: last["digest"].as_str().unwrap().parse().unwrap(),
+            pull_spec: name.to_owned(),
+        }
+    }
+
+    fn bring(&self, image: &Published) -> Result<(), OsError> {
+        let source = Source::Layout {
+            dir: self.path("layout"),
+            tag: Some(image.pull_spec.clone()),
+        };
+        assert_eq!(self.ostree().import(&source)?, image.digest);
+        Ok(())
+    }
+
+    fn boot(&self) {}
+
+    fn next_arguments(&self) -> Vec<String> {
+        self.ostree().kernel_arguments().unwrap()
+    }
+}
+
+/// A sysroot with a first deployment.
+fn installed() -> (Lab, Digest) {
+    let lab = Lab::new();
+    let ostree = lab.ostree();
+    let image = ostree.import(&lab.image("base", &[base()])).unwrap();
+    let arguments = KernelArguments {
+        remove: Vec::new(),
+        add: vec!["rw".to_owned(), "quiet".to_owned()],
+    };
+    ostree.deploy(&image, None, &arguments).unwrap();
+    (lab, image)
+}
+
+#[test]
+fn privileged_ostree_does_what_every_backend_must_do() {
+    if !privileged() {
+        return;
+    }
+    suite::doing_it_again_is_success(&installed().0);
+    suite::the_last_one_counts(&installed().0);
+    let (lab, before) = installed();
+    suite::back_is_back(&lab, before);
+    let (lab, before) = installed();
+    suite::clean_keeps_what_is_needed(&lab, before);
+}
+
+const READ_ONLY_LAB: &str = "CAPROCK_TEST_READ_ONLY_LAB";
+
+#[test]
+fn privileged_a_sysroot_that_is_mounted_read_only_is_made_writable_for_the_agent_alone() {
+    if !privileged() {
+        return;
+    }
+    let (lab, _) = installed();
+    lab.publish("second");
+    let sysroot = lab.path("sysroot");
+    // As such hosts mount them, in a mount namespace as the agent's unit has one.
+    let read_only = format!(
+        "for dir in {sysroot} {sysroot}/boot; do mount --bind $dir $dir && mount -o remount,bind,ro $dir || exit; done; \
+         ! touch {sysroot}/written 2>/dev/null || exit; exec \"$@\""
+    );
+    // The first process of the host, as it were, has another mount namespace than the agent.
+    let host = "unshare --mount --propagation private sh -c \"$0\" sh \"$@\"; exit $?";
+    let status = Command::new("unshare")
+        .args(["--pid", "--fork", "--mount", "--mount-proc"])
+        .args(["sh", "-c", host, &read_only])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", "on_a_read_only_sysroot", "--nocapture"])
+        .env(READ_ONLY_LAB, lab.path(""))
+        .status()
+        .unwrap();
+    assert!(status.success());
+    let os = lab.ostree();
+    let images: Vec<_> = os.status().unwrap().0.iter().map(|d| d.image).collect();
+    assert_eq!(
+        images[1],
+        Some(lab.publish("second").digest),
+        "rolled back from it"
+    );
+    assert!(lab.path("sysroot/written-there").exists());
+}
+
+/// The part of the test above that runs in the other namespace; by itself it does nothing.
+#[test]
+fn on_a_read_only_sysroot() {
+    let Ok(dir) = std::env::var(READ_ONLY_LAB) else {
+        return;
+    };
+    let dir = Utf8PathBuf::from(dir);
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let open = || {
+        let handle = runtime.handle().clone();
+        Ostree::new(
+            &dir.join("sysroot"),
+            Some("test".to_owned()),
+            &dir.join("state"),
+            handle,
+        )
+    };
+    let source = Source::Layout {
+        dir: dir.join("layout"),
+        tag: Some("second".to_owned()),
+    };
+    let image = open().import(&source).unwrap();
+    let made = open()
+        .deploy(&image, None, &KernelArguments::default())
+        .unwrap();
+    let root = open().root_of(&made);
+    fs::write(root.join("etc/configured"), "by the agent").unwrap();
+    fs::write(dir.join("sysroot/written-there"), "").unwrap();
+    open().rollback().unwrap();
 }

@@ -1,0 +1,123 @@
+//! What every host backend must do, whatever drives it.
+
+#![allow(dead_code, clippy::unwrap_used)]
+
+use agent::os::{Deployment, Deployments, KernelArguments, Os, Role};
+use oci::Digest;
+
+/// A host to try a backend on.
+pub(crate) trait Subject {
+    /// The backend, as an agent that was just started has it.
+    fn os(&self) -> Box<dyn Os>;
+    /// Puts an image where the host can get it; equal names are equal images.
+    fn publish(&self, name: &str) -> Published;
+    /// Brings it onto the disk.
+    fn bring(&self, image: &Published) -> Result<(), agent::os::OsError>;
+    /// Boots what is next, as far as the host can.
+    fn boot(&self);
+    /// Kernel arguments of the next boot.
+    fn next_arguments(&self) -> Vec<String>;
+}
+
+pub(crate) struct Published {
+    pub(crate) digest: Digest,
+    pub(crate) pull_spec: String,
+}
+
+fn arguments(remove: &[&str], add: &[&str]) -> KernelArguments {
+    KernelArguments {
+        remove: remove.iter().map(ToString::to_string).collect(),
+        add: add.iter().map(ToString::to_string).collect(),
+    }
+}
+
+fn next(deployments: &Deployments) -> &Deployment {
+    deployments.0.first().unwrap()
+}
+
+fn to_come(deployments: &Deployments) -> usize {
+    let roles = deployments.0.iter().map(|d| d.role);
+    roles
+        .filter(|role| matches!(role, Role::Pending | Role::Staged))
+        .count()
+}
+
+/// Goes to an image, with kernel arguments.
+pub(crate) fn go(
+    subject: &impl Subject,
+    image: &Published,
+    changes: &KernelArguments,
+) -> Result<Deployment, agent::os::OsError> {
+    subject.bring(image)?;
+    subject
+        .os()
+        .deploy(&image.digest, Some(&image.pull_spec), changes)
+}
+
+/// Everything twice: what is there already is success, and nothing is there twice.
+pub(crate) fn doing_it_again_is_success(subject: &impl Subject) {
+    let image = subject.publish("second");
+    let changes = arguments(&["quiet", "absent"], &["rw", "audit=0"]);
+    for _ in 0..2 {
+        let made = go(subject, &image, &changes).unwrap();
+        assert_eq!(made.image, Some(image.digest));
+        assert!(matches!(made.role, Role::Pending | Role::Staged));
+        let seen = subject.os().status().unwrap();
+        assert_eq!(next(&seen), &made);
+        assert_eq!(to_come(&seen), 1, "{seen:?}");
+        assert_eq!(subject.next_arguments(), ["rw", "audit=0"]);
+    }
+    assert!(subject.os().has(&image.digest).unwrap());
+    subject.boot();
+    // The same image with other arguments is a deployment of its own.
+    let made = go(subject, &image, &arguments(&["audit=0"], &["debug"])).unwrap();
+    assert_eq!(made.image, Some(image.digest));
+    assert_eq!(subject.next_arguments(), ["rw", "debug"]);
+}
+
+/// Another image takes the place of one that was to come.
+pub(crate) fn the_last_one_counts(subject: &impl Subject) {
+    let (second, third) = (subject.publish("second"), subject.publish("third"));
+    go(subject, &second, &KernelArguments::default()).unwrap();
+    go(subject, &third, &KernelArguments::default()).unwrap();
+    let seen = subject.os().status().unwrap();
+    assert_eq!(next(&seen).image, Some(third.digest));
+    assert_eq!(to_come(&seen), 1, "{seen:?}");
+}
+
+/// Going back, and going back once more, which is not going forth.
+pub(crate) fn back_is_back(subject: &impl Subject, before: Digest) {
+    let second = subject.publish("second");
+    go(subject, &second, &KernelArguments::default()).unwrap();
+    subject.boot();
+    for _ in 0..2 {
+        subject.os().rollback().unwrap();
+        let seen = subject.os().status().unwrap();
+        assert_eq!(next(&seen).image, Some(before));
+        if seen.booted().is_none() {
+            // Nobody can tell a sysroot that is not booted from one that was put in order.
+            return;
+        }
+    }
+}
+
+/// Only what nobody needs is removed.
+pub(crate) fn clean_keeps_what_is_needed(subject: &impl Subject, before: Digest) {
+    let (second, third, fourth) = (
+        subject.publish("second"),
+        subject.publish("third"),
+        subject.publish("fourth"),
+    );
+    go(subject, &second, &KernelArguments::default()).unwrap();
+    subject.bring(&third).unwrap();
+    subject.bring(&fourth).unwrap();
+    let os = subject.os();
+    for _ in 0..2 {
+        os.cleanup(&[third.digest]).unwrap();
+        for needed in [before, second.digest, third.digest] {
+            assert!(os.has(&needed).unwrap());
+        }
+        assert!(!os.has(&fourth.digest).unwrap());
+    }
+    assert_eq!(next(&os.status().unwrap()).image, Some(second.digest));
+}
