@@ -8,6 +8,7 @@ mod agent;
 mod boot;
 mod command;
 pub mod configure;
+mod drift;
 mod error;
 pub mod host;
 mod ledger;

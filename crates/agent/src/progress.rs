@@ -18,6 +18,8 @@ pub(crate) enum Doing {
     WaitingForTarget,
     /// A step of the plan.
     Step(Step),
+    /// Nothing; the node is where it should be, but somebody else changed something there.
+    Drifted { reason: String },
     /// A step that is not done yet, for a reason that may pass.
     Waiting { step: Step, why: String },
     /// A pull that goes on, and how far it is.
@@ -37,6 +39,7 @@ pub(crate) fn words(plan: &Plan, doing: &Doing) -> String {
         Doing::Step(step) => format!("{step}: {plan}"),
         Doing::Waiting { step, why } => format!("{step}: {why}"),
         Doing::Fetching { step, progress } => format!("{step}: {progress}"),
+        Doing::Drifted { reason } => reason.clone(),
         Doing::Failed { reason, .. } => format!("failed, trying again: {reason}"),
     }
 }
@@ -95,10 +98,12 @@ pub(crate) fn set(conditions: &mut Vec<Condition>, plan: &Plan, doing: &Doing, n
             (Some(step), None)
         }
         Doing::Failed { step, reason } => (step.as_ref(), Some(reason)),
+        Doing::Drifted { reason } => (None, Some(reason)),
         Doing::Settled | Doing::WaitingForTarget => (None, None),
     };
     let said = match (doing, step) {
         (Doing::Fetching { step, progress }, _) => format!("{step}: {progress}"),
+        (Doing::Waiting { step, why }, _) => format!("{step}: {why}"),
         (_, Some(step)) => step.to_string(),
         (_, None) => String::new(),
     };
@@ -120,7 +125,7 @@ pub(crate) fn set(conditions: &mut Vec<Condition>, plan: &Plan, doing: &Doing, n
         write(kind, status, reason, message);
     }
     let (updated, message) = match doing {
-        Doing::Settled => (Status::True, format!("the node runs {target}")),
+        Doing::Settled | Doing::Drifted { .. } => (Status::True, format!("the node runs {target}")),
         Doing::WaitingForTarget => (
             Status::False,
             "waits for a controller to choose its configuration".to_owned(),
@@ -148,7 +153,10 @@ pub(crate) fn set(conditions: &mut Vec<Condition>, plan: &Plan, doing: &Doing, n
         Some(why) => write(
             Type::NodeDegraded,
             Status::True,
-            failed_reason(step),
+            match doing {
+                Doing::Drifted { .. } => Reason::ConfigDrift,
+                _ => failed_reason(step),
+            },
             why.clone(),
         ),
         None => write(

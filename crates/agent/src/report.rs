@@ -192,7 +192,7 @@ impl Reporter {
 
     /// Writes an event, once for each turn that people want to know of. One that cannot be written is logged: nothing
     /// depends on it.
-    async fn publish(&self, node: &Node, kind: &str, reason: &str, message: String) {
+    pub(crate) async fn publish(&self, node: &Node, kind: &str, reason: &str, message: String) {
         let text = format!("{reason} {message}");
         {
             let mut told = self
@@ -253,7 +253,7 @@ fn annotations(
         Doing::Step(_) | Doing::Waiting { .. } | Doing::Fetching { .. } => {
             (AgentState::Working, None)
         }
-        Doing::Failed { reason, .. } => (
+        Doing::Failed { reason, .. } | Doing::Drifted { reason } => (
             AgentState::Degraded,
             Some(shortened(reason, keys::MAX_REASON_BYTES)),
         ),
@@ -322,6 +322,7 @@ fn turn(plan: &Plan, doing: &Doing) -> Option<(&'static str, &'static str, Strin
         Doing::Step(Step::Verify) => normal("Verifying", format!("verifies {target}")),
         Doing::Step(Step::Drain { asked: true, .. } | Step::Uncordon { .. }) => None,
         Doing::Failed { reason, .. } => Some(("Warning", "Degraded", reason.clone())),
+        Doing::Drifted { reason } => Some(("Warning", "ConfigDriftDetected", reason.clone())),
     }
 }
 

@@ -5,6 +5,7 @@ pub mod build_log;
 pub mod build_state;
 pub mod condition;
 pub mod drain;
+pub mod drift;
 pub mod explain;
 pub mod health;
 pub mod ignition;

@@ -33,7 +33,7 @@ impl Agent {
                 step: None,
                 reason: why.clone(),
             },
-            (None, Some(_)) => Doing::Settled,
+            (None, Some(_)) => self.drift(observed).await?.unwrap_or(Doing::Settled),
             (None, None) => Doing::WaitingForTarget,
         };
         self.report(observed, plan, &doing).await?;

@@ -1,6 +1,7 @@
 //! The loop: observe, plan, act, report. Level-based: each turn looks at everything anew and does the next step.
 
 mod act;
+mod drift;
 mod observe;
 mod verify;
 
@@ -15,6 +16,7 @@ use k8s_openapi::api::core::v1::Node;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client};
 use model::api::{MachineConfig, MachineConfigNode, MachineOSConfig, RolloutPolicy};
+use model::drift::Healing;
 use model::ledger::to_annotation;
 use model::node::Target;
 use model::update::{Plan, Step};
@@ -22,6 +24,7 @@ use oci::Digest;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use crate::drift::{Known, Watch};
 use crate::error::{AgentError, chain};
 use crate::host::{Host, HostError};
 use crate::notify::Notifier;
@@ -83,6 +86,13 @@ pub(crate) struct Agent {
     reboots: Option<String>,
     /// Whether what the boot needs was completed.
     completed: bool,
+    /// What was found without drift, and when drift was put back.
+    known: Option<Known>,
+    healing: Healing,
+    /// Hears of changes to what was written.
+    watch: Option<Watch>,
+    /// Told when there is something to look at.
+    changed: Arc<Notify>,
     /// The plan that was logged last.
     logged: String,
 }
@@ -117,13 +127,17 @@ impl Agent {
             failed: None,
             reboots: None,
             completed: false,
+            known: None,
+            healing: Healing::default(),
+            watch: None,
+            changed: Arc::default(),
             logged: String::new(),
         }
     }
 
     /// Runs until `stop`, or until nothing is left to do and the program was replaced. Failures are reported and tried again.
     pub(crate) async fn run(mut self, stop: CancellationToken) {
-        let changed = Arc::new(Notify::new());
+        let changed = self.changed.clone();
         let name = self.settings.node_name.clone();
         let own = watcher::Config::default().fields(&format!("metadata.name={name}"));
         let mut helpers = tokio::task::JoinSet::new();

@@ -9,6 +9,7 @@
 //! that is booted: early in its first boot, and back early in the first boot after a rollback.
 
 mod accounts;
+mod compare;
 mod core_user;
 mod enablement;
 mod entries;
@@ -25,6 +26,7 @@ use crate::command::CommandError;
 use crate::root::{Found, Keep, Root, RootError};
 use crate::state::{CoreOriginal, Original, Originals, State, StateError};
 use accounts::Accounts;
+pub use compare::{Difference, differences, managed};
 use entries::{Entry, What};
 use labels::Labels;
 
@@ -347,34 +349,6 @@ fn set_core_user(
         (None, Some(original)) if was_set => core_user::give_back(root, original),
         (None, _) => Ok(false),
     }
-}
-
-/// Paths of `to` whose content on disk is not what the version says.
-///
-/// # Errors
-/// When something cannot be read.
-pub fn differences(root: &Root, to: &Version) -> Result<Vec<Utf8PathBuf>, ConfigureError> {
-    let accounts = Accounts::read(root)?;
-    let mut found = Vec::new();
-    for places in [Places::Running, Places::Shared] {
-        for (path, entry) in entries::of(to, &accounts, places)? {
-            if root.find(&path)? != root.attainable(&entry.found())
-                && !is_looser_directory(root, &path, &entry)?
-            {
-                found.push(path);
-            }
-        }
-    }
-    Ok(found)
-}
-
-/// A directory that exists is enough, or a link to one: its mode may be refined by the package that uses it.
-fn is_looser_directory(
-    root: &Root,
-    path: &Utf8Path,
-    entry: &Entry,
-) -> Result<bool, ConfigureError> {
-    Ok(matches!(entry.found(), Found::Directory { .. }) && root.is_directory(path)?)
 }
 
 fn check_inside(root: &Root, path: &Utf8Path) -> Result<(), ConfigureError> {

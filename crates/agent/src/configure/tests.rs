@@ -149,7 +149,7 @@ fn everything_is_written_and_everything_goes_again() {
     ");
     assert_eq!(
         differences(&tree.root, &full).unwrap(),
-        Vec::<Utf8PathBuf>::new()
+        Vec::<Difference>::new()
     );
 
     apply(&tree, &[&full], &nothing);
@@ -171,7 +171,7 @@ fn drift_is_found() {
     let found: Vec<String> = differences(&tree.root, &full)
         .unwrap()
         .into_iter()
-        .map(String::from)
+        .map(|difference| difference.path.into_string())
         .collect();
     assert_eq!(found, ["/etc/a/b", "/etc/systemd/system/masked.service"]);
 }

@@ -4,6 +4,7 @@ use model::update::Version;
 
 use super::{Host, HostError, Sight, digest_in};
 use crate::configure::differences;
+use crate::drift::describe;
 use crate::root::Root;
 use crate::state::Record;
 use crate::systemd::last_words;
@@ -34,11 +35,20 @@ impl Host {
                 "the booted image is `{booted}`, not `{wanted}`"
             )));
         }
-        let root = Root::open(&self.root)?;
-        if let Some(path) = differences(&root, version)?.first() {
+        // Later on, what differs is drift, which is looked for apart and does not make the deployment bad.
+        let was_well = sight
+            .record
+            .as_ref()
+            .is_some_and(|record| record.verified.is_some());
+        let differing = match was_well {
+            true => Vec::new(),
+            false => differences(&Root::open(&self.root)?, version)?,
+        };
+        if !differing.is_empty() {
             return Ok(Health::Unwell(format!(
-                "`{path}` is not what rendered config `{}` says",
-                version.name
+                "not as rendered config `{}` says: {}",
+                version.name,
+                describe(&differing)
             )));
         }
         let mut waiting = None;
