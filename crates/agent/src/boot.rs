@@ -45,7 +45,13 @@ impl Host {
             }
             None => {}
         }
-        self.complete_shared(&root, &booted)
+        // While a live change is under way these places are half written by it.
+        match self.state.journal()? {
+            Some(Journal::Apply { .. }) => Ok(()),
+            Some(Journal::Deploy { .. } | Journal::Reboot { .. }) | None => {
+                self.complete_shared(&root, &booted)
+            }
+        }
     }
 
     /// Configures the booted deployment when it was staged and shutdown did not come to it.

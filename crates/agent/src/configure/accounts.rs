@@ -103,6 +103,10 @@ impl Accounts {
         self.groups.get(group).copied()
     }
 
+    pub(super) fn is_user_id(&self, id: u32) -> bool {
+        self.users.values().any(|user| user.uid == id)
+    }
+
     /// A number that is no user's and no group's; none when all are taken.
     pub(super) fn free_id(&self) -> Option<u32> {
         let is_taken = |id: &u32| {

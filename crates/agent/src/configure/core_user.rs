@@ -43,14 +43,16 @@ pub(super) fn original(root: &Root, accounts: &Accounts) -> Result<CoreOriginal,
 
 /// Makes `core` when the root has no such user. Returns whether anything changed.
 pub(super) fn make(root: &Root, accounts: &Accounts) -> Result<bool, ConfigureError> {
-    let (uid, gid) = match (accounts.ids(CORE), accounts.group_id(CORE)) {
-        (Some(_), _) => return Ok(false),
-        (None, Some(gid)) => (accounts.free_id(), Some(gid)),
-        (None, None) => (accounts.free_id(), accounts.free_id()),
+    if accounts.ids(CORE).is_some() {
+        return Ok(false);
+    }
+    let id = match accounts.group_id(CORE) {
+        // Also what a killed run has made: the same number as if it had not been killed.
+        Some(gid) if !accounts.is_user_id(gid) => Some((gid, gid)),
+        Some(gid) => accounts.free_id().map(|uid| (uid, gid)),
+        None => accounts.free_id().map(|id| (id, id)),
     };
-    let (Some(uid), Some(gid)) = (uid, gid) else {
-        return Err(ConfigureError::NoFreeId);
-    };
+    let (uid, gid) = id.ok_or(ConfigureError::NoFreeId)?;
     let _lock = Lock::take(root)?;
     for (path, line) in [
         (GROUP, format!("{CORE}:x:{gid}:")),
@@ -191,6 +193,7 @@ fn edit(root: &Root, path: &str, change: impl FnOnce(&mut Table)) -> Result<bool
     change(&mut table);
     let after = table.text();
     if before == after {
+        root.discard(Utf8Path::new(path))?;
         return Ok(false);
     }
     Ok(root.write(Utf8Path::new(path), after.as_bytes(), access)?)
