@@ -9,6 +9,7 @@ degraded_because() { state_is worker-1 Degraded && annotation worker-1 reason | 
 node_log() { node exec worker-1 journalctl --no-pager --output=cat --unit=caprock-agent.service; }
 log_says() { node_log | grep -qF -- "$1"; }
 runs_plain_image() { node exec worker-1 test ! -e /usr/lib/systemd/system/autofs.service; }
+has_rebooted() { [ "$(reboots worker-1)" -gt "$1" ]; }
 is_updated() { pool_is_updated "$1" 1 && is_in_service; }
 move_back() { kubectl label node worker-1 "node-role.kubernetes.io/$POOL-" node-role.kubernetes.io/worker=; }
 
@@ -63,6 +64,9 @@ config:
           [Install]
           WantedBy=multi-user.target
 YAML
+expect 600 "worker-1 to reboot" has_rebooted "$before"
+note "killing the agent while it judges"
+kill_agent worker-1 || note "it is not up yet"
 expect 600 "worker-1 to say why it went back" degraded_because 'there is no disk for this'
 expect 300 "worker-1 to be in service" is_in_service
 equal "config of worker-1" "$(annotation worker-1 currentConfig)" "$version"

@@ -63,7 +63,8 @@ actions() {
                 if (!was && is) print "start " id
                 else if (was && !is) print "stop " id
                 else if (was && run[1, id] != run[2, id]) print "restart " id
-                else if (was && reload[1, id] != reload[2, id]) print "reload " id
+                # A daemon-reload forgets when a service was reloaded.
+                else if (was && reload[1, id] != reload[2, id] && reload[2, id] !~ /pid=0 /) print "reload " id
             }
         }
     ' <(cat "$1"; echo) <(cat "$2"; echo) | LC_ALL=C sort
