@@ -9,6 +9,22 @@ pub const NODE_LEASE_NAMESPACE: &str = "kube-node-lease";
 pub const REGISTRY_CERTS: &str = "registry-certs";
 /// Secret with the credentials for pulls and pushes that name no Secret of their own.
 pub const GLOBAL_PULL_SECRET: &str = "global-pull-secret-copy";
+/// Secret with the credentials that nodes get for registries where the cluster's own may do more than pull.
+pub const NODE_PULL_SECRET: &str = "node-pull-secret";
+/// The namespace of the Secrets with each node's credentials for registries; each has its node's name.
+pub const NODE_SECRET_NAMESPACE: &str = "caprock-nodes";
+/// ConfigMap with the authorities that the API's certificates are signed by, as every namespace of a cluster has it.
+pub const API_CA: &str = "kube-root-ca.crt";
+/// Key of the PEM certificates in that ConfigMap.
+pub const API_CA_KEY: &str = "ca.crt";
+/// ConfigMap with authorities that the nodes' own programs trust besides those of their image.
+pub const USER_CA_BUNDLE: &str = "user-ca-bundle";
+/// Key of the PEM certificates in that ConfigMap.
+pub const USER_CA_BUNDLE_KEY: &str = "ca-bundle.crt";
+/// Node annotation: fingerprint of the API's authorities that the node's agent trusts.
+pub const TRUSTED_API_CA: &str = "caprock.dev/trusted-api-ca";
+/// MachineConfigPool annotation: rendered config and image, as JSON, that new nodes boot into.
+pub const FIRST_BOOT_TARGET: &str = "caprock.dev/first-boot-target";
 /// ConfigMap that names the cluster's default base image.
 pub const OS_IMAGE_URL_CONFIG_MAP: &str = "machine-config-osimageurl";
 /// Key of the default base image in that ConfigMap.

@@ -18,6 +18,7 @@ pub mod node;
 pub mod pool;
 pub mod pool_status;
 pub mod problem;
+pub mod provision;
 pub mod pull_spec;
 pub mod render;
 pub mod rollout;
