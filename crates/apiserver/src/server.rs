@@ -128,13 +128,25 @@ impl ApiServer {
         tls: Arc<rustls::ServerConfig>,
         shutdown: impl Future<Output = ()>,
     ) -> io::Result<()> {
+        let router = self.router();
+        self.serve_within(router, listener, tls, shutdown).await
+    }
+
+    /// Serves as [`ApiServer::serve`] does, with a router that has [`ApiServer::router`] in it.
+    pub async fn serve_within(
+        self,
+        router: Router,
+        listener: TcpListener,
+        tls: Arc<rustls::ServerConfig>,
+        shutdown: impl Future<Output = ()>,
+    ) -> io::Result<()> {
         let stopping = self.cluster.stopping.clone();
         let stop = async move {
             shutdown.await;
             // Watches would never end by themselves.
             stopping.send_replace(true);
         };
-        serve_tls(listener, tls, self.router(), stop, DRAIN).await
+        serve_tls(listener, tls, router, stop, DRAIN).await
     }
 }
 

@@ -1,7 +1,8 @@
 //! The command line: commands, flags, and the help people read first.
 
 use camino::Utf8PathBuf;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use jiff::SignedDuration;
 
 use crate::output::Format;
 
@@ -29,6 +30,8 @@ pub(crate) enum Command {
     Copy(Copy),
     #[command(subcommand)]
     Node(Node),
+    #[command(subcommand)]
+    Certs(Certs),
     Agent(Agent),
     Controller(Controller),
     Builder(Builder),
@@ -65,6 +68,9 @@ pub(crate) struct Serve {
     /// Append a line for every request to the API to this file, without bodies.
     #[arg(long, value_name = "FILE")]
     pub(crate) audit_log: Option<Utf8PathBuf>,
+    /// How long a node's token is good for; its agent renews it in time.
+    #[arg(long, value_name = "DURATION", default_value = "720h", value_parser = duration)]
+    pub(crate) node_credential_life: SignedDuration,
 }
 
 /// Save objects, authority and credentials of a running server.
@@ -92,6 +98,16 @@ pub(crate) struct Restore {
     #[arg(value_name = "FILE")]
     pub(crate) file: Utf8PathBuf,
 }
+
+/// A positive length of time, such as `90m` or `24h`.
+fn duration(text: &str) -> Result<SignedDuration, String> {
+    match text.parse::<SignedDuration>() {
+        Ok(duration) if duration.is_negative() => {
+            Err("expected a positive length of time".to_owned())
+        }
+        Ok(duration) => Ok(duration),
+        Err(error) => Err(format!("expected a length of time such as `24h`: {error}")),
+    }
 
 /// Build an image from a Containerfile.
 #[derive(Debug, Args)]
@@ -253,9 +269,98 @@ pub(crate) struct Copy {
 /// Prepare nodes that no kubelet registers.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Node {
+    Token(NodeToken),
+    Tokens(NodeTokens),
+    Revoke(NodeRevoke),
     Kubeconfig(NodeKubeconfig),
     Units(NodeUnits),
     Import(NodeImport),
+}
+
+/// Make a join token and print what a new machine is given to join a pool with.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    caprock node token --pool worker --data-dir ./caprock-data > join.kubeconfig   # to /etc/caprock/kubeconfig of the machine\n  \
+    caprock node token --pool worker --data-dir ./caprock-data -o ignition > worker.ign")]
+pub(crate) struct NodeToken {
+    /// The pool that machines join with it.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) pool: String,
+    /// Only for this node, which may have joined before: what it had then ends.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) node: Option<String>,
+    /// How long machines can join with it.
+    #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = duration)]
+    pub(crate) ttl: SignedDuration,
+    /// What to print: a kubeconfig for the agent, or an Ignition config that fetches the pool's.
+    #[arg(short, long, value_enum, default_value_t = JoinFormat::Kubeconfig)]
+    pub(crate) output: JoinFormat,
+    #[command(flatten)]
+    pub(crate) server: ServerData,
+}
+
+/// What a new machine reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum JoinFormat {
+    Kubeconfig,
+    Ignition,
+}
+
+/// List the join tokens that are still good.
+#[derive(Debug, Args)]
+pub(crate) struct NodeTokens {
+    #[command(flatten)]
+    pub(crate) server: ServerData,
+}
+
+/// Take back a node's credential, or a join token by its ID: it is refused at once.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  caprock node revoke worker-1 --data-dir ./caprock-data")]
+pub(crate) struct NodeRevoke {
+    /// A node's name, or with `--token` the ID of a join token.
+    #[arg(value_name = "NAME")]
+    pub(crate) name: String,
+    /// NAME is the ID of a join token.
+    #[arg(long)]
+    pub(crate) token: bool,
+    #[command(flatten)]
+    pub(crate) server: ServerData,
+}
+
+/// The server whose data is meant.
+#[derive(Debug, Args)]
+pub(crate) struct ServerData {
+    /// The data directory of `caprock serve`.
+    #[arg(long, value_name = "DIR", env = "CAPROCK_DATA_DIR")]
+    pub(crate) data_dir: Utf8PathBuf,
+}
+
+/// Look after the certificates of `caprock serve`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Certs {
+    Status(CertsStatus),
+    Rotate(CertsRotate),
+}
+
+/// Show the certificate authority, when it ends, and how far its replacement is.
+#[derive(Debug, Args)]
+pub(crate) struct CertsStatus {
+    #[command(flatten)]
+    pub(crate) server: ServerData,
+}
+
+/// Replace the certificate authority, without an interruption.
+///
+/// First everybody is told to trust the old and the new one; then the new one signs; last the old one is dropped. Each
+/// phase lasts at least as long as given here, and until every node has followed.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  caprock certs rotate --data-dir ./caprock-data")]
+pub(crate) struct CertsRotate {
+    /// How long each phase lasts at least: copies of the kubeconfig must be replaced in the first.
+    #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = duration)]
+    pub(crate) overlap: SignedDuration,
+    #[command(flatten)]
+    pub(crate) server: ServerData,
 }
 
 /// Print a kubeconfig for one node's agent, with a credential of its own.

@@ -3,6 +3,7 @@
 use anyhow::Context;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use camino::Utf8Path;
 use kube::Client;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 
@@ -26,9 +27,11 @@ pub(crate) async fn client(cluster: &cli::Cluster) -> Result<Client, Failure> {
     Ok(Client::try_from(config)?)
 }
 
-/// A client for a kubeconfig's text.
-pub(crate) async fn client_from_text(text: &str) -> anyhow::Result<Client> {
-    Ok(Client::try_from(config_from_text(text).await?)?)
+/// A client for a kubeconfig's text that trusts the authorities in a file, also those that come into it later.
+pub(crate) async fn client_trusting(text: &str, authorities: &Utf8Path) -> anyhow::Result<Client> {
+    let mut config = config_from_text(text).await?;
+    config.root_cert_file = Some(authorities.as_std_path().to_owned());
+    Ok(Client::try_from(config)?)
 }
 
 /// The certificate authority, as PEM, that the flags' kubeconfig trusts; none without `--kubeconfig`.

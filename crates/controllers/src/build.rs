@@ -44,6 +44,7 @@ pub(crate) fn concerns(change: &Change) -> Wake {
         | Kind::ConfigMap => Wake::Everyone,
         Kind::MachineConfigNode
         | Kind::Node
+        | Kind::NodeSecret
         | Kind::Claim
         | Kind::NodeLease
         | Kind::RolloutPolicy => Wake::Nobody,

@@ -39,6 +39,7 @@ pub(crate) enum Kind {
     MachineConfigNode,
     Node,
     Secret,
+    NodeSecret,
     ConfigMap,
     Claim,
     NodeLease,
@@ -64,6 +65,8 @@ pub(crate) struct Cache {
     pub(crate) nodes: Store<Node>,
     /// Of our namespace.
     pub(crate) secrets: Store<Secret>,
+    /// Each node's own, by its name.
+    pub(crate) node_secrets: Store<Secret>,
     /// Of our namespace.
     pub(crate) config_maps: Store<ConfigMap>,
     /// Leases of our namespace: builders' claims.
@@ -92,6 +95,10 @@ impl Cache {
             machine_config_nodes: mirrors.all(Kind::MachineConfigNode),
             nodes: mirrors.all(Kind::Node),
             secrets: mirrors.of(Kind::Secret, Api::namespaced(client.clone(), ours)),
+            node_secrets: mirrors.of(
+                Kind::NodeSecret,
+                Api::namespaced(client.clone(), keys::NODE_SECRET_NAMESPACE),
+            ),
             config_maps: mirrors.chosen(
                 Kind::ConfigMap,
                 Api::namespaced(client.clone(), ours),
@@ -116,6 +123,7 @@ impl Cache {
         self.machine_config_nodes.wait_until_ready().await?;
         self.nodes.wait_until_ready().await?;
         self.secrets.wait_until_ready().await?;
+        self.node_secrets.wait_until_ready().await?;
         self.config_maps.wait_until_ready().await?;
         self.claims.wait_until_ready().await?;
         self.node_leases.wait_until_ready().await?;

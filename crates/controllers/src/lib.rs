@@ -11,6 +11,7 @@ mod error;
 mod event;
 mod fit;
 mod node;
+mod node_secret;
 mod pool;
 mod registry;
 mod render;
@@ -37,6 +38,7 @@ use crate::worker::builder::Build;
 use crate::worker::engine::Engine;
 
 pub use error::Error;
+pub use node_secret::registry_auth;
 
 /// Which loops run, and against which API.
 pub struct Options {
@@ -174,6 +176,17 @@ fn spawn_controllers<R: Resolve>(
         stop.clone(),
     );
     spawn(tasks, "node", looks);
+
+    let (c, store) = nodes();
+    let looks = drive(
+        "node secret",
+        c,
+        store,
+        node_secret::concerns,
+        node_secret::reconcile,
+        stop.clone(),
+    );
+    spawn(tasks, "node secret", looks);
 
     let (c, store) = nodes();
     let pulses = Arc::new(Pulses::default());

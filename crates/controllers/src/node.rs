@@ -37,6 +37,7 @@ pub(crate) fn concerns(change: &Change) -> Wake {
         | Kind::MachineConfig
         | Kind::ConfigMap
         | Kind::Secret
+        | Kind::NodeSecret
         | Kind::Claim
         | Kind::RolloutPolicy => Wake::Nobody,
     }

@@ -15,6 +15,7 @@ use model::api::{MachineConfigPool, PoolCondition};
 use model::condition::{self, PoolConditionType};
 use model::keys;
 use model::pool_status;
+use model::provision;
 use model::rollout::{self, Assignment, Plan, Seen};
 use serde_json::json;
 
@@ -35,7 +36,7 @@ pub(crate) fn concerns(change: &Change) -> Wake {
         | Kind::MachineConfig
         | Kind::ConfigMap
         | Kind::RolloutPolicy => Wake::Everyone,
-        Kind::Secret | Kind::Claim | Kind::NodeLease => Wake::Nobody,
+        Kind::Secret | Kind::NodeSecret | Kind::Claim | Kind::NodeLease => Wake::Nobody,
     }
 }
 
@@ -110,6 +111,15 @@ async fn tell(ctx: &Context, pool: &MachineConfigPool, assignment: &Assignment) 
 
 async fn report(ctx: &Context, pool: &MachineConfigPool, seen: &Seen, plan: &Plan) -> Result<()> {
     let next = pool_status::report(pool, seen, plan, Timestamp::now());
+    if let Some(target) = provision::proven(pool, seen, &next)
+        && provision::target_of(pool).as_ref() != Some(&target)
+    {
+        let annotations = json!({keys::FIRST_BOOT_TARGET: provision::annotation(&target)});
+        // The status is written when the changed pool is looked at again.
+        ctx.merge(pool, json!({"metadata": {"annotations": annotations}}))
+            .await?;
+        return Ok(());
+    }
     if pool.status.as_ref() == Some(&next) {
         return Ok(());
     }

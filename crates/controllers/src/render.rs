@@ -34,6 +34,7 @@ pub(crate) fn concerns(change: &Change) -> Wake {
         | Kind::MachineConfigNode
         | Kind::Node
         | Kind::Secret
+        | Kind::NodeSecret
         | Kind::Claim
         | Kind::RolloutPolicy
         | Kind::NodeLease => Wake::Nobody,

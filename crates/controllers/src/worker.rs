@@ -45,9 +45,11 @@ pub(crate) fn concerns(change: &Change) -> Wake {
         | Kind::ConfigMap
         | Kind::Pool => Wake::Everyone,
         Kind::Claim => Wake::of(change.name.as_deref()),
-        Kind::MachineConfigNode | Kind::Node | Kind::NodeLease | Kind::RolloutPolicy => {
-            Wake::Nobody
-        }
+        Kind::MachineConfigNode
+        | Kind::Node
+        | Kind::NodeSecret
+        | Kind::NodeLease
+        | Kind::RolloutPolicy => Wake::Nobody,
     }
 }
 

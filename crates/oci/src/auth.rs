@@ -143,6 +143,26 @@ impl DockerConfig {
         self
     }
 
+    /// The same as [`DockerConfig::parse`] reads it.
+    pub fn to_json(&self) -> String {
+        let auths: serde_json::Map<String, serde_json::Value> = self
+            .entries
+            .iter()
+            .map(|(place, credentials)| {
+                let entry = match credentials {
+                    Credentials::Basic { username, password } => {
+                        serde_json::json!({"auth": STANDARD.encode(format!("{username}:{password}"))})
+                    }
+                    Credentials::IdentityToken(token) => {
+                        serde_json::json!({"identitytoken": token})
+                    }
+                };
+                (place.clone(), entry)
+            })
+            .collect();
+        serde_json::json!({"auths": auths}).to_string()
+    }
+
     /// Whether there are no credentials at all.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
@@ -373,5 +393,14 @@ mod tests {
             DockerConfig::parse(&vec![b' '; MAX_CONFIG + 1]),
             Err(AuthError::TooLong)
         );
+    }
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        let config = DockerConfig::basic("a.example:5000/team", "u", "p:q").merge(
+            DockerConfig::parse(br#"{"auths": {"b.example": {"identitytoken": "t"}}}"#).unwrap(),
+        );
+        let json = config.to_json();
+        assert!(DockerConfig::parse(json.as_bytes()).unwrap() == config);
     }
 }

@@ -3,6 +3,7 @@
 mod agent;
 mod backup;
 mod build;
+mod certs;
 mod copy;
 mod crds;
 mod explain;
@@ -34,6 +35,7 @@ pub(crate) fn run(command: Command) -> Result<ExitCode, Failure> {
             crate::output::result(&String::from_utf8(text)?)?;
         }
         Command::Node(args) => block_on(node::run(args))?,
+        Command::Certs(args) => certs::run(&args)?,
         Command::Serve(args) => block_on(crate::serve::run(args))?,
         Command::Build(args) => block_on(build::run(*args))?,
         Command::Copy(args) => block_on(copy::run(args))?,

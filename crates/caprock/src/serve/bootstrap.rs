@@ -14,13 +14,13 @@ use model::keys;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::credentials::RegistryLogin;
+use super::login::{Login, Logins};
 
 /// What the embedded registry tells the cluster about itself.
 pub(crate) struct Facts<'a> {
     pub(crate) registry_host: &'a str,
-    pub(crate) registry_ca: &'a str,
-    pub(crate) login: &'a RegistryLogin,
+    pub(crate) ca: &'a str,
+    pub(crate) logins: &'a Logins,
     pub(crate) base_image: Option<&'a str>,
 }
 
@@ -28,25 +28,19 @@ pub(crate) struct Facts<'a> {
 pub(crate) async fn write(client: &Client, facts: &Facts<'_>) -> anyhow::Result<()> {
     let secrets: Api<Secret> = Api::namespaced(client.clone(), keys::NAMESPACE);
     let config_maps: Api<ConfigMap> = Api::namespaced(client.clone(), keys::NAMESPACE);
-    put(
-        &secrets,
-        Secret {
-            metadata: named(keys::GLOBAL_PULL_SECRET),
-            type_: Some(keys::DOCKER_CONFIG_TYPE.to_owned()),
-            data: Some(BTreeMap::from([(
-                keys::DOCKER_CONFIG_KEY.to_owned(),
-                ByteString(facts.login.docker_config(facts.registry_host).into_bytes()),
-            )])),
-            ..Secret::default()
-        },
-    )
-    .await?;
-    // OpenShift's rule for keys of such ConfigMaps: `..` stands for the `:` before a port.
-    let trust = BTreeMap::from([(
-        facts.registry_host.replace(':', ".."),
-        facts.registry_ca.to_owned(),
-    )]);
-    put(&config_maps, config_map(keys::REGISTRY_CERTS, trust)).await?;
+    let secret = |name: &str, login: &Login| Secret {
+        metadata: named(name),
+        type_: Some(keys::DOCKER_CONFIG_TYPE.to_owned()),
+        data: Some(BTreeMap::from([(
+            keys::DOCKER_CONFIG_KEY.to_owned(),
+            ByteString(login.docker_config(facts.registry_host).into_bytes()),
+        )])),
+        ..Secret::default()
+    };
+    let Logins { builder, node } = facts.logins;
+    put(&secrets, secret(keys::GLOBAL_PULL_SECRET, builder)).await?;
+    put(&secrets, secret(keys::NODE_PULL_SECRET, node)).await?;
+    trust(client, facts.registry_host, facts.ca).await?;
     if let Some(image) = facts.base_image {
         let data = BTreeMap::from([(keys::BASE_OS_IMAGE_KEY.to_owned(), image.to_owned())]);
         put(
@@ -56,6 +50,16 @@ pub(crate) async fn write(client: &Client, facts: &Facts<'_>) -> anyhow::Result<
         .await?;
     }
     Ok(())
+}
+
+/// Tells nodes and builders which authorities the API and the registry are signed by.
+pub(crate) async fn trust(client: &Client, registry_host: &str, ca: &str) -> anyhow::Result<()> {
+    let config_maps: Api<ConfigMap> = Api::namespaced(client.clone(), keys::NAMESPACE);
+    // OpenShift's rule for keys of such ConfigMaps: `..` stands for the `:` before a port.
+    let registry = BTreeMap::from([(registry_host.replace(':', ".."), ca.to_owned())]);
+    put(&config_maps, config_map(keys::REGISTRY_CERTS, registry)).await?;
+    let api = BTreeMap::from([(keys::API_CA_KEY.to_owned(), ca.to_owned())]);
+    put(&config_maps, config_map(keys::API_CA, api)).await
 }
 
 fn named(name: &str) -> ObjectMeta {

@@ -1,14 +1,14 @@
 //! Who may talk to the servers of one data directory.
 //!
 //! `tokens.json` holds names, groups and the SHA-256 of each bearer token; the token itself is only in the kubeconfig
-//! that was written for it. `caprock node kubeconfig` adds to the file while the server runs, and the server picks it up.
-
-use std::collections::BTreeMap;
+//! that was written for it. Commands add to the file while the server runs, and the server picks it up. A node makes
+//! its token itself and tells only the hash, so a request that was cut off can be repeated.
 
 use anyhow::Context;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use camino::Utf8Path;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
@@ -18,6 +18,10 @@ use super::files;
 pub(crate) const ADMINS: &str = "system:masters";
 /// The group of node agents.
 pub(crate) const NODES: &str = "system:nodes";
+/// What the names of node agents begin with; the Node's name follows.
+pub(crate) const NODE_PREFIX: &str = "system:node:";
+/// How long the token that a node renewed is still good for: requests under way were made with it.
+const OVERLAP: SignedDuration = SignedDuration::from_mins(10);
 
 /// A bearer token's owner, as the server remembers it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,60 +30,197 @@ pub(crate) struct Owner {
     pub(crate) groups: Vec<String>,
     /// SHA-256 of the token, lower-case hexadecimal.
     pub(crate) sha256: String,
+    /// When it ends; never when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) expires: Option<Timestamp>,
+    /// The pool that the node joined, when it came with a join token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) pool: Option<String>,
+}
+
+impl Owner {
+    fn is_valid(&self, now: Timestamp) -> bool {
+        self.expires.is_none_or(|end| end > now)
+    }
+
+    /// Name of the Node whose agent this is.
+    pub(crate) fn node(&self) -> Option<&str> {
+        self.name.strip_prefix(NODE_PREFIX)
+    }
+}
+
+/// Who asks for a node's credential, and so how it came by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Asker<'a> {
+    /// The node itself, with the token of this hash.
+    Renewal { sha256: &'a str },
+    /// A machine with a join token that any node may use.
+    Join { pool: &'a str },
+    /// A machine with a join token for this node alone: what the node had before ends.
+    Replacement { pool: &'a str },
 }
 
 /// 256 random bits as text.
 pub(crate) fn secret() -> anyhow::Result<String> {
-    let mut bytes = [0u8; 32];
-    getrandom::fill(&mut bytes)
-        .map_err(|error| anyhow::anyhow!("no random numbers from the system: {error}"))?;
+    random::<32>()
+}
+
+/// A few random letters that tell things apart.
+pub(crate) fn short_id() -> anyhow::Result<String> {
+    let mut bytes = [0u8; 4];
+    fill(&mut bytes)?;
+    Ok(hex(&bytes))
+}
+
+fn random<const N: usize>() -> anyhow::Result<String> {
+    let mut bytes = [0u8; N];
+    fill(&mut bytes)?;
     Ok(URL_SAFE_NO_PAD.encode(bytes))
 }
 
-/// The known token owners, in the order they were added.
-pub(crate) fn owners(data_dir: &Utf8Path) -> anyhow::Result<Vec<Owner>> {
+fn fill(bytes: &mut [u8]) -> anyhow::Result<()> {
+    getrandom::fill(bytes)
+        .map_err(|error| anyhow::anyhow!("no random numbers from the system: {error}"))
+}
+
+/// What is kept of a token.
+pub(crate) fn hash(token: &str) -> String {
+    hex(&Sha256::digest(token.as_bytes()))
+}
+
+/// Keeps two processes that change credentials at the same time from losing a change.
+pub(crate) fn lock(data_dir: &Utf8Path) -> anyhow::Result<std::fs::File> {
+    let path = data_dir.join("tokens.lock");
+    let lock =
+        std::fs::File::create(&path).with_context(|| format!("failed to create `{path}`"))?;
+    lock.lock()
+        .with_context(|| format!("failed to lock `{path}`"))?;
+    Ok(lock)
+}
+
+/// The owners of tokens that have not ended, in the order they were added.
+pub(crate) fn owners(data_dir: &Utf8Path, now: Timestamp) -> anyhow::Result<Vec<Owner>> {
     let path = data_dir.join("tokens.json");
-    match files::read_if_present(&path)? {
-        None => Ok(Vec::new()),
-        Some(text) => serde_json::from_str(&text)
-            .with_context(|| format!("`{path}` is not a list of token owners")),
-    }
+    let Some(text) = files::read_if_present(&path)? else {
+        return Ok(Vec::new());
+    };
+    let mut owners: Vec<Owner> = serde_json::from_str(&text)
+        .with_context(|| format!("`{path}` is not a list of token owners"))?;
+    owners.retain(|owner| owner.is_valid(now));
+    Ok(owners)
+}
+
+/// The owner of this token, unless it ended or was taken back.
+pub(crate) fn find(
+    data_dir: &Utf8Path,
+    token: &str,
+    now: Timestamp,
+) -> anyhow::Result<Option<Owner>> {
+    let sha256 = hash(token);
+    let owners = owners(data_dir, now)?;
+    Ok(owners.into_iter().find(|owner| owner.sha256 == sha256))
 }
 
 /// Makes a token for `name`, replacing what it had, and returns it in clear.
-///
-/// A lock keeps two commands that add tokens at the same time from losing one.
-pub(crate) fn mint(data_dir: &Utf8Path, name: &str, group: &str) -> anyhow::Result<String> {
-    let lock_path = data_dir.join("tokens.lock");
-    let lock = std::fs::File::create(&lock_path)
-        .with_context(|| format!("failed to create `{lock_path}`"))?;
-    lock.lock()
-        .with_context(|| format!("failed to lock `{lock_path}`"))?;
+pub(crate) fn mint(
+    data_dir: &Utf8Path,
+    name: &str,
+    group: &str,
+    expires: Option<Timestamp>,
+    now: Timestamp,
+) -> anyhow::Result<String> {
+    let _lock = lock(data_dir)?;
     let token = secret()?;
-    let mut owners = owners(data_dir)?;
+    let mut owners = owners(data_dir, now)?;
     owners.retain(|owner| owner.name != name);
     owners.push(Owner {
         name: name.to_owned(),
         groups: vec![group.to_owned()],
-        sha256: hex(&Sha256::digest(token.as_bytes())),
+        sha256: hash(&token),
+        expires,
+        pool: None,
     });
-    files::write_private(
-        &data_dir.join("tokens.json"),
-        &serde_json::to_string_pretty(&owners)?,
-    )?;
+    write(data_dir, &owners)?;
     Ok(token)
 }
 
-/// The administrator's token: the same at every start, so that copied kubeconfigs go on working.
-pub(crate) fn admin(data_dir: &Utf8Path) -> anyhow::Result<String> {
-    let path = data_dir.join("admin-token");
-    if let Some(token) = files::read_if_present(&path)? {
-        let sha256 = hex(&Sha256::digest(token.as_bytes()));
-        if owners(data_dir)?.iter().any(|owner| owner.sha256 == sha256) {
-            return Ok(token);
-        }
+/// Lets a node in with the token of this hash, for `life`. None when somebody who only came with a join token asks for
+/// the name of a node that has a credential. Asking twice is asking once.
+pub(crate) fn admit(
+    data_dir: &Utf8Path,
+    node: &str,
+    sha256: &str,
+    asker: Asker<'_>,
+    life: SignedDuration,
+    now: Timestamp,
+) -> anyhow::Result<Option<Owner>> {
+    let _lock = lock(data_dir)?;
+    let name = format!("{NODE_PREFIX}{node}");
+    let mut owners = owners(data_dir, now)?;
+    let known = owners.iter().find(|owner| owner.sha256 == sha256).cloned();
+    if let Some(known) = known {
+        return Ok((known.name == name).then_some(known));
     }
-    let token = mint(data_dir, "admin", ADMINS)?;
+    let had = owners
+        .iter()
+        .rev()
+        .find(|owner| owner.name == name)
+        .cloned();
+    let pool = match asker {
+        Asker::Join { .. } if had.is_some() => return Ok(None),
+        Asker::Join { pool } | Asker::Replacement { pool } => Some(pool.to_owned()),
+        Asker::Renewal { .. } => had.and_then(|owner| owner.pool),
+    };
+    let soon = now.checked_add(OVERLAP)?;
+    owners.retain_mut(|owner| match asker {
+        _ if owner.name != name => true,
+        Asker::Renewal { sha256 } if owner.sha256 == sha256 => {
+            owner.expires = Some(owner.expires.map_or(soon, |end| end.min(soon)));
+            true
+        }
+        _ => false,
+    });
+    let owner = Owner {
+        name,
+        groups: vec![NODES.to_owned()],
+        sha256: sha256.to_owned(),
+        expires: Some(now.checked_add(life)?),
+        pool,
+    };
+    owners.push(owner.clone());
+    write(data_dir, &owners)?;
+    Ok(Some(owner))
+}
+
+/// Takes every token of a node back. Returns whether it had any.
+pub(crate) fn revoke(data_dir: &Utf8Path, node: &str, now: Timestamp) -> anyhow::Result<bool> {
+    let _lock = lock(data_dir)?;
+    let mut owners = owners(data_dir, now)?;
+    let before = owners.len();
+    owners.retain(|owner| owner.node() != Some(node));
+    if owners.len() == before {
+        return Ok(false);
+    }
+    write(data_dir, &owners)?;
+    Ok(true)
+}
+
+fn write(data_dir: &Utf8Path, owners: &[Owner]) -> anyhow::Result<()> {
+    files::write_private(
+        &data_dir.join("tokens.json"),
+        &serde_json::to_string_pretty(owners)?,
+    )
+}
+
+/// The administrator's token: the same at every start, so that copied kubeconfigs go on working.
+pub(crate) fn admin(data_dir: &Utf8Path, now: Timestamp) -> anyhow::Result<String> {
+    let path = data_dir.join("admin-token");
+    if let Some(token) = files::read_if_present(&path)?
+        && find(data_dir, &token, now)?.is_some()
+    {
+        return Ok(token);
+    }
+    let token = mint(data_dir, "admin", ADMINS, None, now)?;
     files::write_private(&path, &token)?;
     Ok(token)
 }
@@ -101,58 +242,6 @@ pub(crate) fn kubeconfig(server: &str, ca_pem: &str, user: &str, token: &str) ->
     format!("{config:#}\n")
 }
 
-/// User name and password of the embedded registry.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct RegistryLogin {
-    pub(crate) user: String,
-    pub(crate) password: String,
-}
-
-impl RegistryLogin {
-    /// The login of a data directory, made on the first start and kept as `registry-auth.json`,
-    /// a docker configuration that `--authfile` takes.
-    pub(crate) fn load_or_create(data_dir: &Utf8Path, host: &str) -> anyhow::Result<Self> {
-        let path = data_dir.join("registry-auth.json");
-        let login = match files::read_if_present(&path)? {
-            Some(text) => Self::parse(&text).with_context(|| {
-                format!("`{path}` is not the registry's login; remove it to make a new one")
-            })?,
-            None => RegistryLogin {
-                user: "caprock".to_owned(),
-                password: secret()?,
-            },
-        };
-        // The host may be another one than at the last start.
-        files::write_private(&path, &login.docker_config(host))?;
-        Ok(login)
-    }
-
-    fn parse(text: &str) -> anyhow::Result<Self> {
-        #[derive(Deserialize)]
-        struct Auth {
-            auth: String,
-        }
-        #[derive(Deserialize)]
-        struct Config {
-            auths: BTreeMap<String, Auth>,
-        }
-        let config: Config = serde_json::from_str(text).context("not a docker configuration")?;
-        let entry = config.auths.into_values().next().context("no `auths`")?;
-        let clear = String::from_utf8(STANDARD.decode(entry.auth)?)?;
-        let (user, password) = clear.split_once(':').context("no `user:password`")?;
-        Ok(RegistryLogin {
-            user: user.to_owned(),
-            password: password.to_owned(),
-        })
-    }
-
-    /// The login as a docker configuration for one host.
-    pub(crate) fn docker_config(&self, host: &str) -> String {
-        let auth = STANDARD.encode(format!("{}:{}", self.user, self.password));
-        serde_json::json!({"auths": {host: {"auth": auth}}}).to_string()
-    }
-}
-
 /// Lower-case hexadecimal.
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
@@ -162,8 +251,8 @@ fn hex(bytes: &[u8]) -> String {
 pub(crate) fn unhex(text: &str) -> anyhow::Result<[u8; 32]> {
     let mut bytes = [0u8; 32];
     anyhow::ensure!(
-        text.len() == 64 && text.is_ascii(),
-        "not a SHA-256 in hexadecimal"
+        text.len() == 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')),
+        "not a SHA-256 in lower-case hexadecimal"
     );
     for (byte, pair) in bytes.iter_mut().zip(text.as_bytes().chunks(2)) {
         *byte = u8::from_str_radix(std::str::from_utf8(pair)?, 16)?;
@@ -180,14 +269,20 @@ mod tests {
         tempfile::tempdir().unwrap()
     }
 
+    fn at(minutes: i64) -> Timestamp {
+        Timestamp::from_second(1_700_000_000 + 60 * minutes).unwrap()
+    }
+
+    const LIFE: SignedDuration = SignedDuration::from_hours(1);
+
     #[test]
     fn only_the_hash_of_a_token_is_kept() {
         let dir = dir();
         let path = Utf8Path::from_path(dir.path()).unwrap();
-        let token = mint(path, "admin", ADMINS).unwrap();
+        let token = mint(path, "admin", ADMINS, None, at(0)).unwrap();
         let kept = std::fs::read_to_string(path.join("tokens.json")).unwrap();
         assert!(!kept.contains(&token));
-        let owners = owners(path).unwrap();
+        let owners = owners(path, at(0)).unwrap();
         assert_eq!(
             unhex(&owners[0].sha256).unwrap(),
             <[u8; 32]>::from(Sha256::digest(token.as_bytes()))
@@ -198,10 +293,14 @@ mod tests {
     fn minting_again_replaces_the_old_token() {
         let dir = dir();
         let path = Utf8Path::from_path(dir.path()).unwrap();
-        mint(path, "admin", ADMINS).unwrap();
-        mint(path, "system:node:worker-1", NODES).unwrap();
-        mint(path, "admin", ADMINS).unwrap();
-        let names: Vec<_> = owners(path).unwrap().into_iter().map(|o| o.name).collect();
+        for name in ["admin", "system:node:worker-1", "admin"] {
+            mint(path, name, ADMINS, None, at(0)).unwrap();
+        }
+        let names: Vec<_> = owners(path, at(0))
+            .unwrap()
+            .into_iter()
+            .map(|o| o.name)
+            .collect();
         assert_eq!(names, ["system:node:worker-1", "admin"]);
     }
 
@@ -209,21 +308,60 @@ mod tests {
     fn the_administrator_keeps_the_token_over_a_restart() {
         let dir = dir();
         let path = Utf8Path::from_path(dir.path()).unwrap();
-        assert_eq!(admin(path).unwrap(), admin(path).unwrap());
+        assert_eq!(admin(path, at(0)).unwrap(), admin(path, at(1)).unwrap());
         std::fs::remove_file(path.join("tokens.json")).unwrap();
-        let renewed = admin(path).unwrap();
-        assert_eq!(renewed, admin(path).unwrap());
-        assert_eq!(owners(path).unwrap().len(), 1);
+        let renewed = admin(path, at(2)).unwrap();
+        assert_eq!(renewed, admin(path, at(3)).unwrap());
+        assert_eq!(owners(path, at(3)).unwrap().len(), 1);
     }
 
     #[test]
-    fn the_registry_login_survives_a_restart_on_another_port() {
+    fn a_join_token_gives_a_name_once() {
         let dir = dir();
         let path = Utf8Path::from_path(dir.path()).unwrap();
-        let first = RegistryLogin::load_or_create(path, "127.0.0.1:5000").unwrap();
-        let second = RegistryLogin::load_or_create(path, "127.0.0.1:5001").unwrap();
-        assert_eq!(first, second);
-        let text = std::fs::read_to_string(path.join("registry-auth.json")).unwrap();
-        assert!(text.contains("127.0.0.1:5001") && !text.contains(":5000"));
+        let (mine, other) = (hash("mine"), hash("other"));
+        let join = Asker::Join { pool: "worker" };
+        let ask = |node: &str, sha256: &str, asker, now| {
+            admit(path, node, sha256, asker, LIFE, now).unwrap()
+        };
+        let first = ask("n1", &mine, join, at(0)).unwrap();
+        assert_eq!(first.expires, Some(at(60)));
+        // The answer was lost: the same question has the same answer.
+        assert_eq!(ask("n1", &mine, join, at(5)), Some(first));
+        // Somebody else cannot become that node, nor that node another with the same token.
+        assert_eq!(ask("n1", &other, join, at(5)), None);
+        assert_eq!(ask("n2", &mine, join, at(5)), None);
+        // A token for this node alone takes its place.
+        let replacement = Asker::Replacement { pool: "infra" };
+        assert!(ask("n1", &other, replacement, at(5)).is_some());
+        assert_eq!(find(path, "mine", at(5)).unwrap(), None);
+        let owner = find(path, "other", at(5)).unwrap().unwrap();
+        assert_eq!(
+            (owner.node(), owner.pool.as_deref()),
+            (Some("n1"), Some("infra"))
+        );
+        // Once it has ended, the name is free.
+        assert!(ask("n1", &mine, join, at(65)).is_some());
+    }
+
+    #[test]
+    fn a_renewed_token_ends_soon_and_a_revoked_one_at_once() {
+        let dir = dir();
+        let path = Utf8Path::from_path(dir.path()).unwrap();
+        let (old, new) = (hash("old"), hash("new"));
+        let join = Asker::Join { pool: "worker" };
+        admit(path, "n1", &old, join, LIFE, at(0)).unwrap();
+        let renewal = Asker::Renewal { sha256: &old };
+        let owner = admit(path, "n1", &new, renewal, LIFE, at(40))
+            .unwrap()
+            .unwrap();
+        assert_eq!(owner.expires, Some(at(100)));
+        assert_eq!(owner.pool.as_deref(), Some("worker"));
+        assert!(find(path, "old", at(49)).unwrap().is_some());
+        assert!(find(path, "old", at(50)).unwrap().is_none());
+        assert!(find(path, "new", at(99)).unwrap().is_some());
+        assert!(revoke(path, "n1", at(50)).unwrap());
+        assert!(find(path, "new", at(50)).unwrap().is_none());
+        assert!(!revoke(path, "n1", at(50)).unwrap());
     }
 }

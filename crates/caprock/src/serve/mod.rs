@@ -3,9 +3,15 @@
 //! The parts are wired here and nowhere else. Controllers and builder talk to the API over its socket, like any client.
 
 mod bootstrap;
+mod certificates;
 pub(crate) mod credentials;
 pub(crate) mod files;
+pub(crate) mod join;
+mod limit;
+mod login;
 pub(crate) mod pki;
+mod provision;
+mod revocation;
 mod rules;
 
 use std::collections::BTreeSet;
@@ -14,14 +20,18 @@ use std::time::Duration;
 
 use anyhow::Context;
 use camino::{Utf8Path, Utf8PathBuf};
-use oci::{Access, Permission, Registry};
+use jiff::Timestamp;
+use oci::Registry;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::cli;
 use crate::exit::{Failure, refused};
-use credentials::RegistryLogin;
+use certificates::{Certificates, Publisher};
+use login::Logins;
+use provision::Provisioning;
+use revocation::Admitted;
 
 /// How long the parts may take to stop after SIGTERM before the process ends without them.
 const STOP_DEADLINE: Duration = Duration::from_secs(20);
@@ -34,21 +44,20 @@ pub(crate) async fn run(args: cli::Serve) -> Result<(), Failure> {
     // A leftover kubeconfig would say "ready" before this process is.
     remove_if_present(&data_dir.join("kubeconfig"))?;
 
-    let authority = pki::Authority::load_or_create(&data_dir.join("pki"))?;
+    let now = Timestamp::now();
     let api_socket = listen(args.listen, "--listen").await?;
     let registry_socket = listen(args.registry_listen, "--registry-listen").await?;
     let (api_address, registry_address) = (api_socket.local_addr()?, registry_socket.local_addr()?);
-    let tls = authority.server_config(&addresses(&[api_address, registry_address]))?;
+    let hosts = addresses(&[api_address, registry_address]);
+    let certificates = Certificates::open(data_dir.clone(), hosts, now)?;
+    let tls = certificates.server_config();
     let registry_host = reachable(registry_address).to_string();
-    let login = RegistryLogin::load_or_create(&data_dir, &registry_host)?;
-    let token = credentials::admin(&data_dir)?;
+    let logins = Logins::load_or_create(&data_dir, &registry_host)?;
+    let token = credentials::admin(&data_dir, now)?;
 
     let mut parts = JoinSet::new();
-    let registry = Registry::open(
-        data_dir.join("registry").as_std_path(),
-        Access::nobody().user(&login.user, &login.password, Permission::Push),
-    )
-    .context("failed to open the registry")?;
+    let registry = Registry::open(data_dir.join("registry").as_std_path(), logins.access())
+        .context("failed to open the registry")?;
     let registry = apiserver::serve_tls(
         registry_socket,
         tls.clone(),
@@ -58,33 +67,55 @@ pub(crate) async fn run(args: cli::Serve) -> Result<(), Failure> {
     );
     parts.spawn(async move { registry.await.context("the registry failed") });
 
-    let mut config = rules::config(&data_dir)?;
+    let mut config = rules::config(&data_dir, now)?;
     config.audit_log = args.audit_log.map(Into::into);
+    let admitted = Admitted::new(&config.tokens);
     let api =
         apiserver::ApiServer::open(config).context("failed to open the API server's store")?;
-    parts.spawn(reload_tokens(api.clone(), data_dir.clone(), stop.clone()));
+    parts.spawn(reload_tokens(
+        api.clone(),
+        admitted.clone(),
+        data_dir.clone(),
+        stop.clone(),
+    ));
+    let server = format!("https://{}", reachable(api_address));
+    let kubeconfig = credentials::kubeconfig(&server, &certificates.bundle(), "admin", &token);
+    let client = crate::client::client_trusting(&kubeconfig, &data_dir.join("pki/ca.crt")).await?;
+    let provisioning = Provisioning {
+        data_dir: data_dir.clone(),
+        api: api.clone(),
+        admitted: admitted.clone(),
+        client: client.clone(),
+        server: server.clone(),
+        node_life: args.node_credential_life,
+    };
+    let watched = axum::middleware::from_fn_with_state(admitted, revocation::end_with_token);
+    let router = provisioning.routes().merge(api.router().layer(watched));
     let stopped = stop.clone();
     parts.spawn(async move {
-        api.serve(api_socket, tls, stopped.cancelled_owned())
+        api.serve_within(router, api_socket, tls, stopped.cancelled_owned())
             .await
             .context("the API server failed")
     });
 
-    let server = format!("https://{}", reachable(api_address));
-    let kubeconfig = credentials::kubeconfig(&server, authority.certificate(), "admin", &token);
-    let client = crate::client::client_from_text(&kubeconfig).await?;
     bootstrap::write(
         &client,
         &bootstrap::Facts {
             registry_host: &registry_host,
-            registry_ca: authority.certificate(),
-            login: &login,
+            ca: &certificates.bundle(),
+            logins: &logins,
             base_image: args.base_image.as_deref(),
         },
     )
     .await
     .context("failed to write the first objects")?;
 
+    let publisher = Publisher {
+        client: client.clone(),
+        registry_host: registry_host.clone(),
+        server: server.clone(),
+        admin_token: token,
+    };
     let builder = controllers::BuilderOptions {
         cache_dir: args.build_cache.unwrap_or_else(|| data_dir.join("builder")),
         // One data directory has one builder: a restart takes its own claims up at once.
@@ -105,6 +136,7 @@ pub(crate) async fn run(args: cli::Serve) -> Result<(), Failure> {
     });
 
     files::write_private(&data_dir.join("kubeconfig"), &kubeconfig)?;
+    parts.spawn(certificates.keep(publisher, stop.clone()));
     tracing::info!(api = %server, registry = %registry_host, kubeconfig = %data_dir.join("kubeconfig"), "ready");
 
     let ended = wait(&mut parts, &stop).await;
@@ -190,36 +222,44 @@ fn addresses(sockets: &[SocketAddr]) -> Vec<IpAddr> {
     known.into_iter().collect()
 }
 
-/// Tells the running server about tokens that `caprock node kubeconfig` adds to the data directory.
+/// Tells the running server about tokens that commands add to the data directory or take away, and that end.
 async fn reload_tokens(
     api: apiserver::ApiServer,
+    admitted: Admitted,
     data_dir: Utf8PathBuf,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
-    let path = data_dir.join("tokens.json");
-    let changed = |path: &Utf8Path| {
-        std::fs::metadata(path)
-            .and_then(|meta| meta.modified())
-            .ok()
-    };
-    let mut seen = None;
+    let mut seen: Option<Vec<[u8; 32]>> = None;
+    let tick = Duration::from_millis(500);
     while stop
-        .run_until_cancelled(tokio::time::sleep(Duration::from_millis(500)))
+        .run_until_cancelled(tokio::time::sleep(tick))
         .await
         .is_some()
     {
-        let now = changed(&path);
-        if now != seen {
-            match rules::tokens(&data_dir) {
-                Ok(tokens) => {
+        match rules::tokens(&data_dir, Timestamp::now()) {
+            Ok(tokens) => {
+                let now: Vec<_> = tokens.iter().map(|token| token.sha256).collect();
+                if seen.as_ref() != Some(&now) {
+                    admitted.set(&tokens);
                     api.set_tokens(tokens);
-                    seen = now;
+                    seen = Some(now);
                 }
-                Err(error) => tracing::warn!("the token owners stay as they are: {error:#}"),
             }
+            Err(error) => tracing::warn!("the token owners stay as they are: {error:#}"),
         }
     }
     Ok(())
+}
+
+/// DNS-1123 subdomain, as the API requires of Node names.
+pub(crate) fn valid_node_name(name: &str) -> bool {
+    let edge = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    name.len() <= 253
+        && name.split('.').all(|label| {
+            label.starts_with(edge)
+                && label.ends_with(edge)
+                && label.chars().all(|c| edge(c) || c == '-')
+        })
 }
 
 /// Waits for a signal or for a part that ends, then stops the others.
@@ -281,6 +321,16 @@ mod tests {
             reachable("192.0.2.7:1".parse().unwrap()).to_string(),
             "192.0.2.7:1"
         );
+    }
+
+    #[test]
+    fn node_names_are_dns_names() {
+        for good in ["worker-1", "a", "n1.example.com"] {
+            assert!(valid_node_name(good), "{good}");
+        }
+        for bad in ["", "Worker", "-a", "a-", "a..b", "a/b", "../x"] {
+            assert!(!valid_node_name(bad), "{bad}");
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use apiserver::{Config, Conversion, Names, Rule, Token};
 use camino::Utf8Path;
+use jiff::Timestamp;
 use model::keys;
 
 use super::credentials::{self, NODES};
@@ -9,22 +10,24 @@ use super::credentials::{self, NODES};
 const MACHINE_CONFIGURATION: &str = "machineconfiguration.openshift.io";
 
 /// The API server's configuration for a data directory.
-pub(crate) fn config(data_dir: &Utf8Path) -> anyhow::Result<Config> {
+pub(crate) fn config(data_dir: &Utf8Path, now: Timestamp) -> anyhow::Result<Config> {
     let mut config = Config::new(data_dir.join("api"));
-    config.tokens = tokens(data_dir)?;
+    config.tokens = tokens(data_dir, now)?;
     config.rules = node_rules();
     config.crds = model::api::crds()
         .iter()
         .map(serde_json::to_value)
         .collect::<Result<_, _>>()?;
     config.conversions = conversions();
-    config.namespaces.push(keys::NAMESPACE.to_owned());
+    config
+        .namespaces
+        .extend([keys::NAMESPACE, keys::NODE_SECRET_NAMESPACE].map(str::to_owned));
     Ok(config)
 }
 
-/// The owners in `tokens.json`.
-pub(crate) fn tokens(data_dir: &Utf8Path) -> anyhow::Result<Vec<Token>> {
-    credentials::owners(data_dir)?
+/// The owners in `tokens.json` whose tokens have not ended.
+pub(crate) fn tokens(data_dir: &Utf8Path, now: Timestamp) -> anyhow::Result<Vec<Token>> {
+    credentials::owners(data_dir, now)?
         .into_iter()
         .map(|owner| {
             Ok(Token {
@@ -91,12 +94,9 @@ fn node_rules() -> Vec<Rule> {
         any(READ, "caprock.dev", &["rolloutpolicies"], None),
         any(&["create", "patch"], "", &["events"], None),
         any(&["create", "patch"], "events.k8s.io", &["events"], None),
-        any(
-            &["get"],
-            "",
-            &["secrets", "configmaps"],
-            Some(keys::NAMESPACE),
-        ),
+        // Trust, which is no secret. Of credentials a node sees its own alone.
+        any(READ, "", &["configmaps"], Some(keys::NAMESPACE)),
+        own(READ, "", &["secrets"], Some(keys::NODE_SECRET_NAMESPACE)),
     ]
 }
 

@@ -67,6 +67,7 @@ pub(crate) fn concerns(change: &Change) -> Wake {
         | Kind::MachineConfig
         | Kind::ConfigMap
         | Kind::Secret
+        | Kind::NodeSecret
         | Kind::Claim
         | Kind::RolloutPolicy => Wake::Nobody,
     }

@@ -3,6 +3,7 @@
 //! Paths that other tools read are those of OpenShift's machine config server.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde_json::{Value, json};
 
@@ -64,6 +65,24 @@ pub struct Given {
     pub registry_cas: BTreeMap<String, String>,
     /// Environment of the agent's unit.
     pub environment: String,
+}
+
+/// Neither shows what is secret.
+impl fmt::Debug for Provision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Provision")
+            .field("target", &self.target)
+            .field("labels", &self.labels)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Given {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Given")
+            .field("target", &self.target)
+            .finish_non_exhaustive()
+    }
 }
 
 /// The config in a version of the specification.
