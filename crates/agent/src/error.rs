@@ -2,6 +2,7 @@
 
 use thiserror::Error;
 
+use crate::credentials::CredentialError;
 use crate::host::HostError;
 use crate::os::OsError;
 use crate::state::StateError;
@@ -21,6 +22,9 @@ pub enum AgentError {
     /// A step on the host.
     #[error(transparent)]
     Host(#[from] HostError),
+    /// The node's own credential.
+    #[error(transparent)]
+    Credential(#[from] CredentialError),
     /// A Secret, ConfigMap or annotation that cannot be used.
     #[error("{object}: {problem}")]
     Object {
@@ -63,7 +67,10 @@ impl AgentError {
         match self {
             AgentError::Api { source, .. } => matches!(**source, kube::Error::Api(_)),
             AgentError::CutShort(_) => false,
-            AgentError::Host(_) | AgentError::Object { .. } | AgentError::Unwell(_) => true,
+            AgentError::Host(_)
+            | AgentError::Credential(_)
+            | AgentError::Object { .. }
+            | AgentError::Unwell(_) => true,
         }
     }
 }

@@ -9,7 +9,9 @@ mod boot;
 mod command;
 pub mod configure;
 mod drift;
+pub mod credentials;
 mod error;
+mod first_boot;
 pub mod host;
 mod ledger;
 mod notify;
@@ -26,6 +28,7 @@ pub mod systemd;
 #[cfg(test)]
 mod tests;
 mod trial;
+mod trust;
 mod units;
 pub mod verify;
 
@@ -39,6 +42,7 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use agent::{Agent, Settings};
+use credentials::Credentials;
 use host::Host;
 use model::health::DEFAULT_DEADLINE;
 use notify::Notifier;
@@ -86,6 +90,8 @@ pub struct AgentConfig {
     pub backend: Option<BackendName>,
     /// How many bytes of an image are fetched in a second at most, where our own client fetches it.
     pub bytes_per_second: Option<NonZeroU64>,
+    /// The node's own credential, which the client was made with; none when it uses one that others look after.
+    pub credentials: Option<Credentials>,
     /// Where things are.
     pub paths: Paths,
 }
@@ -113,12 +119,31 @@ pub async fn run(
         node_name: config.node_name,
         register: config.register,
         registry_ca: config.registry_ca,
+        credentials: config.credentials,
         verify_deadline: DEFAULT_DEADLINE,
         notifier,
         bytes_per_second: config.bytes_per_second,
     };
     Agent::new(client, host, settings).run(stop).await;
     Ok(())
+}
+
+/// Brings a new machine into its pool's version before it becomes a Node, which takes one reboot at most; does nothing on
+/// a node. `given` is the kubeconfig that it was given, with a join token.
+///
+/// # Errors
+/// When its state directory cannot be opened. Everything else is logged and tried again.
+pub async fn first_boot(
+    paths: Paths,
+    credentials: Credentials,
+    given: Utf8PathBuf,
+) -> Result<(), AgentError> {
+    let host = blocking(move |runtime| {
+        let chosen = os::choose(None, &paths.sysroot, &paths.state_dir, runtime.clone())?;
+        open(&paths, chosen.os, runtime)
+    })
+    .await?;
+    first_boot::run(host, credentials, &given).await
 }
 
 /// Finishes what the booted deployment still needs: what the early-boot unit runs. Needs no network.

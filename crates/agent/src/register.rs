@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
-use k8s_openapi::api::core::v1::{Node, NodeCondition, NodeStatus, NodeSystemInfo};
+use k8s_openapi::api::core::v1::{Node, NodeCondition, NodeSpec, NodeStatus, NodeSystemInfo};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, Time};
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client};
-use model::keys::NODE_LEASE_NAMESPACE;
+use model::keys::{self, NODE_LEASE_NAMESPACE};
+use model::node::Target;
 use serde_json::json;
 
 use crate::error::{AgentError, chain, is_not_found};
@@ -24,8 +25,15 @@ const STATUS_REFRESH: Duration = Duration::from_secs(300);
 const HOSTNAME: &str = "kubernetes.io/hostname";
 
 /// Registers a node and keeps it alive. Never returns; a failure is logged and tried again with the next heartbeat.
-pub(crate) async fn run(client: Client, name: String, labels: BTreeMap<String, String>) {
+/// A machine that has arrived in a version becomes a Node that has it, cordoned until its agent has proven that.
+pub(crate) async fn run(
+    client: Client,
+    name: String,
+    labels: BTreeMap<String, String>,
+    arrival: Option<Target>,
+) {
     let registration = Registration {
+        arrival,
         nodes: Api::all(client.clone()),
         leases: Api::namespaced(client, NODE_LEASE_NAMESPACE),
         name,
@@ -61,6 +69,7 @@ struct Registration {
     leases: Api<Lease>,
     name: String,
     labels: BTreeMap<String, String>,
+    arrival: Option<Target>,
 }
 
 impl Registration {
@@ -93,10 +102,15 @@ impl Registration {
         let metadata = ObjectMeta {
             name: Some(self.name.clone()),
             labels: Some(labels),
+            annotations: self.arrival.as_ref().map(annotations),
             ..ObjectMeta::default()
         };
         let node = Node {
             metadata,
+            spec: self.arrival.as_ref().map(|_| NodeSpec {
+                unschedulable: Some(true),
+                ..NodeSpec::default()
+            }),
             ..Node::default()
         };
         self.nodes
@@ -157,6 +171,26 @@ impl Registration {
             .map(drop)
             .map_err(failed("create"))
     }
+}
+
+/// As if the node had drained and booted into the version: what is left is to prove it, and to ask for the cordon to be
+/// taken off.
+fn annotations(arrival: &Target) -> BTreeMap<String, String> {
+    let drained = format!("drain-{}", arrival.config);
+    let mut annotations = BTreeMap::from([
+        (keys::CURRENT_CONFIG, arrival.config.clone()),
+        (keys::DESIRED_CONFIG, arrival.config.clone()),
+        (keys::DESIRED_DRAIN, drained.clone()),
+        (keys::LAST_APPLIED_DRAIN, drained),
+    ]);
+    if let Some(image) = &arrival.image {
+        annotations.insert(keys::CURRENT_IMAGE, image.clone());
+        annotations.insert(keys::DESIRED_IMAGE, image.clone());
+    }
+    annotations
+        .into_iter()
+        .map(|(key, value)| (key.to_owned(), value))
+        .collect()
 }
 
 fn is_ready(node: &Node) -> bool {

@@ -7,30 +7,23 @@ use std::path::Path;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::{Api, Client};
-use model::api::MachineOSConfig;
 use model::keys;
 use oci::registries::SYSTEM_CONFIG;
 use oci::{ClientConfig, DockerConfig, Registries};
 
 use crate::error::{AgentError, chain, is_not_found};
 
-/// A client for the images of the node's pool. Credentials that the pool's MachineOSConfig names for its image come
-/// after the cluster's own.
+/// A client for the images of the node's pool, with the credentials that the controllers put together for this node.
 pub(crate) async fn client(
     kube: &Client,
-    layering: Option<&MachineOSConfig>,
+    node: &str,
     extra_root: Option<&[u8]>,
     bytes_per_second: Option<NonZeroU64>,
 ) -> Result<oci::Client, AgentError> {
-    let named = layering.and_then(|config| config.spec.rendered_image_push_secret.as_ref());
-    let mut auth = DockerConfig::default();
-    for name in named
-        .map(|secret| secret.name.as_str())
-        .into_iter()
-        .chain([keys::GLOBAL_PULL_SECRET])
-    {
-        auth = auth.merge(credentials(kube, name).await?.unwrap_or_default());
-    }
+    let auth = match credentials(kube, node).await? {
+        Some(text) => parse(&text, node)?,
+        None => DockerConfig::default(),
+    };
     let config = ClientConfig {
         auth,
         cas: authorities(kube).await?,
@@ -50,30 +43,38 @@ pub(crate) async fn client(
     })
 }
 
-async fn credentials(kube: &Client, name: &str) -> Result<Option<DockerConfig>, AgentError> {
-    let object = format!("Secret `{}/{name}`", keys::NAMESPACE);
-    let secrets: Api<Secret> = Api::namespaced(kube.clone(), keys::NAMESPACE);
-    let Some(secret) = secrets
-        .get_opt(name)
+/// The node's docker configuration as its Secret has it; none before the controllers made one.
+pub(crate) async fn credentials(kube: &Client, node: &str) -> Result<Option<Vec<u8>>, AgentError> {
+    let secrets: Api<Secret> = Api::namespaced(kube.clone(), keys::NODE_SECRET_NAMESPACE);
+    let secret = secrets
+        .get_opt(node)
         .await
-        .map_err(AgentError::api(format!("read {object}")))?
-    else {
+        .map_err(AgentError::api(format!("read {}", secret_of(node))))?;
+    let Some(mut data) = secret.map(|secret| secret.data.unwrap_or_default()) else {
         return Ok(None);
     };
-    let data = secret.data.unwrap_or_default();
-    let Some(bytes) = data.get(keys::DOCKER_CONFIG_KEY) else {
-        let problem = format!("has no key `{}`", keys::DOCKER_CONFIG_KEY);
-        return Err(AgentError::Object { object, problem });
-    };
-    DockerConfig::parse(&bytes.0)
-        .map(Some)
-        .map_err(|error| AgentError::Object {
-            object,
-            problem: error.to_string(),
-        })
+    match data.remove(keys::DOCKER_CONFIG_KEY) {
+        Some(bytes) => Ok(Some(bytes.0)),
+        None => Err(AgentError::Object {
+            object: secret_of(node),
+            problem: format!("has no key `{}`", keys::DOCKER_CONFIG_KEY),
+        }),
+    }
 }
 
-async fn authorities(kube: &Client) -> Result<BTreeMap<String, Vec<u8>>, AgentError> {
+fn parse(text: &[u8], node: &str) -> Result<DockerConfig, AgentError> {
+    DockerConfig::parse(text).map_err(|error| AgentError::Object {
+        object: secret_of(node),
+        problem: error.to_string(),
+    })
+}
+
+fn secret_of(node: &str) -> String {
+    format!("Secret `{}/{node}`", keys::NODE_SECRET_NAMESPACE)
+}
+
+/// Authorities of registries, PEM by `host[:port]`.
+pub(crate) async fn authorities(kube: &Client) -> Result<BTreeMap<String, Vec<u8>>, AgentError> {
     let maps: Api<ConfigMap> = Api::namespaced(kube.clone(), keys::NAMESPACE);
     let map = match maps.get(keys::REGISTRY_CERTS).await {
         Err(error) if is_not_found(&error) => return Ok(BTreeMap::new()),

@@ -507,6 +507,11 @@ impl State {
         }
     }
 
+    pub(crate) fn remove(&self, path: &Utf8Path) -> Result<(), StateError> {
+        self.root.remove(path)?;
+        Ok(())
+    }
+
     pub(crate) fn write<T: Serialize>(&self, path: &Utf8Path, value: &T) -> Result<(), StateError> {
         let bytes = serde_json::to_vec(value).expect("our own types become JSON");
         self.root.write(path, &bytes, mine(PRIVATE))?;

@@ -40,20 +40,45 @@ fn agent() -> String {
 [Unit]
 Description=Caprock node agent
 Wants=network-online.target
-After=network-online.target dbus.service caprock-boot.service
+After=network-online.target dbus.service caprock-boot.service caprock-firstboot.service
 # It is tried for ever.
 StartLimitIntervalSec=0
 
 [Service]
 Type=notify
 EnvironmentFile=-/etc/caprock/agent.env
-ExecStart=/usr/local/bin/caprock agent --kubeconfig /etc/caprock/kubeconfig $CAPROCK_AGENT_ARGS
+ExecStart=/usr/local/bin/caprock agent --bootstrap-kubeconfig /etc/caprock/kubeconfig $CAPROCK_AGENT_ARGS
 Restart=always
 RestartSec=1
 # A step that does not end starves it, and so does a process that stands still.
 WatchdogSec=60
 WatchdogSignal=SIGKILL
 # A step that is cut off is taken up at the next start; a reboot need not wait for it.
+KillMode=mixed
+TimeoutStopSec=5
+{CONFINEMENT}
+[Install]
+WantedBy=multi-user.target
+"
+    )
+}
+
+/// Brings a new machine into its pool's configuration and image before it becomes a Node, with or without a kubelet.
+fn first_boot() -> String {
+    format!(
+        "\
+[Unit]
+Description=Boot a new machine into what its pool runs
+# Neither on a node that has a credential, nor on one that has not begun.
+ConditionPathExists=|!/var/lib/caprock/credentials/facts.json
+ConditionPathExists=|/var/lib/caprock/first-boot.json
+Wants=network-online.target
+After=network-online.target dbus.service caprock-boot.service
+Before=caprock-agent.service kubelet.service
+
+[Service]
+Type=oneshot
+ExecStart=/usr/local/bin/caprock agent --first-boot --bootstrap-kubeconfig /etc/caprock/kubeconfig
 KillMode=mixed
 TimeoutStopSec=5
 {CONFINEMENT}
@@ -166,9 +191,10 @@ WantedBy=timers.target
 
 /// Name and text of each unit that a node needs. All that have an `[Install]` section are to be enabled.
 #[must_use]
-pub fn units() -> [(&'static str, String); 6] {
+pub fn units() -> [(&'static str, String); 7] {
     [
         ("caprock-agent.service", agent()),
+        ("caprock-firstboot.service", first_boot()),
         ("caprock-boot.service", boot()),
         ("caprock-finalize.service", finalize()),
         ("caprock-trial.service", TRIAL.to_owned()),

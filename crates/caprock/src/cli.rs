@@ -422,6 +422,13 @@ pub(crate) struct Cluster {
 pub(crate) struct Agent {
     #[command(flatten)]
     pub(crate) cluster: Cluster,
+    /// Kubeconfig that the machine was given, with a join token or a node's credential: the agent exchanges it for a
+    /// credential of its own, which it keeps and renews, and uses instead of `--kubeconfig`.
+    #[arg(long, value_name = "FILE", conflicts_with = "kubeconfig")]
+    pub(crate) bootstrap_kubeconfig: Option<Utf8PathBuf>,
+    /// Bring a new machine into its pool's configuration and image, then exit: what the first-boot unit runs.
+    #[arg(long, requires = "bootstrap_kubeconfig", conflicts_with_all = ["register_node", "node_labels"])]
+    pub(crate) first_boot: bool,
     /// The node's name; default: the host's name.
     #[arg(long, value_name = "NAME", env = "NODE_NAME")]
     pub(crate) node_name: Option<String>,

@@ -42,15 +42,32 @@ pub(crate) fn authority(cluster: &cli::Cluster) -> Result<Option<Vec<u8>>, Failu
     let config = Kubeconfig::read_from(path)
         .with_context(|| format!("`{path}` is not a usable kubeconfig"))?;
     let cluster = config.clusters.into_iter().find_map(|named| named.cluster);
-    let data = cluster.and_then(|cluster| cluster.certificate_authority_data);
-    Ok(data
-        .map(|data| STANDARD.decode(data))
-        .transpose()
-        .with_context(|| format!("`certificate-authority-data` in `{path}` is not base64"))?)
+    let Some(cluster) = cluster else {
+        return Ok(None);
+    };
+    if let Some(data) = cluster.certificate_authority_data {
+        let decoded = STANDARD.decode(data);
+        return Ok(Some(decoded.with_context(|| {
+            format!("`certificate-authority-data` in `{path}` is not base64")
+        })?));
+    }
+    Ok(cluster
+        .certificate_authority
+        .map(|file| std::fs::read(&file).with_context(|| format!("failed to read `{file}`")))
+        .transpose()?)
 }
 
 /// The client configuration in a kubeconfig's text.
 pub(crate) async fn config_from_text(text: &str) -> anyhow::Result<kube::Config> {
     let kubeconfig = Kubeconfig::from_yaml(text)?;
-    Ok(kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?)
+    let cluster = kubeconfig
+        .clusters
+        .iter()
+        .find_map(|named| named.cluster.as_ref());
+    let authorities = cluster.and_then(|cluster| cluster.certificate_authority.clone());
+    let mut config =
+        kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
+    // A file may be replaced while the client runs.
+    config.root_cert_file = authorities.map(Into::into);
+    Ok(config)
 }

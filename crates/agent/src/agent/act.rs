@@ -112,7 +112,7 @@ impl Agent {
         observed: &Observed,
         plan: &Plan,
     ) -> Result<(), AgentError> {
-        let client = self.registry(observed).await?;
+        let client = self.registry().await?;
         let arrived = Arc::new(Mutex::new(Progress::default()));
         let sink = arrived.clone();
         let pulled = self.on_host(move |host| {

@@ -2,15 +2,17 @@
 
 mod act;
 mod drift;
+mod follow;
 mod observe;
 mod verify;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use camino::Utf8PathBuf;
 use futures::{Stream, StreamExt};
 use k8s_openapi::api::core::v1::Node;
 use kube::runtime::{WatchStreamExt, watcher};
@@ -25,6 +27,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::drift::{Known, Watch};
+use crate::credentials::Credentials;
 use crate::error::{AgentError, chain};
 use crate::host::{Host, HostError};
 use crate::notify::Notifier;
@@ -55,6 +58,8 @@ pub(crate) struct Settings {
     pub(crate) registry_ca: Option<Vec<u8>>,
     /// Bound of fetching images.
     pub(crate) bytes_per_second: Option<NonZeroU64>,
+    /// The node's own credential, when it keeps one.
+    pub(crate) credentials: Option<Credentials>,
     /// How long the enabled units may take to become active.
     pub(crate) verify_deadline: Duration,
     /// The service manager that the agent was started by.
@@ -95,6 +100,10 @@ pub(crate) struct Agent {
     changed: Arc<Notify>,
     /// The plan that was logged last.
     logged: String,
+    /// Paths that MachineConfigs write, once they are known.
+    taken: Option<BTreeSet<Utf8PathBuf>>,
+    /// Why credentials and authorities could not be followed last.
+    not_followed: Option<String>,
 }
 
 /// When to look again.
@@ -132,6 +141,8 @@ impl Agent {
             watch: None,
             changed: Arc::default(),
             logged: String::new(),
+            taken: None,
+            not_followed: None,
         }
     }
 
@@ -154,8 +165,11 @@ impl Agent {
         let policies = watcher(self.policies.clone(), watcher::Config::default())
             .inspect(move |_| stale.store(true, Ordering::Relaxed));
         helpers.spawn(listen(policies, changed.clone()));
+        follow::watch(&self.client, &name, &changed, &mut helpers);
         if let Some(labels) = self.settings.register.clone() {
-            helpers.spawn(crate::register::run(self.client.clone(), name, labels));
+            let arrival = self.arrival();
+            let client = self.client.clone();
+            helpers.spawn(crate::register::run(client, name, labels, arrival));
         }
         let notifier = self.settings.notifier.clone();
         helpers.spawn(notifier.clone().feed());
@@ -210,10 +224,13 @@ impl Agent {
         let Some((node, progress)) = self.own_objects().await? else {
             return Ok(Next::Within(IDLE));
         };
+        // Whoever is a Node has arrived.
+        self.host.state().forget_first_boot()?;
         let observed = match completed {
             Ok(()) => self.observe(node.clone(), progress.clone()).await,
             Err(error) => Err(error),
         };
+        self.follow(&node, observed.as_ref().ok()).await;
         let observed = match observed {
             Ok(observed) => observed,
             Err(error) => {
@@ -250,6 +267,17 @@ impl Agent {
             Err(_) => {}
         }
         done
+    }
+
+    /// What a new machine booted into before it became a Node.
+    fn arrival(&self) -> Option<Target> {
+        match self.host.state().first_boot() {
+            Ok(first_boot) => first_boot?.arrival(),
+            Err(error) => {
+                tracing::warn!("how the machine arrived is not known: {}", chain(&error));
+                None
+            }
+        }
     }
 
     fn log(&mut self, plan: &Plan) {

@@ -155,7 +155,7 @@ impl Agent {
             .parse()
             .map_err(|error: oci::ReferenceError| problem(error.to_string()))?;
         if !self.resolved.contains_key(image) {
-            let client = self.registry(observed).await?;
+            let client = self.registry().await?;
             let (digest, _) = client
                 .resolve(&reference)
                 .await
@@ -165,10 +165,10 @@ impl Agent {
         Ok(reference.with_digest(self.resolved[image]).to_string())
     }
 
-    pub(super) async fn registry(&self, observed: &Observed) -> Result<oci::Client, AgentError> {
+    pub(super) async fn registry(&self) -> Result<oci::Client, AgentError> {
         registry::client(
             &self.client,
-            observed.layering.as_ref(),
+            &self.settings.node_name,
             self.settings.registry_ca.as_deref(),
             self.settings.bytes_per_second,
         )

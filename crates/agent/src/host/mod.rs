@@ -14,6 +14,7 @@ use model::update::{Failure, Version};
 use oci::Digest;
 use thiserror::Error;
 
+use crate::command::CommandError;
 use crate::configure::{ConfigureError, Places, configure, forget_originals};
 use crate::os::{Deployments, Os, OsError};
 use crate::root::{Found, Root, RootError};
@@ -43,6 +44,9 @@ pub enum HostError {
     /// A file of the host.
     #[error(transparent)]
     Root(#[from] RootError),
+    /// The host's tool for authorities.
+    #[error("the host's programs were not told of new authorities")]
+    Trust(#[source] Box<CommandError>),
     /// The host does not run from a deployment.
     #[error("this host is not booted from an ostree deployment")]
     NotBooted,
@@ -61,6 +65,7 @@ impl HostError {
             HostError::Root(error) => error.is_full(),
             HostError::Os(_)
             | HostError::Systemd(_)
+            | HostError::Trust(_)
             | HostError::NotBooted
             | HostError::NoImage(_) => false,
         }

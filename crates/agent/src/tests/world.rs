@@ -95,7 +95,9 @@ impl World {
             .iter()
             .map(|crd| serde_json::to_value(crd).unwrap())
             .collect();
-        config.namespaces.push(keys::NAMESPACE.to_owned());
+        config
+            .namespaces
+            .extend([keys::NAMESPACE, keys::NODE_SECRET_NAMESPACE].map(str::to_owned));
         let server = Arc::new(Mutex::new(Some(ApiServer::open(config).unwrap())));
         let client = client(&server, None);
         let controllers = tokio::spawn(drain(client.clone()));
@@ -196,6 +198,7 @@ impl World {
             node_name: NODE.to_owned(),
             register: Some(BTreeMap::new()),
             registry_ca: None,
+            credentials: None,
             verify_deadline: Duration::from_secs(2),
             notifier: crate::notify::Notifier::default(),
         };

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use agent::credentials::{Credentials, Obtained};
 use agent::os::ostree::Source;
 use agent::{AgentConfig, Paths};
 use anyhow::anyhow;
+use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use super::registry::{self, Place};
@@ -29,21 +31,38 @@ pub(crate) async fn run(args: cli::Agent) -> Result<(), Failure> {
     if args.finalize {
         return Ok(agent::finalize(Paths::default()).await?);
     }
+    let paths = Paths::default();
+    let node_name = match args.node_name {
+        Some(name) => name,
+        None => host_name()?,
+    };
+    let own = Credentials::new(&paths.state_dir, &node_name);
+    let (mut cluster, mut credentials) = (args.cluster.clone(), None);
+    if let Some(given) = args.bootstrap_kubeconfig {
+        if args.first_boot {
+            return Ok(agent::first_boot(paths, own, given).await?);
+        }
+        cluster.kubeconfig = Some(match own.obtain(&given, Timestamp::now()).await? {
+            Obtained::AsGiven => given,
+            Obtained::Had | Obtained::Joined { .. } | Obtained::Exchanged => {
+                credentials = Some(own.clone());
+                own.kubeconfig()
+            }
+        });
+    }
     let config = AgentConfig {
-        node_name: match args.node_name {
-            Some(name) => name,
-            None => host_name()?,
-        },
+        node_name,
         register: args
             .register_node
             .then(|| labels(&args.node_labels))
             .transpose()?,
-        registry_ca: client::authority(&args.cluster)?,
+        registry_ca: client::authority(&cluster)?,
+        credentials,
         backend: args.host_backend,
         bytes_per_second: args.pull_bytes_per_second,
-        paths: Paths::default(),
+        paths,
     };
-    let client = client::client(&args.cluster).await?;
+    let client = client::client(&cluster).await?;
     // What the flags name is the container's; from here on everything is the host's.
     if let Some(root) = &args.host_root {
         host_root::enter(root)?;

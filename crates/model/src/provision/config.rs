@@ -48,7 +48,7 @@ pub struct Provision {
     pub api_ca: String,
     /// The credential that it joins with; absent for a client that has joined.
     pub kubeconfig: Option<String>,
-    /// The agent's units, name and text, all enabled.
+    /// The agent's units, name and text; those that can be are enabled.
     pub units: Vec<(String, String)>,
 }
 
@@ -150,7 +150,7 @@ pub fn served(provision: &Provision, version: SpecVersion) -> Result<Value, Vec<
     config.units.extend(units.iter().map(|(name, text)| Unit {
         name: name.clone(),
         contents: Some(text.clone()),
-        enabled: Some(true),
+        enabled: ignition::has_install_section(text).then_some(true),
         ..Unit::default()
     }));
     Ok(in_version(&config, version))

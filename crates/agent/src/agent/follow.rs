@@ -1,0 +1,136 @@
+//! Follows the cluster in what is trusted and with which credentials: the agent's own, and those of the node's programs.
+
+use std::collections::BTreeSet;
+
+use camino::Utf8PathBuf;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{ConfigMap, Node, Secret};
+use kube::api::{Patch, PatchParams};
+use kube::runtime::watcher;
+use kube::{Api, Client};
+use model::keys;
+use model::node::annotation;
+use oci::Digest;
+use serde_json::json;
+use std::sync::Arc;
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+
+use super::observe::Observed;
+use super::{Agent, listen};
+use crate::credentials::CredentialError;
+use crate::error::{AgentError, chain};
+use crate::registry;
+use crate::trust::Wanted;
+
+/// ConfigMaps that say what is trusted.
+const TRUST: [&str; 3] = [keys::REGISTRY_CERTS, keys::API_CA, keys::USER_CA_BUNDLE];
+
+/// Wakes the loop when anything of it changes.
+pub(super) fn watch(client: &Client, node: &str, changed: &Arc<Notify>, helpers: &mut JoinSet<()>) {
+    let named = |name: &str| watcher::Config::default().fields(&format!("metadata.name={name}"));
+    let maps: Api<ConfigMap> = Api::namespaced(client.clone(), keys::NAMESPACE);
+    for name in TRUST {
+        helpers.spawn(listen(watcher(maps.clone(), named(name)), changed.clone()));
+    }
+    let secrets: Api<Secret> = Api::namespaced(client.clone(), keys::NODE_SECRET_NAMESPACE);
+    helpers.spawn(listen(watcher(secrets, named(node)), changed.clone()));
+}
+
+impl Agent {
+    /// Follows. A failure keeps nothing else from being done; it is told once.
+    pub(super) async fn follow(&mut self, node: &Node, observed: Option<&Observed>) {
+        if let Some(observed) = observed {
+            self.taken = Some(paths(observed));
+        }
+        let followed = match self.follow_own(node).await {
+            Ok(()) => self.follow_programs().await,
+            Err(error) => Err(error),
+        };
+        let failure = followed.err().map(|error| chain(&error));
+        if failure != self.not_followed {
+            if let Some(failure) = &failure {
+                self.reporter
+                    .publish(node, "Warning", "TrustNotFollowed", failure.clone())
+                    .await;
+            }
+            self.not_followed = failure;
+        }
+    }
+
+    /// The agent's own token, and the authorities that it trusts the API by.
+    async fn follow_own(&self, node: &Node) -> Result<(), AgentError> {
+        let Some(credentials) = self.settings.credentials.clone() else {
+            return Ok(());
+        };
+        if let Some(bundle) = self.config_map(keys::API_CA, keys::API_CA_KEY).await? {
+            credentials.trust(&bundle)?;
+            let fingerprint = &Digest::of(bundle.as_bytes()).hex()[..16];
+            if annotation(node, keys::TRUSTED_API_CA) != Some(fingerprint) {
+                let name = &self.settings.node_name;
+                let patch =
+                    json!({"metadata": {"annotations": {keys::TRUSTED_API_CA: fingerprint}}});
+                self.nodes
+                    .patch(name, &PatchParams::default(), &Patch::Merge(patch))
+                    .await
+                    .map_err(AgentError::api(format!("annotate Node `{name}`")))?;
+            }
+        }
+        let renewed = credentials.renew(&self.client, Timestamp::now()).await;
+        renewed.map_err(|error| self.ending(error))
+    }
+
+    /// A token that cannot be renewed has an end, which is what matters.
+    fn ending(&self, error: CredentialError) -> AgentError {
+        let credentials = self.settings.credentials.as_ref();
+        let end = credentials.and_then(|credentials| credentials.expires().ok().flatten());
+        match end {
+            Some(end) => AgentError::Object {
+                object: format!("the node's token, which ends at {end}"),
+                problem: chain(&error),
+            },
+            None => error.into(),
+        }
+    }
+
+    /// What the node's programs read.
+    async fn follow_programs(&self) -> Result<(), AgentError> {
+        let Some(taken) = self.taken.clone() else {
+            return Ok(());
+        };
+        let user_bundle = self.config_map(keys::USER_CA_BUNDLE, keys::USER_CA_BUNDLE_KEY);
+        let wanted = Wanted {
+            registry_auth: registry::credentials(&self.client, &self.settings.node_name).await?,
+            registry_cas: registry::authorities(&self.client).await?,
+            user_bundle: user_bundle.await?.unwrap_or_default(),
+        };
+        let changed = self
+            .on_host(move |host| host.follow_trust(&wanted, &taken))
+            .await?;
+        if changed {
+            tracing::info!(
+                "credentials and authorities of the node's programs were brought in line"
+            );
+        }
+        Ok(())
+    }
+
+    async fn config_map(&self, name: &str, key: &str) -> Result<Option<String>, AgentError> {
+        let maps: Api<ConfigMap> = Api::namespaced(self.client.clone(), keys::NAMESPACE);
+        let map = maps
+            .get_opt(name)
+            .await
+            .map_err(AgentError::api(format!("read ConfigMap `{name}`")))?;
+        Ok(map.and_then(|map| map.data?.remove(key)))
+    }
+}
+
+/// Paths that the node's version writes, or the one it is leaving.
+fn paths(observed: &Observed) -> BTreeSet<Utf8PathBuf> {
+    [observed.sight.current.as_ref(), observed.desired.as_ref()]
+        .into_iter()
+        .flatten()
+        .flat_map(|version| &version.ignition.nodes)
+        .map(|node| Utf8PathBuf::from(&node.path))
+        .collect()
+}
