@@ -320,7 +320,9 @@ fn try_open(dir: &tempfile::TempDir) -> Result<ApiServer, String> {
         .iter()
         .map(|crd| serde_json::to_value(crd).unwrap())
         .collect();
-    config.namespaces.push(keys::NAMESPACE.to_owned());
+    config
+        .namespaces
+        .extend([keys::NAMESPACE, keys::NODE_SECRET_NAMESPACE].map(str::to_owned));
     ApiServer::open(config).map_err(|error| error.to_string())
 }
 
