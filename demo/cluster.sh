@@ -95,6 +95,14 @@ add_node() {
     node start "$1"
 }
 
+# join_node NAME POOL: creates and boots a machine that nobody knows, with a join token of the pool and nothing else.
+join_node() {
+    (umask 077 && "$CAPROCK" node token --pool "$2" --ttl 1h --data-dir "$DATA" >"$STATE/$1.kubeconfig")
+    node create "$1" --image "oci:$BASE_LAYOUT:bookworm" --caprock "$CAPROCK" --kubeconfig "$STATE/$1.kubeconfig"
+    rm "$STATE/$1.kubeconfig"
+    node start "$1"
+}
+
 # example FILE...: creates examples, with the registry's port of this run.
 example() {
     local file

@@ -3,7 +3,7 @@
 # `systemctl reboot` inside a node boots the deployment that its boot loader entries name first,
 # so booted, staged and rollback deployments are as on a machine of its own.
 #
-#   node.sh create NAME --caprock BINARY --image oci:DIR[:TAG] --kubeconfig FILE --labels K=V,...
+#   node.sh create NAME --caprock BINARY --image oci:DIR[:TAG] --kubeconfig FILE [--labels K=V,...]
 #   node.sh start NAME | stop NAME | delete NAME | status NAME | list
 #   node.sh exec NAME COMMAND...
 #
@@ -107,7 +107,10 @@ create() {
     # Without it the journal of the first boot is kept in memory, and gone after the reboot.
     mkdir -p "$var/log/journal"
     install -D -m 0600 "$kubeconfig" "$etc/caprock/kubeconfig"
-    printf 'CAPROCK_AGENT_ARGS=--register-node --node-labels %s\n' "$labels" >"$etc/caprock/agent.env"
+    # A machine that joins with a token is told its labels by the server.
+    if [ -n "$labels" ]; then
+        printf 'CAPROCK_AGENT_ARGS=--register-node --node-labels %s\n' "$labels" >"$etc/caprock/agent.env"
+    fi
     "$caprock" node units "$etc/systemd/system"
     for unit in "$etc"/systemd/system/caprock-*.service "$etc"/systemd/system/caprock-*.timer; do
         systemctl --root="${etc%/etc}" --quiet enable "$(basename "$unit")"

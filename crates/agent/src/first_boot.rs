@@ -1,7 +1,7 @@
 //! A new machine's way into its pool: it is given the pool's version, boots into it once, and only then becomes a Node.
 //!
-//! What is under way is kept on the disk, so that a machine that is switched off takes it up again; the version stays
-//! the one that it was given first, whatever the pool does meanwhile.
+//! What is under way is kept on the disk, so that a machine that is switched off takes it up again. The version stays the
+//! one that it was given first, whatever the pool does meanwhile, unless the machine cannot get there.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -155,7 +155,16 @@ impl Machine {
         if let Some(base) = wanted.base {
             version.os_image_url = base;
         }
-        if self.step(&first_boot.pool, version).await? {
+        let done = match self.step(&first_boot.pool, version).await {
+            Ok(done) => done,
+            Err(error) => {
+                // The pool may want something better by now.
+                first_boot.version = None;
+                self.host.state().set_first_boot(&first_boot)?;
+                return Err(error);
+            }
+        };
+        if done {
             first_boot.arrived = true;
             self.host.state().set_first_boot(&first_boot)?;
             tracing::info!(%target, "the machine runs what its pool runs");

@@ -10,6 +10,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, Time};
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client};
+use model::drain::CORDONED_BY;
 use model::keys::{self, NODE_LEASE_NAMESPACE};
 use model::node::Target;
 use serde_json::json;
@@ -180,6 +181,7 @@ fn annotations(arrival: &Target) -> BTreeMap<String, String> {
     let mut annotations = BTreeMap::from([
         (keys::CURRENT_CONFIG, arrival.config.clone()),
         (keys::DESIRED_CONFIG, arrival.config.clone()),
+        (CORDONED_BY, drained.clone()),
         (keys::DESIRED_DRAIN, drained.clone()),
         (keys::LAST_APPLIED_DRAIN, drained),
     ]);

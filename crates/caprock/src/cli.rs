@@ -108,6 +108,7 @@ fn duration(text: &str) -> Result<SignedDuration, String> {
         Ok(duration) => Ok(duration),
         Err(error) => Err(format!("expected a length of time such as `24h`: {error}")),
     }
+}
 
 /// Build an image from a Containerfile.
 #[derive(Debug, Args)]

@@ -12,6 +12,7 @@ use crate::build::gate::Gates;
 use crate::cache::Cache;
 use crate::error::{Doing, Result};
 use crate::event::Recorder;
+use crate::pool::expiry::Warnings;
 
 /// Shared by all loops of a process.
 pub(crate) struct Context {
@@ -19,6 +20,7 @@ pub(crate) struct Context {
     pub(crate) cache: Cache,
     pub(crate) events: Recorder,
     pub(crate) gates: Gates,
+    pub(crate) warnings: Warnings,
 }
 
 impl Context {

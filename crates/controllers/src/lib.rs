@@ -116,6 +116,7 @@ async fn run_parts<R: Resolve, B: Build>(
         client,
         cache,
         gates: Gates::default(),
+        warnings: Default::default(),
     });
     if let Some(registries) = parts.registries {
         spawn_controllers(&ctx, registries, &stop, &mut tasks);

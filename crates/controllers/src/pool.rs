@@ -1,5 +1,6 @@
 //! The pool loop: which nodes are told to change, and how the pool is doing.
 
+pub(crate) mod expiry;
 mod node_object;
 mod observe;
 
@@ -52,7 +53,8 @@ pub(crate) async fn reconcile(pool: Arc<MachineConfigPool>, ctx: Arc<Context>) -
     node_object::follow(&ctx, &pool, &seen).await?;
     report(&ctx, &pool, &seen, &plan).await?;
     done?;
-    Ok(Action::await_change())
+    // Certificates end without a change.
+    Ok(Action::requeue(expiry::INTERVAL))
 }
 
 /// Plans again from what the API holds now. The local copy may lack a slot that was given out a moment ago, here or
@@ -110,11 +112,14 @@ async fn tell(ctx: &Context, pool: &MachineConfigPool, assignment: &Assignment) 
 }
 
 async fn report(ctx: &Context, pool: &MachineConfigPool, seen: &Seen, plan: &Plan) -> Result<()> {
-    let next = pool_status::report(pool, seen, plan, Timestamp::now());
-    if let Some(target) = provision::proven(pool, seen, &next)
-        && provision::target_of(pool).as_ref() != Some(&target)
-    {
-        let annotations = json!({keys::FIRST_BOOT_TARGET: provision::annotation(&target)});
+    let now = Timestamp::now();
+    let mut next = pool_status::report(pool, seen, plan, now);
+    next.cert_expirys = expiry::of(&ctx.cache);
+    expiry::warn(ctx, pool, &next.cert_expirys, now).await;
+    let first_boot = provision::proven(pool, seen, &next);
+    if first_boot != provision::target_of(pool) {
+        let annotation = first_boot.as_ref().map(provision::annotation);
+        let annotations = json!({keys::FIRST_BOOT_TARGET: annotation});
         // The status is written when the changed pool is looked at again.
         ctx.merge(pool, json!({"metadata": {"annotations": annotations}}))
             .await?;

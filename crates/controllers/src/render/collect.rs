@@ -8,6 +8,7 @@ use kube::api::{Api, DeleteParams, ListParams, Preconditions};
 use model::api::{MachineConfigPool, MachineOSBuild};
 use model::keys;
 use model::node::annotation;
+use model::provision;
 
 use super::is_rendered_for;
 use crate::context::Context;
@@ -88,6 +89,7 @@ async fn referred_to_now(ctx: &Context) -> Result<BTreeSet<String>> {
 
 fn of_pool(pool: &MachineConfigPool, used: &mut BTreeSet<String>) {
     used.insert(pool.spec.configuration.name.clone());
+    used.extend(provision::target_of(pool).map(|target| target.config));
     used.extend(
         pool.status
             .iter()

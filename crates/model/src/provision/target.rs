@@ -19,18 +19,21 @@ struct Stored {
     image: Option<String>,
 }
 
-/// The version that a new node of the pool boots into: the pool's target once a node has proven it, or when there is no
-/// node that could; until then the one that was proven last.
+/// The version that a new node of the pool boots into: the pool's target once a node has proven it; until then the one
+/// that was proven last. In a pool without nodes nothing is proven, and what counts is the target alone.
 ///
-/// A new node is so neither the first to try a version, nor does it boot into one that it has to leave at once.
+/// A new node is so neither the first to try a version while others run one that is known to be good, nor does it boot
+/// into one that it has to leave at once.
 pub fn proven(
     pool: &MachineConfigPool,
     seen: &Seen,
     status: &MachineConfigPoolStatus,
 ) -> Option<Target> {
-    let nobody_can = status.machine_count == 0;
+    if status.machine_count == 0 {
+        return seen.target();
+    }
     seen.target()
-        .filter(|_| nobody_can || status.updated_machine_count > 0)
+        .filter(|_| status.updated_machine_count > 0)
         .or_else(|| target_of(pool))
 }
 
@@ -148,8 +151,10 @@ mod tests {
         );
         assert_eq!(check(None, ready("r/i@sha256:2"), 0, 0), Some(new));
         // The image is not there: the former one, or none at all.
-        assert_eq!(check(Some(&old), building(), 0, 0), Some(old.clone()));
-        assert_eq!(check(None, building(), 0, 0), None);
+        assert_eq!(check(Some(&old), building(), 2, 0), Some(old.clone()));
+        assert_eq!(check(None, building(), 2, 0), None);
+        // Without nodes nothing was proven: what the pool wanted before its image was asked for is not wanted any more.
+        assert_eq!(check(Some(&old), building(), 0, 0), None);
         // Back to the base image.
         let base = target("rendered-b", None);
         assert_eq!(check(Some(&old), Gate::NotLayered, 1, 1), Some(base));
