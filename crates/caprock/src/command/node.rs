@@ -151,11 +151,20 @@ fn units(dir: &Utf8Path) -> Result<(), Failure> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
     #[test]
     fn the_pointer_carries_token_and_trust() {
         let text = pointer("https://192.0.2.1:6443", "PEM", "worker", "id.secret");
-        insta::assert_snapshot!(text);
+        let config: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let replace = &config["ignition"]["config"]["replace"];
+        assert_eq!(replace["source"], "https://192.0.2.1:6443/config/worker");
+        assert_eq!(
+            replace["httpHeaders"][0],
+            serde_json::json!({"name": "Authorization", "value": "Bearer id.secret"})
+        );
+        let authority = &config["ignition"]["security"]["tls"]["certificateAuthorities"][0];
+        assert_eq!(authority["source"], "data:;base64,UEVN");
     }
 }
