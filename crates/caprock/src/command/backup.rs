@@ -39,7 +39,8 @@ pub(crate) async fn backup(args: cli::Backup) -> Result<(), Failure> {
                 args.data_dir
             ))
         })?;
-    let client = crate::client::client_trusting(&kubeconfig, &args.data_dir.join("pki/ca.crt")).await?;
+    let client =
+        crate::client::client_trusting(&kubeconfig, &args.data_dir.join("pki/ca.crt")).await?;
     let mut objects = tempfile::tempfile().context("failed to make a temporary file")?;
     let count = fetch(&client, &mut objects).await?;
     let work = tokio::task::spawn_blocking(move || -> anyhow::Result<()> {
