@@ -26,8 +26,8 @@ use oci::Digest;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::drift::{Known, Watch};
 use crate::credentials::Credentials;
+use crate::drift::{Known, Watch};
 use crate::error::{AgentError, chain};
 use crate::host::{Host, HostError};
 use crate::notify::Notifier;
