@@ -99,6 +99,8 @@ mod tests {
             nodes: Vec::new(),
             contested: BTreeMap::new(),
             invalid_selector: None,
+            failure_budget: None,
+            policy_problems: Vec::new(),
         }
     }
 
