@@ -2,8 +2,9 @@
 //! digest in its commit. Both tools bring the `ostree container` command along, which fills it without touching any
 //! deployment, and find there what they deploy.
 
-use oci::{Client, Digest};
+use oci::{Client, Digest, Reference};
 
+use super::access::Verified;
 use super::sysroot::Sysroot;
 use super::tools::Tools;
 use super::{
@@ -149,6 +150,21 @@ impl ImageStore {
             .args(remove.iter().map(|a| format!("--delete-if-present={a}")))
             .run()?;
         Ok(())
+    }
+
+    /// Where an image that is not booted comes from, by digest, when the host's policy lets it pass.
+    pub(super) fn origin(
+        &self,
+        image: &Digest,
+        pull_spec: Option<&str>,
+    ) -> Result<(Reference, Verified), OsError> {
+        let spec = pull_spec.ok_or_else(|| OsError::Image {
+            image: image.to_string(),
+            problem: "it is not booted, and nothing says where it comes from".to_owned(),
+        })?;
+        let reference = access::reference(spec)?.with_digest(*image);
+        let verified = access::check(&self.sysroot.0, &reference)?;
+        Ok((reference, verified))
     }
 
     fn images(&self) -> Result<Vec<(String, Digest)>, OsError> {

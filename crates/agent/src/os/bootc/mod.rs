@@ -52,12 +52,7 @@ impl Bootc {
     }
 
     fn stage(&self, image: &Digest, pull_spec: Option<&str>) -> Result<(), OsError> {
-        let spec = pull_spec.ok_or_else(|| OsError::Image {
-            image: image.to_string(),
-            problem: "it is not booted, and nothing says where it comes from".to_owned(),
-        })?;
-        let reference = access::reference(spec)?.with_digest(*image);
-        let verified = access::check(&self.store.sysroot.0, &reference)?;
+        let (reference, verified) = self.store.origin(image, pull_spec)?;
         let switch = self.bootc("switch").arg("--quiet");
         let switch = match verified {
             access::Verified::BySignature => switch.arg("--enforce-container-sigpolicy"),

@@ -15,8 +15,6 @@ pub(in crate::os) struct Status {
     pub(super) rollback_queued: bool,
     /// Whether the staged deployment waits for a word before shutdown may make it.
     pub(super) download_only: bool,
-    /// Whether the staged deployment can be reached without starting the kernel anew.
-    pub(super) soft_reboot: bool,
 }
 
 #[derive(Deserialize)]
@@ -43,8 +41,6 @@ struct HostStatus {
 struct Entry {
     image: Option<ImageStatus>,
     incompatible: bool,
-    #[serde(default)]
-    soft_reboot_capable: bool,
     #[serde(default)]
     download_only: bool,
     ostree: Option<OstreeEntry>,
@@ -87,7 +83,6 @@ impl Status {
             compatible,
             rollback_queued: status.rollback_queued,
             download_only: staged.is_some_and(|staged| staged.download_only),
-            soft_reboot: staged.is_some_and(|staged| staged.soft_reboot_capable),
         };
         // What goes back becomes the next boot's when that is queued.
         let back = match status.rollback_queued {
@@ -145,7 +140,6 @@ mod tests {
             (status.compatible, "compatible"),
             (status.rollback_queued, "rollback queued"),
             (status.download_only, "download only"),
-            (status.soft_reboot, "soft reboot"),
         ];
         let notes = notes
             .iter()

@@ -11,7 +11,7 @@ use oci::{Client, Digest};
 use super::image_store::{ImageStore, staged_of};
 use super::sysroot::Sysroot;
 use super::tools::Tools;
-use super::{Deployment, Deployments, KernelArguments, Os, OsError, ProgressSink, Role, access};
+use super::{Deployment, Deployments, KernelArguments, Os, OsError, ProgressSink, Role};
 use crate::command::Command;
 
 use status::Status;
@@ -95,12 +95,7 @@ impl RpmOstree {
     }
 
     fn stage(&self, seen: &Status, image: &Digest, pull_spec: Option<&str>) -> Result<(), OsError> {
-        let spec = pull_spec.ok_or_else(|| OsError::Image {
-            image: image.to_string(),
-            problem: "it is not booted, and nothing says where it comes from".to_owned(),
-        })?;
-        let reference = access::reference(spec)?.with_digest(*image);
-        let verified = access::check(&self.store.sysroot.0, &reference)?;
+        let (reference, verified) = self.store.origin(image, pull_spec)?;
         // A rebase to what is staged already is an error to the tool, and what another attempt left is in its way.
         if seen.deployments.0.iter().any(|d| d.role == Role::Staged) {
             self.tool("cleanup").arg("--pending").run()?;
