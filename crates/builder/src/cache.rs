@@ -7,6 +7,8 @@
 //! index/<key>             what a step with this key gave
 //! mounts/<id>             `RUN --mount=type=cache`
 //! git/<repository>/       a commit of a git repository, checked out
+//! used/<entry>            its time says when something of the above was used last
+//! in-use                  locked by every build, and by whoever removes old entries
 //! work/<engine>/          scratch of one engine, which holds a lock on work/<engine>/lock while it lives
 //! ```
 //!
@@ -66,7 +68,7 @@ impl Cache {
                 dir.display()
             ))
         };
-        for name in ["layers", "index", "mounts", "git", "work"] {
+        for name in ["layers", "index", "mounts", "git", "used", "work"] {
             fs::create_dir_all(dir.join(name)).map_err(failed())?;
         }
         // Mounts are told apart by their paths, which must therefore be the kernel's.
@@ -85,6 +87,15 @@ impl Cache {
             session,
             layers,
         })
+    }
+
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Where the unpacked layers of this boot are.
+    pub(crate) fn layers_dir(&self) -> &Path {
+        &self.layers
     }
 
     pub(crate) fn blobs(&self) -> &BlobStore {
@@ -113,6 +124,7 @@ impl Cache {
     /// Makes a finished tree the top layer of a chain. When another build was faster, its tree stays.
     pub(crate) fn publish(&self, tree: &Path, chain: &Digest) -> io::Result<()> {
         let place = self.layer(chain);
+        self.used(&place);
         match fs::rename(tree, &place) {
             Err(_) if place.is_dir() => Ok(()),
             other => other,
@@ -128,13 +140,21 @@ impl Cache {
             if layer.blob.is_none() && !unpacked() {
                 return None;
             }
+            if let Some(blob) = layer.blob {
+                self.used(&self.blobs.path(&blob.digest));
+            }
         }
+        self.used(&self.index(key));
         Some(entry)
+    }
+
+    fn index(&self, key: &Digest) -> PathBuf {
+        self.dir.join("index").join(key.hex())
     }
 
     /// What is remembered under a key. A torn file after a power cut is as good as none.
     pub(crate) fn read<T: DeserializeOwned>(&self, key: &Digest) -> Option<T> {
-        let text = fs::read(self.dir.join("index").join(key.hex())).ok()?;
+        let text = fs::read(self.index(key)).ok()?;
         serde_json::from_slice(&text).ok()
     }
 
@@ -144,7 +164,7 @@ impl Cache {
         let scratch = self.scratch()?;
         let path = scratch.path.join("entry");
         fs::write(&path, text)?;
-        fs::rename(path, self.dir.join("index").join(key.hex()))
+        fs::rename(path, self.index(key))
     }
 
     /// Where a git repository is checked out, or would be.

@@ -13,6 +13,7 @@ use crate::build::Build;
 use crate::cache::Cache;
 use crate::error::BuildError;
 use crate::event::{Event, Progress};
+use crate::evict;
 use crate::execute::Runtime;
 use crate::image::Image;
 use crate::pack::Destination;
@@ -26,6 +27,9 @@ pub struct EngineConfig {
     pub cache_dir: PathBuf,
     /// The OCI runtime; `crun` from the search path when absent.
     pub runtime: Option<PathBuf>,
+    /// How many bytes the cache may hold before what was not used for longest is removed; 20 GiB when absent. It is
+    /// looked at before a build, every few hours.
+    pub cache_limit: Option<u64>,
     /// For base images and pushes.
     pub client: Client,
 }
@@ -40,6 +44,7 @@ pub struct Engine {
 #[derive(Debug)]
 struct Shared {
     cache: Cache,
+    cache_limit: u64,
     runtime_path: Option<PathBuf>,
     runtime: OnceLock<Runtime>,
     /// One lock for each layer being unpacked and step being executed, so that two builds do not do it twice.
@@ -57,6 +62,7 @@ impl Engine {
     pub fn open(config: EngineConfig) -> Result<Engine, BuildError> {
         let shared = Shared {
             cache: Cache::open(&config.cache_dir)?,
+            cache_limit: config.cache_limit.unwrap_or(evict::DEFAULT_LIMIT),
             runtime_path: config.runtime,
             runtime: OnceLock::new(),
             locks: Mutex::default(),
@@ -155,15 +161,24 @@ impl Engine {
         let cancel = cancel.child_token();
         // Without this the work would go on after the caller lost interest.
         let _stop = cancel.clone().drop_guard();
-        let work = Work {
-            engine: self.clone(),
-            handle: Handle::current(),
-            cancel,
-            events,
-            destinations,
-            uploads: Arc::default(),
-        };
-        let mut job = tokio::task::spawn_blocking(move || job(&work));
+        let (engine, handle) = (self.clone(), Handle::current());
+        let mut job = tokio::task::spawn_blocking(move || {
+            let cache = engine.cache();
+            let failed = || BuildError::host::<std::io::Error>("cannot use the build cache");
+            cache
+                .trim_sometimes(engine.shared.cache_limit)
+                .map_err(failed())?;
+            let work = Work {
+                hold: Arc::new(cache.hold().map_err(failed())?),
+                engine: engine.clone(),
+                handle,
+                cancel,
+                events,
+                destinations,
+                uploads: Arc::default(),
+            };
+            job(&work)
+        });
         let result = loop {
             tokio::select! {
                 biased;

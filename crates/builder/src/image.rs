@@ -1,8 +1,6 @@
-//! A built image: what it is made of, a view of its files, pushing it and writing it to disk.
+//! A built image: what it is made of, a view of its files, and pushing it.
 
 use std::fmt;
-use std::fs;
-use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -13,6 +11,7 @@ use crate::config::ImageConfig;
 use crate::engine::Engine;
 use crate::error::BuildError;
 use crate::event::{Event, Progress, Transfer};
+use crate::evict::Hold;
 use crate::pack::Uploads;
 use crate::root_view::RootView;
 
@@ -26,6 +25,8 @@ pub struct Image {
     pub(crate) config: Arc<ImageConfig>,
     pub(crate) layers: Arc<Vec<Layer>>,
     pub(crate) uploads: Arc<Uploads>,
+    /// Keeps its layers in the cache.
+    pub(crate) _hold: Arc<Hold>,
 }
 
 /// One layer of an image.
@@ -87,7 +88,7 @@ impl Image {
                 move |work| {
                     let blobs = layers.iter().map(|layer| (layer.diff_id, Some(layer)));
                     let paths = work.unpacked(blobs)?;
-                    RootView::mount(work.cache(), &paths)
+                    RootView::mount(work.cache(), &paths, work.hold.clone())
                         .map_err(BuildError::host("cannot mount the image"))
                 },
             )
@@ -187,75 +188,12 @@ impl Engine {
             source,
         })
     }
-
-    /// Writes an image as an OCI image layout; with a tag, under that name. A layout that is there is added to.
-    pub async fn write_layout(
-        &self,
-        image: &Image,
-        dir: &Path,
-        tag: Option<&str>,
-        progress: &Progress<'_>,
-    ) -> Result<(), BuildError> {
-        for layer in image.layers.iter() {
-            self.fetch_layer(layer, progress).await?;
-        }
-        let failed = || {
-            BuildError::host::<std::io::Error>(format!(
-                "cannot write the image to `{}`",
-                dir.display()
-            ))
-        };
-        let blobs = dir.join("blobs/sha256");
-        fs::create_dir_all(&blobs).map_err(failed())?;
-        for layer in image.layers.iter() {
-            let place = blobs.join(layer.digest.hex());
-            if !place.exists() {
-                let part = blobs.join(format!(".{}.part", layer.digest.hex()));
-                fs::copy(self.blobs().path(&layer.digest), &part).map_err(failed())?;
-                fs::rename(part, place).map_err(failed())?;
-            }
-        }
-        for bytes in [&image.config_bytes, &image.manifest] {
-            fs::write(blobs.join(Digest::of(bytes).hex()), bytes).map_err(failed())?;
-        }
-        fs::write(dir.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).map_err(failed())?;
-        let index = index_with(fs::read(dir.join("index.json")).ok(), image, tag);
-        let part = dir.join(".index.json.part");
-        fs::write(&part, index).map_err(failed())?;
-        fs::rename(part, dir.join("index.json")).map_err(failed())
-    }
 }
 
 /// Media type of the layers made here.
 pub(crate) const LAYER: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
 /// Media type of an image configuration.
 pub(crate) const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
-const TAG: &str = "org.opencontainers.image.ref.name";
-
-/// The index of a layout with an image added, which takes a tag away from the image that had it.
-fn index_with(old: Option<Vec<u8>>, image: &Image, tag: Option<&str>) -> String {
-    use serde_json::{Value, json};
-    let old: Option<Value> = old.and_then(|text| serde_json::from_slice(&text).ok());
-    let mut manifests = old
-        .and_then(|index| index["manifests"].as_array().cloned())
-        .unwrap_or_default();
-    let mut descriptor = json!({
-        "mediaType": manifest::OCI_MANIFEST,
-        "digest": image.digest,
-        "size": image.manifest.len(),
-        "platform": { "os": image.config.os, "architecture": image.config.architecture },
-    });
-    manifests.retain(|other| {
-        let same_tag = tag.is_some_and(|tag| other["annotations"][TAG] == tag);
-        !same_tag && (tag.is_some() || other["digest"] != descriptor["digest"])
-    });
-    if let Some(tag) = tag {
-        descriptor["annotations"] = json!({ TAG: tag });
-    }
-    manifests.push(descriptor);
-    json!({ "schemaVersion": 2, "mediaType": manifest::OCI_INDEX, "manifests": manifests })
-        .to_string()
-}
 
 pub(crate) fn bytes_event<'a>(
     progress: &'a Progress<'_>,

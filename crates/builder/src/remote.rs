@@ -33,12 +33,12 @@ pub(crate) struct Git {
 pub(crate) enum Failure {
     /// The Containerfile's author has to look, or the other side does.
     Refused(String),
-    Other(BuildError),
+    Other(Box<BuildError>),
 }
 
 impl From<BuildError> for Failure {
     fn from(error: BuildError) -> Self {
-        Failure::Other(error)
+        Failure::Other(Box::new(error))
     }
 }
 
@@ -100,12 +100,13 @@ pub(crate) fn fetch(work: &Work, url: &str, checksum: Option<&Digest>) -> Result
     if let Some(digest) = checksum
         && blobs.has(digest)
     {
+        work.cache().used(&blobs.path(digest));
         return Ok(*digest);
     }
     let client = work.engine.client();
     let fetched = work.wait(async { Ok(client.download(url, checksum, blobs, MAX_FILE).await) })?;
     fetched.map_err(|error| match error {
-        ClientError::Store(error) => Failure::Other(error.into()),
+        ClientError::Store(error) => Failure::from(BuildError::from(error)),
         error => Failure::Refused(format!(
             "`{url}` cannot be fetched: {}",
             crate::error::chain(&error)
@@ -193,6 +194,7 @@ pub(crate) fn checkout(work: &Work, git: &Git) -> Result<PathBuf, Failure> {
             other => other.map_err(failed())?,
         }
     }
+    work.cache().used(&place);
     Ok(place)
 }
 

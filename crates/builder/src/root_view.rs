@@ -3,10 +3,12 @@
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::{AtFlags, FileType, OFlags};
 
 use crate::cache::Cache;
+use crate::evict::Hold;
 use crate::root::{Root, absent, names};
 use crate::snapshot::Snapshot;
 
@@ -16,6 +18,7 @@ pub struct RootView {
     root: Root,
     // Unmounts when dropped, after the root was closed.
     _snapshot: Snapshot,
+    _hold: Arc<Hold>,
 }
 
 /// What lies at a path.
@@ -32,12 +35,17 @@ pub enum Kind {
 }
 
 impl RootView {
-    pub(crate) fn mount(cache: &Cache, layers: &[PathBuf]) -> io::Result<RootView> {
+    pub(crate) fn mount(
+        cache: &Cache,
+        layers: &[PathBuf],
+        hold: Arc<Hold>,
+    ) -> io::Result<RootView> {
         let snapshot = Snapshot::readonly(cache, layers)?;
         let root = Root::open(&snapshot.root())?;
         Ok(RootView {
             root,
             _snapshot: snapshot,
+            _hold: hold,
         })
     }
 

@@ -161,7 +161,8 @@ pub(crate) fn origin(
     }
 }
 
-fn sources(stage: &Stage) -> impl Iterator<Item = &Word> {
+/// What a stage takes files from besides its base.
+pub(crate) fn sources(stage: &Stage) -> impl Iterator<Item = &Word> {
     stage
         .instructions
         .iter()

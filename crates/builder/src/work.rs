@@ -16,6 +16,7 @@ use crate::config::chain_on;
 use crate::engine::Engine;
 use crate::error::BuildError;
 use crate::event::Event;
+use crate::evict::Hold;
 use crate::image::Layer;
 use crate::pack::{Destination, Uploads};
 
@@ -32,6 +33,8 @@ pub(crate) struct Work {
     /// Where layers are sent as soon as they are made.
     pub(crate) destinations: Arc<[Destination]>,
     pub(crate) uploads: Arc<Uploads>,
+    /// Keeps what the work uses in the cache.
+    pub(crate) hold: Arc<Hold>,
 }
 
 impl Work {
@@ -99,6 +102,7 @@ impl Work {
                     })?;
                 missing.push((chain, blob.clone()));
             }
+            self.cache().used(&path);
             paths.push(path);
         }
         if missing.is_empty() {

@@ -50,6 +50,7 @@ fn engine(lab: &Lab, name: &str, client: Client) -> Engine {
     Engine::open(EngineConfig {
         cache_dir,
         runtime: None,
+        cache_limit: None,
         client,
     })
     .unwrap()
@@ -216,6 +217,7 @@ async fn a_base_that_cannot_be_had_is_its_own_error() {
     let engine = Engine::open(EngineConfig {
         cache_dir,
         runtime: None,
+        cache_limit: None,
         client,
     })
     .unwrap();
@@ -253,6 +255,7 @@ async fn an_image_of_labels_takes_neither_root_nor_registry() {
     let engine = Engine::open(EngineConfig {
         cache_dir: dir.path().join("cache"),
         runtime: None,
+        cache_limit: None,
         client,
     })
     .unwrap();
@@ -341,4 +344,42 @@ async fn privileged_a_base_known_by_digest_takes_no_registry() {
     assert_eq!(build(&pinned).await.unwrap().digest(), first.digest());
     let tagged = build(&place).await.unwrap_err();
     assert!(matches!(tagged, BuildError::Base { .. }), "{tagged:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_archive_holds_the_layout_and_is_always_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = Engine::open(EngineConfig {
+        cache_dir: dir.path().join("cache"),
+        runtime: None,
+        cache_limit: None,
+        client: client(&[]),
+    })
+    .unwrap();
+    let image = engine
+        .build(
+            request("FROM scratch\nLABEL a=b".into()),
+            CancellationToken::new(),
+            &quiet,
+        )
+        .await
+        .unwrap();
+    let archives = ["one", "two"].map(|name| dir.path().join(name));
+    for archive in &archives {
+        engine
+            .write_archive(&image, archive, Some("1"), &quiet)
+            .await
+            .unwrap();
+    }
+    let [one, two] = archives.map(|archive| std::fs::read(archive).unwrap());
+    assert!(one == two);
+    let mut names: Vec<String> = tar::Archive::new(&one[..])
+        .entries()
+        .unwrap()
+        .map(|entry| entry.unwrap().path().unwrap().display().to_string())
+        .collect();
+    names.sort();
+    assert_eq!(names.len(), 4);
+    assert!(names[0].starts_with("blobs/sha256/"));
+    assert_eq!(names[2..], ["index.json", "oci-layout"]);
 }

@@ -21,6 +21,7 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     Serve(Serve),
     Build(Box<Build>),
+    Lint(Lint),
     Render(Render),
     Plan(Plan),
     Status(Status),
@@ -128,17 +129,38 @@ pub(crate) struct Build {
     /// Value of an ARG.
     #[arg(long, value_name = "K=V")]
     pub(crate) build_arg: Vec<String>,
-    /// Another context: a directory for `COPY --from=NAME`.
+    /// Another context, for `FROM` and `--from=NAME`: a directory, or `docker-image://REF`.
     #[arg(long, value_name = "NAME=DIR")]
     pub(crate) build_context: Vec<String>,
+    /// A secret for `RUN --mount=type=secret`: from a file, or from an environment variable.
+    #[arg(long, value_name = "id=ID[,src=FILE|,env=VAR]")]
+    pub(crate) secret: Vec<String>,
+    /// An SSH agent for `RUN --mount=type=ssh`; default: the one at $SSH_AUTH_SOCK.
+    #[arg(long, value_name = "ID[=SOCKET]")]
+    pub(crate) ssh: Vec<String>,
+    /// A label of the image.
+    #[arg(long, value_name = "K=V")]
+    pub(crate) label: Vec<String>,
+    /// An annotation of the image's manifest.
+    #[arg(long, value_name = "K=V")]
+    pub(crate) annotation: Vec<String>,
+    /// What to build for, `os/architecture[/variant]`; default: this machine.
+    #[arg(long, value_name = "PLATFORM")]
+    pub(crate) platform: Option<String>,
+    /// What of the context is not seen; default: FILE.dockerignore, else .containerignore or .dockerignore in CONTEXT.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ignorefile: Option<Utf8PathBuf>,
+    /// How to tell of progress.
+    #[arg(long, value_enum, default_value_t = ProgressStyle::Auto)]
+    pub(crate) progress: ProgressStyle,
     /// Build every step again.
     #[arg(long)]
     pub(crate) no_cache: bool,
     /// Push the result to every name given with `--tag`.
     #[arg(long, requires = "tag")]
     pub(crate) push: bool,
-    /// Write the result as an OCI image layout: `oci:DIR[:TAG]`.
-    #[arg(long, value_name = "oci:DIR[:TAG]")]
+    /// Write the result as an OCI image layout, `oci:DIR[:TAG]`, or as one in a tar archive, `oci-archive:FILE[:TAG]`.
+    #[arg(long, value_name = "FORM:PATH[:TAG]")]
     pub(crate) output: Option<String>,
     /// Write the image's digest to this file.
     #[arg(long, value_name = "FILE")]
@@ -151,11 +173,45 @@ pub(crate) struct Build {
         env = "CAPROCK_CACHE_DIR"
     )]
     pub(crate) cache_dir: Utf8PathBuf,
+    /// How much the cache may hold, in MiB; what was not used for longest goes first. Default: 20480.
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(..=1 << 40))]
+    pub(crate) cache_limit: Option<u64>,
     #[command(flatten)]
     pub(crate) registry: RegistryAccess,
     /// Directory that COPY and ADD read from.
     #[arg(value_name = "CONTEXT")]
     pub(crate) context: Utf8PathBuf,
+}
+
+/// How progress is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum ProgressStyle {
+    /// `tty` on a terminal, otherwise `plain`.
+    Auto,
+    /// Lines.
+    Plain,
+    /// Lines, and bars for transfers.
+    Tty,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Find the problems of Containerfiles without building them.
+///
+/// Exits with 1 when there are errors. A comment `# lint ignore=ID` above an instruction silences a warning there, at
+/// the top of the file everywhere.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  caprock lint Containerfile")]
+pub(crate) struct Lint {
+    /// Containerfiles; `-` reads standard input.
+    #[arg(value_name = "FILE", required = true)]
+    pub(crate) file: Vec<Utf8PathBuf>,
+    /// Exit with 1 on warnings, too.
+    #[arg(long)]
+    pub(crate) strict: bool,
+    /// How to print.
+    #[arg(short, long, value_enum, default_value_t = Format::Text)]
+    pub(crate) output: Format,
 }
 
 /// How registries are reached.
@@ -252,7 +308,7 @@ pub(crate) struct Crds {
     pub(crate) output: Format,
 }
 
-/// Copy an image from an OCI layout or a registry to a registry.
+/// Copy an image, or an index with all its images, from an OCI layout or a registry to a registry.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  \
     caprock copy oci:base:latest 127.0.0.1:5000/os/base:1 --authfile caprock-data/registry-auth.json --ca-file caprock-data/pki/ca.crt")]

@@ -123,3 +123,29 @@ fn a_node_kubeconfig_needs_a_server() {
     assert_eq!(code, Some(1));
     assert!(words.contains("caprock serve"), "{words}");
 }
+
+#[test]
+fn lint_tells_every_problem_with_its_place() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("Containerfile");
+    std::fs::write(&file, "FROM a:1\nRUN cd /x\nMAINTAINER me\n").unwrap();
+    let name = file.to_str().unwrap();
+    let (code, text, words) = caprock(&["lint", name]);
+    assert_eq!(code, Some(0), "{words}");
+    let lines: Vec<&str> = text.lines().collect();
+    assert!(
+        lines[0].starts_with(&format!("{name}:2:1: warning: ")),
+        "{text}"
+    );
+    assert!(lines[0].ends_with("[lost-cd]"), "{text}");
+    assert_eq!(lines[1], "    hint: use `WORKDIR`");
+    assert_eq!(caprock(&["lint", "--strict", name]).0, Some(1));
+
+    std::fs::write(&file, "FROM a:1\nCOPPY x y\n").unwrap();
+    let (code, text, _) = caprock(&["lint", "-o", "json", name]);
+    assert_eq!(code, Some(1));
+    let found: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(found[0]["line"], 2);
+    assert_eq!(found[0]["level"], "error");
+    assert_eq!(found[0]["hint"], "did you mean `COPY`?");
+}

@@ -6,6 +6,7 @@ use std::fs::{self, File};
 use std::io::{self, Read as _, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use std::time::SystemTime;
 
 use rustix::fs::FlockOperation;
 use tempfile::{NamedTempFile, TempPath};
@@ -22,6 +23,17 @@ pub struct BlobStore {
     blobs: PathBuf,
     incoming: PathBuf,
     partial: PathBuf,
+}
+
+/// A blob that a store has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StoredBlob {
+    /// Its digest.
+    pub digest: Digest,
+    /// Its length in bytes.
+    pub size: u64,
+    /// When it was stored.
+    pub modified: SystemTime,
 }
 
 /// Why the store could not do what it was asked.
@@ -138,6 +150,31 @@ impl BlobStore {
             }
             _ => Ok(()),
         }
+    }
+
+    /// All blobs, in no order.
+    pub fn list(&self) -> Result<Vec<StoredBlob>, StoreError> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&self.blobs).map_err(StoreError::io("read", &self.blobs))? {
+            let entry = entry.map_err(StoreError::io("read", &self.blobs))?;
+            let name = entry.file_name();
+            // Anything else in there is not ours.
+            let Some(digest) = name.to_str().and_then(|name| Digest::from_hex(name).ok()) else {
+                continue;
+            };
+            let metadata = match entry.metadata() {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                other => other.map_err(StoreError::io("read", &entry.path()))?,
+            };
+            found.push(StoredBlob {
+                digest,
+                size: metadata.len(),
+                modified: metadata
+                    .modified()
+                    .map_err(StoreError::io("read", &entry.path()))?,
+            });
+        }
+        Ok(found)
     }
 
     /// Reads the blob again and compares it with its name.

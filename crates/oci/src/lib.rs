@@ -17,7 +17,7 @@ pub mod registries;
 pub mod registry;
 
 pub use auth::{AuthError, Credentials, DockerConfig};
-pub use blob_store::{BlobStore, BlobWriter, StoreError};
+pub use blob_store::{BlobStore, BlobWriter, StoreError, StoredBlob};
 pub use client::{
     BlobSource, Client, ClientConfig, ClientError, FetchedManifest, Growth, Image, Pushed, Retry,
 };
@@ -25,4 +25,4 @@ pub use digest::{Digest, DigestError, Digester};
 pub use policy::{Demand, Policy, PolicyError};
 pub use reference::{Reference, ReferenceError};
 pub use registries::{Registries, RegistriesError};
-pub use registry::{Access, Permission, Registry, RegistryError};
+pub use registry::{Access, Collected, Permission, Registry, RegistryError};

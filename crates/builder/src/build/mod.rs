@@ -219,6 +219,7 @@ impl<'a> Build<'a> {
             config: Arc::new(config),
             layers: Arc::new(layers),
             uploads: self.work.uploads.clone(),
+            _hold: self.work.hold.clone(),
         })
     }
 }
@@ -250,8 +251,8 @@ fn json(value: &impl Serialize) -> Result<Vec<u8>, BuildError> {
     })
 }
 
-/// `os/architecture[/variant]`.
-fn parse_platform(text: &str) -> Result<Platform, String> {
+/// Reads `os/architecture[/variant]`; the error is a message.
+pub fn parse_platform(text: &str) -> Result<Platform, String> {
     let parts: Vec<&str> = text.split('/').collect();
     let wrong = || format!("`--platform`: expected `os/architecture[/variant]`, found `{text}`");
     let mut platform = manifest::this_platform();

@@ -151,7 +151,7 @@ impl Stage<'_, '_> {
             fetched.map_err(|failure| match failure {
                 remote::Failure::Refused(reason) => copy::Failure::Refused(reason),
                 remote::Failure::Other(error) => {
-                    stopped = Some(error);
+                    stopped = Some(*error);
                     copy::Failure::Refused("stopped".into())
                 }
             })

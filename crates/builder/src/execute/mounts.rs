@@ -5,7 +5,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use rustix::fs::FlockOperation;
 use rustix::mount::MountFlags;
@@ -127,7 +127,7 @@ pub(super) fn prepare(
                                 fill(&dir, &tree, source.as_deref().unwrap_or("/"))?;
                             }
                         }
-                        touch(&dir).map_err(host("cache mount"))?;
+                        sources.cache.used(&dir);
                         dir
                     }
                     (None, _) => {
@@ -221,11 +221,6 @@ fn fill(dir: &Path, tree: &Path, source: &str) -> Result<(), Failure> {
             copy::Failure::Io(error) => host("cache mount")(error),
         }
     })
-}
-
-/// Takes note that a cache is used now.
-fn touch(dir: &Path) -> io::Result<()> {
-    File::open(dir)?.set_modified(SystemTime::now())
 }
 
 fn host(what: &str) -> impl FnOnce(io::Error) -> Failure {

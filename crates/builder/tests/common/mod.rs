@@ -182,6 +182,7 @@ pub fn open(cache: &Path) -> Engine {
     Engine::open(EngineConfig {
         cache_dir: cache.to_path_buf(),
         runtime: None,
+        cache_limit: None,
         client,
     })
     .unwrap()

@@ -1,17 +1,17 @@
 //! `caprock build`: an image from a Containerfile, with the same builder that the controllers use.
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
 
 use anyhow::{Context, anyhow};
 use builder::{
-    BuildError, Destination, Engine, EngineConfig, Event, Image, NamedContext, Request, Transfer,
+    BuildError, Destination, Engine, EngineConfig, Ignore, Image, NamedContext, Request, Secrets,
 };
 use camino::{Utf8Path, Utf8PathBuf};
-use indicatif::{ProgressBar, ProgressStyle};
 use oci::Reference;
+use oci::manifest::Platform;
 use tokio_util::sync::CancellationToken;
 
+use super::progress::Shown;
 use super::registry::{self, Place};
 use crate::cli;
 use crate::exit::{Failure, refused, unexpected};
@@ -23,7 +23,7 @@ pub(crate) async fn run(args: cli::Build) -> Result<(), Failure> {
         .iter()
         .map(|tag| registry::reference(tag))
         .collect::<Result<Vec<_>, _>>()?;
-    let layout = args.output.as_deref().map(layout_of).transpose()?;
+    let output = args.output.as_deref().map(output_of).transpose()?;
     let client = registry::client(&args.registry, &tags.iter().collect::<Vec<_>>())?;
     let mut request = request(&args)?;
     if args.push {
@@ -36,12 +36,13 @@ pub(crate) async fn run(args: cli::Build) -> Result<(), Failure> {
     let engine = Engine::open(EngineConfig {
         cache_dir: args.cache_dir.clone().into_std_path_buf(),
         runtime: None,
+        cache_limit: args.cache_limit.map(|limit| limit << 20),
         client,
     })
     .map_err(failure)?;
 
     let cancel = CancellationToken::new();
-    let shown = Shown::new();
+    let shown = Shown::new(args.progress);
     let work = async {
         let image = engine
             .build(request, cancel.clone(), &|event| shown.event(event))
@@ -51,7 +52,7 @@ pub(crate) async fn run(args: cli::Build) -> Result<(), Failure> {
             &engine,
             &image,
             args.push.then_some(tags.as_slice()),
-            layout.as_ref(),
+            output.as_ref(),
             &shown,
         )
         .await?;
@@ -78,17 +79,18 @@ async fn deliver(
     engine: &Engine,
     image: &Image,
     push: Option<&[Reference]>,
-    layout: Option<&(Utf8PathBuf, Option<String>)>,
+    output: Option<&Output>,
     shown: &Shown,
 ) -> Result<(), Failure> {
-    if let Some((dir, tag)) = layout {
-        engine
-            .write_layout(image, dir.as_std_path(), tag.as_deref(), &|event| {
-                shown.event(event)
-            })
-            .await
-            .map_err(failure)?;
-        output::words(&format!("wrote {dir}\n"));
+    if let Some(Output { form, path, tag }) = output {
+        let (path, tag) = (path.as_std_path(), tag.as_deref());
+        let tell = |event| shown.event(event);
+        match form {
+            Form::Directory => engine.write_layout(image, path, tag, &tell).await,
+            Form::Archive => engine.write_archive(image, path, tag, &tell).await,
+        }
+        .map_err(failure)?;
+        output::words(&format!("wrote {}\n", path.display()));
     }
     for tag in push.unwrap_or_default() {
         engine
@@ -119,8 +121,19 @@ fn request(args: &cli::Build) -> Result<Request, Failure> {
         context: Some(args.context.clone().into_std_path_buf()),
         named_contexts: pairs("--build-context", &args.build_context)?
             .into_iter()
-            .map(|(name, dir)| (name, NamedContext::Dir(dir.into())))
+            .map(
+                |(name, place)| match place.strip_prefix("docker-image://") {
+                    Some(image) => (name, NamedContext::Image(image.to_owned())),
+                    None => (name, NamedContext::Dir(place.into())),
+                },
+            )
             .collect(),
+        labels: pairs("--label", &args.label)?,
+        annotations: pairs("--annotation", &args.annotation)?,
+        secrets: secrets(&args.secret)?,
+        ssh_agents: agents(&args.ssh)?,
+        ignore: ignore(args, &file)?,
+        platform: args.platform.as_deref().map(platform).transpose()?,
         build_args: pairs("--build-arg", &args.build_arg)?,
         target: args.target.clone(),
         no_cache: args.no_cache,
@@ -140,6 +153,86 @@ fn default_file(context: &Utf8Path) -> Result<Utf8PathBuf, Failure> {
             ))
             .hint("name one with `--file`")
         })
+}
+
+/// `id=ID[,src=FILE|,env=VAR]`; without either, the variable called like the secret, or else the file.
+fn secrets(given: &[String]) -> Result<Secrets, Failure> {
+    let mut secrets = Secrets::default();
+    for text in given {
+        let mut fields = BTreeMap::new();
+        for field in text.split(',') {
+            let (key, value) = field.split_once('=').ok_or_else(|| {
+                refused(anyhow!(
+                    "`--secret`: expected `KEY=VALUE` fields separated by commas"
+                ))
+            })?;
+            fields.insert(key, value);
+        }
+        let id = *fields
+            .get("id")
+            .ok_or_else(|| refused(anyhow!("`--secret`: expected a field `id`")))?;
+        let file = fields.get("src").or_else(|| fields.get("source"));
+        let value = match (file, fields.get("env")) {
+            (Some(file), _) => std::fs::read(file).map_err(|error| {
+                refused(
+                    anyhow!(error)
+                        .context(format!("failed to read the secret `{id}` from `{file}`")),
+                )
+            })?,
+            (None, env) => {
+                let name = env.copied().unwrap_or(id);
+                use std::os::unix::ffi::OsStringExt as _;
+                let value = std::env::var_os(name).ok_or_else(|| {
+                    refused(anyhow!(
+                        "secret `{id}`: the environment variable `{name}` is not set"
+                    ))
+                    .hint("name a file with `src=FILE`, or a variable with `env=VAR`")
+                })?;
+                value.into_vec()
+            }
+        };
+        secrets.insert(id, value);
+    }
+    Ok(secrets)
+}
+
+/// `ID[=SOCKET]`.
+fn agents(given: &[String]) -> Result<BTreeMap<String, std::path::PathBuf>, Failure> {
+    given
+        .iter()
+        .map(|text| match text.split_once('=') {
+            Some((id, socket)) => Ok((id.to_owned(), socket.into())),
+            None => match std::env::var_os("SSH_AUTH_SOCK") {
+                Some(socket) => Ok((text.clone(), socket.into())),
+                None => Err(refused(anyhow!(
+                    "`--ssh {text}`: there is no SSH agent: SSH_AUTH_SOCK is not set"
+                ))
+                .hint("start one with `ssh-agent`, or name its socket: `--ssh ID=SOCKET`")),
+            },
+        })
+        .collect()
+}
+
+/// The ignore file that was named, or the one that belongs to this Containerfile alone.
+fn ignore(args: &cli::Build, file: &Utf8Path) -> Result<Option<Ignore>, Failure> {
+    let path = match &args.ignorefile {
+        Some(path) => path.clone(),
+        None => {
+            let own = ["containerignore", "dockerignore"]
+                .map(|suffix| Utf8PathBuf::from(format!("{file}.{suffix}")));
+            match own.into_iter().find(|path| path.is_file()) {
+                Some(path) => path,
+                None => return Ok(None),
+            }
+        }
+    };
+    let text = std::fs::read_to_string(&path)
+        .map_err(|error| refused(anyhow!(error).context(format!("failed to read `{path}`"))))?;
+    Ok(Some(Ignore::parse(&text)))
+}
+
+fn platform(text: &str) -> Result<Platform, Failure> {
+    builder::parse_platform(text).map_err(|message| refused(anyhow!("{message}")))
 }
 
 /// `K=V` flags as a map.
@@ -171,13 +264,34 @@ fn source_date_epoch() -> Result<Option<jiff::Timestamp>, Failure> {
     }
 }
 
-fn layout_of(text: &str) -> Result<(Utf8PathBuf, Option<String>), Failure> {
-    match Place::parse(text)? {
-        Place::Layout { dir, tag } => Ok((dir, tag)),
-        Place::Registry(_) => Err(refused(anyhow!(
-            "`--output {text}`: expected `oci:DIR[:TAG]`"
-        ))),
-    }
+/// Where an image is written to on this machine.
+struct Output {
+    form: Form,
+    path: Utf8PathBuf,
+    tag: Option<String>,
+}
+
+enum Form {
+    Directory,
+    Archive,
+}
+
+fn output_of(text: &str) -> Result<Output, Failure> {
+    let layout = |form, text: &str| -> Result<Option<Output>, Failure> {
+        Ok(match Place::parse(text)? {
+            Place::Layout { dir: path, tag } => Some(Output { form, path, tag }),
+            Place::Registry(_) => None,
+        })
+    };
+    let found = match text.strip_prefix("oci-archive:") {
+        Some(rest) => layout(Form::Archive, &format!("oci:{rest}"))?,
+        None => layout(Form::Directory, text)?,
+    };
+    found.ok_or_else(|| {
+        refused(anyhow!(
+            "`--output {text}`: expected `oci:DIR[:TAG]` or `oci-archive:FILE[:TAG]`"
+        ))
+    })
 }
 
 /// What must be corrected by the user ends with 1; what the machine could not do with 2.
@@ -198,76 +312,6 @@ fn failure(error: BuildError) -> Failure {
         | BuildError::Push { .. } => refused(error),
         BuildError::Cancelled => unexpected("the build was cancelled"),
         BuildError::Host { .. } => error.into(),
-    }
-}
-
-/// Progress for a person: a bar for transfers on a terminal, plain lines otherwise.
-struct Shown {
-    bar: Mutex<Option<ProgressBar>>,
-}
-
-impl Shown {
-    fn new() -> Self {
-        Shown {
-            bar: Mutex::new(None),
-        }
-    }
-
-    fn event(&self, event: Event) {
-        match event {
-            Event::StepStarted { step, steps, text } => {
-                self.line(&format!("[{step}/{steps}] {text}"))
-            }
-            Event::Cached { step } => self.line(&format!("[{step}] cached")),
-            Event::Output { line, .. } => self.line(&format!("    {line}")),
-            Event::StepDone { .. } => {}
-            Event::Bytes {
-                transfer,
-                blob,
-                done,
-                total,
-            } => self.bytes(transfer, &blob, done, total),
-        }
-    }
-
-    fn line(&self, text: &str) {
-        match &*self
-            .bar
-            .lock()
-            .expect("nothing panics while it holds the bar")
-        {
-            Some(bar) => bar.println(text),
-            None => output::words(&format!("{text}\n")),
-        }
-    }
-
-    fn bytes(&self, transfer: Transfer, blob: &str, done: u64, total: u64) {
-        let verb = match transfer {
-            Transfer::Fetch => "fetching",
-            Transfer::Push => "pushing",
-        };
-        let mut bar = self
-            .bar
-            .lock()
-            .expect("nothing panics while it holds the bar");
-        let shown = bar.get_or_insert_with(|| {
-            let style = ProgressStyle::with_template("{msg} {bar:30} {bytes}/{total_bytes}");
-            ProgressBar::new(total)
-                .with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
-        });
-        // A digest's first digits tell blobs apart.
-        let short: String = blob
-            .trim_start_matches("sha256:")
-            .chars()
-            .take(12)
-            .collect();
-        shown.set_message(format!("{verb} {short}"));
-        shown.set_length(total);
-        shown.set_position(done);
-        if done >= total {
-            shown.finish_and_clear();
-            *bar = None;
-        }
     }
 }
 

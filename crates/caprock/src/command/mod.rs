@@ -7,10 +7,12 @@ mod certs;
 mod copy;
 mod crds;
 mod explain;
+mod lint;
 mod logs;
 mod node;
 mod parts;
 mod plan;
+mod progress;
 mod registry;
 mod render;
 mod status;
@@ -28,6 +30,7 @@ pub(crate) fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Crds(args) => crds::run(&args)?,
         Command::Restore(args) => backup::restore(&args)?,
         Command::Backup(args) => block_on(backup::backup(args))?,
+        Command::Lint(args) => return lint::run(&args),
         Command::Render(args) => render::run(&args)?,
         Command::Completions(args) => {
             let mut text = Vec::new();

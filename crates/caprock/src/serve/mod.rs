@@ -58,6 +58,7 @@ pub(crate) async fn run(args: cli::Serve) -> Result<(), Failure> {
     let mut parts = JoinSet::new();
     let registry = Registry::open(data_dir.join("registry").as_std_path(), logins.access())
         .context("failed to open the registry")?;
+    parts.spawn(collect_garbage(registry.clone(), stop.clone()));
     let registry = apiserver::serve_tls(
         registry_socket,
         tls.clone(),
@@ -220,6 +221,32 @@ fn addresses(sockets: &[SocketAddr]) -> Vec<IpAddr> {
         .chain(loopback)
         .collect();
     known.into_iter().collect()
+}
+
+/// Removes what no image of the registry needs, once in a while. Images themselves stay until they are deleted.
+async fn collect_garbage(registry: Registry, stop: CancellationToken) -> anyhow::Result<()> {
+    const INTERVAL: Duration = Duration::from_secs(3600);
+    // A push of a large image over a slow line may take hours.
+    const GRACE: Duration = Duration::from_secs(24 * 3600);
+    while stop
+        .run_until_cancelled(tokio::time::sleep(INTERVAL))
+        .await
+        .is_some()
+    {
+        let registry = registry.clone();
+        match tokio::task::spawn_blocking(move || registry.collect_garbage(GRACE)).await? {
+            Ok(collected) if collected.blobs > 0 => {
+                tracing::info!(
+                    blobs = collected.blobs,
+                    bytes = collected.bytes,
+                    "removed blobs that no image needs from the registry"
+                );
+            }
+            Ok(_) => {}
+            Err(error) => tracing::warn!("the registry keeps what nobody needs: {error}"),
+        }
+    }
+    Ok(())
 }
 
 /// Tells the running server about tokens that commands add to the data directory or take away, and that end.

@@ -228,13 +228,32 @@ async fn check<I: ImageRoot + Send + Sync + 'static>(
 struct BuildFiles {
     path: Utf8PathBuf,
     _dir: tempfile::TempDir,
+    /// Tells those who clean up that its builder lives.
+    _lock: std::fs::File,
+}
+
+const BUILD_FILES: &str = "caprock-build-";
+
+/// Removes the build contexts that builders left behind when they were killed.
+pub(crate) fn remove_left_over_files() -> std::io::Result<()> {
+    for entry in std::fs::read_dir(std::env::temp_dir())? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if !name.to_string_lossy().starts_with(BUILD_FILES) || !entry.file_type()?.is_dir() {
+            continue;
+        }
+        if std::fs::File::open(entry.path())?.try_lock().is_ok() {
+            std::fs::remove_dir_all(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 fn build_files(inputs: &ImageInputs) -> std::io::Result<BuildFiles> {
     use std::os::unix::fs::PermissionsExt;
-    let dir = tempfile::Builder::new()
-        .prefix("caprock-build-")
-        .tempdir()?;
+    let dir = tempfile::Builder::new().prefix(BUILD_FILES).tempdir()?;
+    let lock = std::fs::File::open(dir.path())?;
+    lock.lock()?;
     let path = Utf8PathBuf::from_path_buf(dir.path().to_owned())
         .map_err(|path| std::io::Error::other(format!("{} is not UTF-8", path.display())))?;
     for file in inputs.files() {
@@ -244,7 +263,11 @@ fn build_files(inputs: &ImageInputs) -> std::io::Result<BuildFiles> {
         std::fs::write(&place, &file.contents)?;
         std::fs::set_permissions(&place, std::fs::Permissions::from_mode(file.mode))?;
     }
-    Ok(BuildFiles { path, _dir: dir })
+    Ok(BuildFiles {
+        path,
+        _dir: dir,
+        _lock: lock,
+    })
 }
 
 /// The machine may be mended; what an image holds stays as it is.

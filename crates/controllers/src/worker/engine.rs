@@ -29,11 +29,16 @@ pub(crate) struct Engine {
 impl Engine {
     /// Opens the cache and cleans up after a builder that was killed.
     pub(crate) fn open(cache_dir: &Utf8Path) -> Result<Self> {
+        // They are in nobody's way, so a builder can work without this.
+        if let Err(error) = super::attempt::remove_left_over_files() {
+            tracing::warn!(%error, "cannot remove what builders left that were killed");
+        }
         let client =
             Client::new(ClientConfig::default()).map_err(|error| Error::Builder(chain(&error)))?;
         let config = EngineConfig {
             cache_dir: cache_dir.as_std_path().to_owned(),
             runtime: None,
+            cache_limit: None,
             client,
         };
         let engine =

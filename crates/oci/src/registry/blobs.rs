@@ -26,21 +26,21 @@ impl Registry {
         range: Option<HeaderValue>,
     ) -> Result<Response, ApiError> {
         let registry = self.clone();
+        let asks = method == Method::HEAD;
         let opened = blocking(move || {
-            let linked = registry.inner.layout.has_blob(&repository, &digest);
-            linked
-                .then(|| {
-                    Ok((
-                        registry.blobs().open_blob(&digest)?,
-                        registry.blobs().size(&digest)?,
-                    ))
-                })
-                .transpose()
+            let layout = &registry.inner.layout;
+            let _kept = registry.inner.gate.pass();
+            if !layout.has_blob(&repository, &digest) {
+                return Ok(None);
+            }
+            // A client that hears of a blob does not send it, and names it in a manifest a little later.
+            if asks {
+                layout.touch_blob(&repository, &digest)?;
+            }
+            let file = registry.blobs().open_blob(&digest)?;
+            Ok::<_, super::RegistryError>(Some((file, registry.blobs().size(&digest)?)))
         });
-        let (file, size) = opened
-            .await
-            .map_err(super::RegistryError::Store)?
-            .ok_or_else(|| unknown(&digest))?;
+        let (file, size) = opened.await?.ok_or_else(|| unknown(&digest))?;
         let wanted = range.as_ref().and_then(|range| range.to_str().ok());
         let (status, start, length) =
             match wanted.map_or(Range::Whole, |wanted| read_range(wanted, size)) {

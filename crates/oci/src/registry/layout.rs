@@ -13,6 +13,7 @@
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
@@ -81,7 +82,7 @@ impl Layout {
 
     pub(super) fn link_blob(&self, repository: &str, digest: &Digest) -> Result<(), RegistryError> {
         match self.has_blob(repository, digest) {
-            true => Ok(()),
+            true => self.touch_blob(repository, digest),
             false => self.write(&self.blob(repository, digest), b""),
         }
     }
@@ -172,6 +173,76 @@ impl Layout {
             .iter()
             .any(|part| dir.join(part).is_dir());
         known.then(|| names(&dir.join("_tags"))).transpose()
+    }
+
+    /// The names of all repositories.
+    pub(super) fn repositories(&self) -> Result<Vec<String>, RegistryError> {
+        let mut found = Vec::new();
+        let mut todo = vec![String::new()];
+        while let Some(name) = todo.pop() {
+            let mut has_content = false;
+            for part in names(&self.repositories.join(&name))? {
+                if part.starts_with('_') {
+                    has_content = true;
+                } else if name.is_empty() {
+                    todo.push(part);
+                } else {
+                    todo.push(format!("{name}/{part}"));
+                }
+            }
+            if has_content {
+                found.push(name);
+            }
+        }
+        found.sort();
+        Ok(found)
+    }
+
+    /// The manifests of a repository with their media types.
+    pub(super) fn manifests(
+        &self,
+        repository: &str,
+    ) -> Result<Vec<(Digest, String)>, RegistryError> {
+        let names = names(&self.repository(repository).join("_manifests"))?;
+        let digests = names.iter().filter_map(|name| Digest::from_hex(name).ok());
+        let mut found = Vec::new();
+        for digest in digests {
+            if let Some(media_type) = self.media_type(repository, &digest)? {
+                found.push((digest, media_type));
+            }
+        }
+        Ok(found)
+    }
+
+    /// The blobs of a repository, and when each was linked or last asked for.
+    pub(super) fn blobs(
+        &self,
+        repository: &str,
+    ) -> Result<Vec<(Digest, SystemTime)>, RegistryError> {
+        let dir = self.repository(repository).join("_blobs");
+        let names = names(&dir)?;
+        let digests = names.iter().filter_map(|name| Digest::from_hex(name).ok());
+        digests
+            .map(|digest| {
+                let path = self.blob(repository, &digest);
+                let modified = fs::metadata(&path).and_then(|metadata| metadata.modified());
+                Ok((digest, modified.map_err(failed("read", &path))?))
+            })
+            .collect()
+    }
+
+    /// Takes note that somebody asked whether the repository has a blob, and may rely on the answer.
+    pub(super) fn touch_blob(
+        &self,
+        repository: &str,
+        digest: &Digest,
+    ) -> Result<(), RegistryError> {
+        let path = self.blob(repository, digest);
+        let touched = File::options()
+            .write(true)
+            .open(&path)
+            .and_then(|file| file.set_modified(SystemTime::now()));
+        touched.map_err(failed("touch", &path))
     }
 
     /// The manifests that name `subject` as theirs.

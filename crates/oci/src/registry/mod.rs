@@ -3,6 +3,7 @@
 
 mod access;
 mod blobs;
+mod collect;
 mod error;
 mod http_api;
 mod layout;
@@ -13,7 +14,7 @@ mod uploads;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use bytes::Bytes;
 
@@ -23,6 +24,7 @@ use crate::manifest::{Descriptor, Document, MAX_MANIFEST, ManifestError, digest_
 use crate::reference::{ReferenceError, check_repository, check_tag};
 
 pub use access::{Access, Permission};
+pub use collect::Collected;
 use layout::Layout;
 use route::Version;
 use uploads::Uploads;
@@ -39,8 +41,26 @@ struct Inner {
     layout: Layout,
     uploads: Uploads,
     access: Access,
+    gate: Gate,
     /// Held as long as the registry is open.
     _lock: File,
+}
+
+/// Keeps garbage collection apart from everything that makes a blob needed.
+#[derive(Debug, Default)]
+struct Gate {
+    lock: RwLock<()>,
+}
+
+impl Gate {
+    /// Holds collections off. There is nothing behind the lock that a panic could spoil.
+    fn pass(&self) -> RwLockReadGuard<'_, ()> {
+        self.lock.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn alone(&self) -> RwLockWriteGuard<'_, ()> {
+        self.lock.write().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Why the registry could not be opened, or could not do what it was asked.
@@ -102,6 +122,7 @@ impl Registry {
             layout: Layout::open(dir)?,
             uploads: Uploads::default(),
             access,
+            gate: Gate::default(),
         };
         Ok(Registry {
             inner: Arc::new(inner),
@@ -121,6 +142,7 @@ impl Registry {
     /// Makes a blob that the store has part of a repository. Blocks.
     pub fn link_blob(&self, repository: &str, digest: &Digest) -> Result<(), RegistryError> {
         check_repository(repository)?;
+        let _kept = self.inner.gate.pass();
         self.inner.blobs.size(digest)?;
         self.inner.layout.link_blob(repository, digest)
     }
@@ -135,6 +157,7 @@ impl Registry {
     ) -> Result<(), RegistryError> {
         check_repository(repository)?;
         tag.map_or(Ok(()), check_tag)?;
+        let _kept = self.inner.gate.pass();
         for descriptor in required(document) {
             self.check_present(repository, descriptor)?;
         }

@@ -224,6 +224,7 @@ impl Registry {
         let (registry, target) = (self.clone(), repository.clone());
         // Both on one thread: a client that leaves now finds the blob when it comes back.
         blocking(move || {
+            let _kept = registry.inner.gate.pass();
             writer.commit(Some(&digest))?;
             registry.inner.layout.link_blob(&target, &digest)
         })
