@@ -308,7 +308,9 @@ pub(crate) struct Crds {
     pub(crate) output: Format,
 }
 
-/// Copy an image, or an index with all its images, from an OCI layout or a registry to a registry.
+/// Copy an image or an index from an OCI layout or a registry to a registry.
+///
+/// An index comes with the images of all its platforms, byte for byte.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  \
     caprock copy oci:base:latest 127.0.0.1:5000/os/base:1 --authfile caprock-data/registry-auth.json --ca-file caprock-data/pki/ca.crt")]
