@@ -1,0 +1,236 @@
+#!/usr/bin/env python3
+"""Measures the API server of `caprock serve`: start, memory, requests, watchers. Prints a table.
+
+Run it on a quiet machine: `make bench`. The numbers are for people; no test looks at them.
+"""
+
+import argparse
+import asyncio
+import base64
+import json
+import os
+import shutil
+import signal
+import socket
+import ssl
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+OBJECTS = 10_000
+OBJECT_SIZE = 2048
+WATCHERS = 1000
+MAPS = "/api/v1/namespaces/default/configmaps"
+# Some way below the limit of open files that systems have by default.
+NEEDED_FILES = WATCHERS + 200
+
+
+class Server:
+    """A `caprock serve` with a data directory of its own."""
+
+    def __init__(self, caprock, data):
+        self.data = data
+        self.caprock = caprock
+        self.process = None
+
+    def start(self):
+        """Seconds until the kubeconfig says that it is ready."""
+        ports = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
+        api, registry = (f"127.0.0.1:{port.getsockname()[1]}" for port in ports)
+        for port in ports:
+            port.close()
+        kubeconfig = self.data / "kubeconfig"
+        log = open(self.data.parent / "api-serve.log", "ab")
+        began = time.perf_counter()
+        self.process = subprocess.Popen(
+            [self.caprock, "serve", "--data-dir", self.data, "--listen", api, "--registry-listen", registry],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+        )
+        while not kubeconfig.exists():
+            if self.process.poll() is not None:
+                sys.exit(f"caprock serve ended; see {log.name}")
+            time.sleep(0.002)
+        took = time.perf_counter() - began
+        config = json.loads(kubeconfig.read_text())
+        cluster = config["clusters"][0]["cluster"]
+        self.address = ("127.0.0.1", int(api.rsplit(":", 1)[1]))
+        self.token = config["users"][0]["user"]["token"]
+        authority = base64.b64decode(cluster["certificate-authority-data"]).decode()
+        self.tls = ssl.create_default_context(cadata=authority)
+        self.tls.set_alpn_protocols(["http/1.1"])
+        return took
+
+    def stop(self):
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait()
+
+    def memory(self):
+        """Resident MiB."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(status.split("VmRSS:")[1].split()[0]) / 1024
+
+    def head(self, method, path, length=None):
+        lines = [f"{method} {path} HTTP/1.1", "host: localhost", f"authorization: Bearer {self.token}"]
+        if length is not None:
+            lines += ["content-type: application/json", f"content-length: {length}"]
+        return ("\r\n".join(lines) + "\r\n\r\n").encode()
+
+
+class Connection:
+    """One kept connection; requests go one after the other."""
+
+    def __init__(self, server):
+        self.server = server
+        plain = socket.create_connection(server.address)
+        plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.stream = server.tls.wrap_socket(plain, server_hostname="127.0.0.1")
+
+    def request(self, method, path, body=b""):
+        """Code and body of the answer."""
+        self.stream.sendall(self.server.head(method, path, len(body) if body else None) + body)
+        data = b""
+        while b"\r\n\r\n" not in data:
+            data += self.stream.recv(65536)
+        head, data = data.split(b"\r\n\r\n", 1)
+        length = int(next(l for l in head.lower().split(b"\r\n") if l.startswith(b"content-length:")).split(b":")[1])
+        parts = [data]
+        got = len(data)
+        while got < length:
+            part = self.stream.recv(1 << 18)
+            parts.append(part)
+            got += len(part)
+        return int(head.split()[1]), b"".join(parts)
+
+
+def config_map(name):
+    return json.dumps(
+        {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": name},
+            "data": {"key": "x" * (OBJECT_SIZE - 300)},
+        }
+    ).encode()
+
+
+def p50(work, rounds):
+    """Median milliseconds."""
+    times = []
+    for number in range(rounds):
+        began = time.perf_counter()
+        work(number)
+        times.append(time.perf_counter() - began)
+    return statistics.median(times) * 1000
+
+
+def expect(found, wanted):
+    if found[0] != wanted:
+        sys.exit(f"expected {wanted}, got {found[0]}: {found[1][:300]}")
+
+
+def fill(server):
+    """Creates the objects on several connections, so that commits are shared."""
+
+    def create(start, step):
+        connection = Connection(server)
+        for number in range(start, OBJECTS, step):
+            expect(connection.request("POST", MAPS, config_map(f"bench-{number:05}")), 201)
+
+    threads = [threading.Thread(target=create, args=(start, 16)) for start in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+async def watchers(server, version):
+    """Milliseconds until every one of the watchers has seen a change: median of some rounds."""
+
+    async def open_one():
+        reader, writer = await asyncio.open_connection(*server.address, ssl=server.tls, server_hostname="127.0.0.1")
+        path = f"{MAPS}?watch=1&resourceVersion={version}&fieldSelector=metadata.name%3Dwatched"
+        writer.write(server.head("GET", path))
+        await reader.readuntil(b"\r\n\r\n")
+        return reader, writer
+
+    opened = []
+    for start in range(0, WATCHERS, 50):
+        opened += await asyncio.gather(*(open_one() for _ in range(start, start + 50)))
+    changer = Connection(server)
+    times = []
+    for number in range(5):
+
+        async def see(reader):
+            await reader.readuntil(b'"type":')
+            await reader.readuntil(b"}\n")
+
+        seen = asyncio.gather(*(see(reader) for reader, _ in opened))
+        await asyncio.sleep(0.2)
+        began = time.perf_counter()
+        if number == 0:
+            changer.request("POST", MAPS, config_map("watched"))
+        else:
+            body = json.loads(config_map("watched"))
+            body["data"]["round"] = str(number)
+            changer.request("PUT", f"{MAPS}/watched", json.dumps(body).encode())
+        await seen
+        times.append(time.perf_counter() - began)
+    for _, writer in opened:
+        writer.close()
+    return statistics.median(times) * 1000
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--caprock", type=Path, required=True, help="a release build")
+    parser.add_argument("--work", type=Path, required=True, help="a directory to work in")
+    options = parser.parse_args()
+    import resource
+
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(most, max(NEEDED_FILES, 65536)), most))
+    data = options.work / "api-data"
+    shutil.rmtree(data, ignore_errors=True)
+    data.mkdir(parents=True)
+    server = Server(options.caprock, data)
+    rows = []
+    try:
+        first = server.start()
+        rows.append(("ready, first start (makes keys)", f"{first * 1000:.0f} ms", ""))
+        time.sleep(2)
+        rows.append(("memory, idle", f"{server.memory():.0f} MiB", "40 MiB"))
+        connection = Connection(server)
+        create = p50(lambda n: expect(connection.request("POST", MAPS, config_map(f"one-{n}")), 201), 500)
+        get = p50(lambda n: expect(connection.request("GET", f"{MAPS}/one-{n % 500}"), 200), 2000)
+        rows.append(("get, p50", f"{get:.2f} ms", "0.4 ms"))
+        rows.append(("create, p50 (one client, durable)", f"{create:.2f} ms", "0.6 ms"))
+        began = time.perf_counter()
+        fill(server)
+        rate = OBJECTS / (time.perf_counter() - began)
+        rows.append(("create, 16 clients", f"{rate:.0f} per s", ""))
+        listed = p50(lambda _: expect(connection.request("GET", f"{MAPS}?limit=500"), 200), 50)
+        rows.append(("list of 500, p50", f"{listed:.1f} ms", "5 ms"))
+        rows.append((f"memory, {OBJECTS} objects of {OBJECT_SIZE // 1024} KiB", f"{server.memory():.0f} MiB", "100 MiB"))
+        version = json.loads(connection.request("GET", f"{MAPS}?limit=1")[1])["metadata"]["resourceVersion"]
+        spread = asyncio.run(watchers(server, version))
+        rows.append((f"a change seen by {WATCHERS} watchers (client included)", f"{spread:.0f} ms", "30 ms"))
+        server.stop()
+        rows.append((f"ready again with {OBJECTS} objects", f"{server.start() * 1000:.0f} ms", "300 ms"))
+    finally:
+        if server.process.poll() is None:
+            server.stop()
+        shutil.rmtree(data, ignore_errors=True)
+    width = max(len(name) for name, *_ in rows)
+    print(f"{'API server':{width}}  {'measured':>12}  target")
+    for name, value, target in rows:
+        print(f"{name:{width}}  {value:>12}  {target}")
+    print(f"({os.cpu_count()} cores)")
+
+
+if __name__ == "__main__":
+    main()
