@@ -4,6 +4,7 @@
 use std::fs;
 
 use camino::{Utf8Path, Utf8PathBuf};
+use model::render::split_kernel_arguments;
 
 use super::{OsError, io_error};
 
@@ -26,12 +27,9 @@ impl BootEntry {
     /// Arguments of the kernel, without the one by which ostree finds the deployment.
     pub(super) fn kernel_arguments(&self) -> Vec<String> {
         let options = self.value("options").unwrap_or_default();
-        let is_ours = |argument: &&str| !argument.starts_with("ostree=");
-        options
-            .split_ascii_whitespace()
-            .filter(is_ours)
-            .map(str::to_owned)
-            .collect()
+        let mut arguments = split_kernel_arguments(options);
+        arguments.retain(|argument| !argument.starts_with("ostree="));
+        arguments
     }
 
     fn with_version(&self, version: u64) -> String {

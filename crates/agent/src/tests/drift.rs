@@ -6,9 +6,7 @@ use super::world::{World, rendered};
 
 /// A settled node with a file of ours.
 async fn settled(policy: serde_json::Value) -> World {
-    let mut world = World::new().await;
-    world.registered().await;
-    world.progress_object().await;
+    let mut world = World::joined().await;
     world.policy(policy).await;
     let image = world.machine.booted_image();
     let units = json!([{"name": "a.service", "contents": "[Service]\nExecStart=/bin/true\n"}]);

@@ -6,9 +6,7 @@ use super::world::{World, layered, rendered};
 
 /// A node at `rendered-1` whose pool has a policy, told to go to a new image with `rendered-2`.
 async fn on_its_way(policy: serde_json::Value) -> World {
-    let mut world = World::new().await;
-    world.registered().await;
-    world.progress_object().await;
+    let mut world = World::joined().await;
     world.policy(policy).await;
     let image = world.machine.booted_image();
     world

@@ -6,9 +6,7 @@ use super::world::{World, base, layered, pull_spec, rendered};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_first_config_is_applied_live() {
-    let mut world = World::new().await;
-    world.registered().await;
-    world.progress_object().await;
+    let mut world = World::joined().await;
     let image = world.machine.booted_image();
     let units = json!([{"name": "sshd.service", "enabled": true}]);
     world
@@ -46,22 +44,8 @@ async fn the_first_config_is_applied_live() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_layered_image_with_its_units_takes_one_reboot() {
-    let mut world = World::new().await;
-    world.registered().await;
-    world.progress_object().await;
+    let mut world = World::settled(&[("/etc/motd", "one"), ("/var/shared", "one")]).await;
     let image = world.machine.booted_image();
-    world
-        .config(
-            "rendered-1",
-            rendered(
-                image,
-                &[("/etc/motd", "one"), ("/var/shared", "one")],
-                json!([]),
-            ),
-        )
-        .await;
-    world.desire("rendered-1", None).await;
-    world.until_done("rendered-1").await;
 
     let new = world.machine.publish(layered());
     let units = json!([{"name": "autofs.service", "enabled": true}]);
@@ -122,9 +106,7 @@ async fn a_layered_image_with_its_units_takes_one_reboot() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_image_is_there_before_it_is_asked_for() {
-    let mut world = World::new().await;
-    world.registered().await;
-    world.progress_object().await;
+    let mut world = World::joined().await;
     let new = world.machine.publish(layered());
     world.built(new).await;
     let machine = world.machine.clone();
@@ -151,9 +133,7 @@ async fn an_image_is_there_before_it_is_asked_for() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_image_that_cannot_be_had_ahead_degrades_nobody() {
-    let mut world = World::new().await;
-    world.registered().await;
-    world.progress_object().await;
+    let mut world = World::joined().await;
     world.built(oci::Digest::of(b"absent")).await;
     let image = world.machine.booted_image();
     world
@@ -168,9 +148,7 @@ async fn an_image_that_cannot_be_had_ahead_degrades_nobody() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_even_be_read_is_said() {
-    let mut world = World::new().await;
-    world.registered().await;
-    world.progress_object().await;
+    let mut world = World::joined().await;
     world.desire("rendered-nowhere", None).await;
     let reason = world.until_degraded().await;
     assert!(
@@ -211,9 +189,7 @@ async fn what_cannot_even_be_read_is_said() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_image_that_cannot_be_pulled_disturbs_nothing_and_says_why() {
-    let mut world = World::new().await;
-    world.registered().await;
-    world.progress_object().await;
+    let mut world = World::joined().await;
     let absent = oci::Digest::of(b"absent");
     world
         .config(
@@ -264,22 +240,8 @@ async fn a_unit_that_exists_nowhere_is_named() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deployment_that_never_was_well_is_taken_back_with_its_reason() {
-    let mut world = World::new().await;
-    world.registered().await;
-    world.progress_object().await;
+    let mut world = World::settled(&[("/etc/motd", "one"), ("/var/shared", "one")]).await;
     let image = world.machine.booted_image();
-    world
-        .config(
-            "rendered-1",
-            rendered(
-                image,
-                &[("/etc/motd", "one"), ("/var/shared", "one")],
-                json!([]),
-            ),
-        )
-        .await;
-    world.desire("rendered-1", None).await;
-    world.until_done("rendered-1").await;
 
     world.machine.break_unit("autofs.service");
     let new = world.machine.publish(layered());

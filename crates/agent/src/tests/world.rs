@@ -112,6 +112,26 @@ impl World {
         }
     }
 
+    /// A node that its agent has registered and that has its MachineConfigNode.
+    pub(super) async fn joined() -> Self {
+        let mut world = Self::new().await;
+        world.registered().await;
+        world.progress_object().await;
+        world
+    }
+
+    /// A node at `rendered-1`, with these files and no image of its own.
+    pub(super) async fn settled(files: &[(&str, &str)]) -> Self {
+        let mut world = Self::joined().await;
+        let image = world.machine.booted_image();
+        world
+            .config("rendered-1", rendered(image, files, json!([])))
+            .await;
+        world.desire("rendered-1", None).await;
+        world.until_done("rendered-1").await;
+        world
+    }
+
     pub(super) fn all<K: kube::Resource<DynamicType = ()>>(&self) -> Api<K> {
         Api::all(self.client.clone())
     }

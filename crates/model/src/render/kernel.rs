@@ -25,7 +25,8 @@ fn key(argument: &str) -> &str {
     argument.split('=').next().unwrap_or(argument)
 }
 
-fn split(entry: &str) -> Vec<String> {
+/// A line of arguments as the kernel reads it: white space in double quotes is part of an argument.
+pub fn split(entry: &str) -> Vec<String> {
     let mut arguments = Vec::new();
     let mut current = String::new();
     let mut quoted = false;

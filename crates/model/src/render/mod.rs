@@ -22,7 +22,7 @@ use crate::ignition::{self, Config};
 use crate::problem::summary;
 use crate::{keys, selector};
 
-pub use kernel::arguments as kernel_arguments;
+pub use kernel::{arguments as kernel_arguments, split as split_kernel_arguments};
 pub use provenance::Provenance;
 
 /// Longest rendered MachineConfig, as JSON: what a cluster's store takes for one object.
