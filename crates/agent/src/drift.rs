@@ -9,7 +9,7 @@ use std::os::unix::fs::MetadataExt;
 
 use camino::{Utf8Path, Utf8PathBuf};
 use jiff::Timestamp;
-use model::update::{Action, Update, Version};
+use model::update::{Action, Policy, Update, Version};
 
 use crate::configure::{Difference, Places, differences, managed};
 use crate::error::chain;
@@ -106,12 +106,14 @@ impl Host {
         &self,
         version: &Version,
         differences: &[Difference],
+        policy: &Policy,
     ) -> Result<(), HostError> {
         let root = Root::open(&self.root)?;
         for places in [Places::Running, Places::Shared] {
             self.write(&root, &[version], version, places)?;
         }
-        for action in &Update::between(&without(version, differences), version, &[]).actions {
+        let back = Update::between(&without(version, differences), version, &[], policy);
+        for action in &back.actions {
             let done = match action {
                 Action::DaemonReload { .. } => self.systemd.daemon_reload(),
                 Action::Reload { unit, .. } => self.systemd.run(Job::Reload, unit),

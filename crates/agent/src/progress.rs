@@ -189,7 +189,7 @@ fn phase(step: &Step) -> usize {
         Step::Drain { asked: false, .. } => Type::Cordoned,
         Step::Drain { asked: true, .. } => Type::Drained,
         Step::Deploy | Step::Apply { .. } => Type::AppliedFilesAndOS,
-        Step::Reboot => Type::RebootedNode,
+        Step::Reboot | Step::SoftReboot => Type::RebootedNode,
         Step::Verify => Type::UpdatePostActionComplete,
         Step::Uncordon { .. } => Type::Uncordoned,
     };
@@ -203,9 +203,13 @@ fn failed_reason(step: Option<&Step>) -> Reason {
     match step {
         Some(Step::Pull { .. }) => Reason::PullFailed,
         Some(Step::Drain { .. }) => Reason::DrainFailed,
-        Some(Step::Deploy | Step::Reboot | Step::Apply { .. } | Step::Uncordon { .. }) => {
-            Reason::ApplyFailed
-        }
+        Some(
+            Step::Deploy
+            | Step::Reboot
+            | Step::SoftReboot
+            | Step::Apply { .. }
+            | Step::Uncordon { .. },
+        ) => Reason::ApplyFailed,
         Some(Step::Verify) => Reason::VerifyFailed,
         None => Reason::RolledBack,
     }

@@ -318,7 +318,9 @@ fn turn(plan: &Plan, doing: &Doing) -> Option<(&'static str, &'static str, Strin
         Doing::Step(step @ (Step::Deploy | Step::Apply { .. })) => {
             normal("Applying", format!("{step}: {plan}"))
         }
-        Doing::Step(Step::Reboot) => normal("Rebooting", format!("reboots into {target}: {plan}")),
+        Doing::Step(Step::Reboot | Step::SoftReboot) => {
+            normal("Rebooting", format!("reboots into {target}: {plan}"))
+        }
         Doing::Step(Step::Verify) => normal("Verifying", format!("verifies {target}")),
         Doing::Step(Step::Drain { asked: true, .. } | Step::Uncordon { .. }) => None,
         Doing::Failed { reason, .. } => Some(("Warning", "Degraded", reason.clone())),

@@ -25,6 +25,12 @@ impl Failure {
         self
     }
 
+    /// The whole chain of causes in one text.
+    pub(crate) fn words(&self) -> String {
+        let causes: Vec<String> = self.source.chain().map(ToString::to_string).collect();
+        causes.join(": ")
+    }
+
     fn code(&self) -> u8 {
         match self.kind {
             Kind::Refused => 1,

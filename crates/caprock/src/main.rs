@@ -10,8 +10,10 @@ mod exit;
 mod host;
 mod host_root;
 mod log;
+mod manifests;
 mod output;
 mod serve;
+mod side;
 
 use std::process::ExitCode;
 

@@ -47,7 +47,8 @@ pub(crate) fn concerns(change: &Change) -> Wake {
         | Kind::NodeSecret
         | Kind::Claim
         | Kind::NodeLease
-        | Kind::RolloutPolicy => Wake::Nobody,
+        | Kind::RolloutPolicy
+        | Kind::MachineConfiguration => Wake::Nobody,
     }
 }
 

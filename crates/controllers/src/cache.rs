@@ -16,8 +16,8 @@ use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt, watcher as watch};
 use kube::{Api, Client, Resource, ResourceExt};
 use model::api::{
-    MachineConfig, MachineConfigNode, MachineConfigPool, MachineOSBuild, MachineOSConfig,
-    RolloutPolicy,
+    MachineConfig, MachineConfigNode, MachineConfigPool, MachineConfiguration, MachineOSBuild,
+    MachineOSConfig, RolloutPolicy,
 };
 use model::keys;
 use serde::de::DeserializeOwned;
@@ -44,6 +44,7 @@ pub(crate) enum Kind {
     Claim,
     NodeLease,
     RolloutPolicy,
+    MachineConfiguration,
 }
 
 /// Something about a kind is different from before.
@@ -74,6 +75,7 @@ pub(crate) struct Cache {
     /// Leases by which nodes show that they live.
     pub(crate) node_leases: Store<Lease>,
     pub(crate) policies: Store<RolloutPolicy>,
+    pub(crate) configurations: Store<MachineConfiguration>,
     changes: broadcast::Sender<Change>,
 }
 
@@ -110,6 +112,7 @@ impl Cache {
                 Api::namespaced(client.clone(), keys::NODE_LEASE_NAMESPACE),
             ),
             policies: mirrors.all(Kind::RolloutPolicy),
+            configurations: mirrors.all(Kind::MachineConfiguration),
             changes,
         }
     }
@@ -127,7 +130,8 @@ impl Cache {
         self.config_maps.wait_until_ready().await?;
         self.claims.wait_until_ready().await?;
         self.node_leases.wait_until_ready().await?;
-        self.policies.wait_until_ready().await
+        self.policies.wait_until_ready().await?;
+        self.configurations.wait_until_ready().await
     }
 
     /// Changes from now on.

@@ -1,4 +1,4 @@
-//! Reconcile loops: render, build, pool, node; and the builder's loop, which claims builds.
+//! Reconcile loops: render, build, pool, node, disruption; and the builder's loop, which claims builds.
 //!
 //! Each loop reads: observe → plan → act → report. Decisions are in `model`; here is what needs a client.
 
@@ -6,6 +6,7 @@ mod attempts;
 mod build;
 mod cache;
 mod context;
+mod disruption;
 mod drive;
 mod error;
 mod event;
@@ -46,7 +47,7 @@ pub struct Options {
     pub client: Client,
     /// Runs the builder's loop, when given.
     pub builder: Option<BuilderOptions>,
-    /// Runs the controllers: render, build, pool, node.
+    /// Runs the controllers: render, build, pool, node, disruption.
     pub controllers: bool,
 }
 
@@ -194,6 +195,16 @@ fn spawn_controllers<R: Resolve>(
     let look = move |node, ctx| liveness::reconcile(node, ctx, pulses.clone());
     let looks = drive("liveness", c, store, liveness::concerns, look, stop.clone());
     spawn(tasks, "liveness", looks);
+
+    let looks = drive(
+        "disruption",
+        ctx.clone(),
+        cache.configurations.clone(),
+        disruption::concerns,
+        disruption::reconcile,
+        stop.clone(),
+    );
+    spawn(tasks, "disruption", looks);
 
     let builds = Arc::new(build::Builds {
         registries,

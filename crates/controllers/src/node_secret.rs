@@ -33,7 +33,8 @@ pub(crate) fn concerns(change: &Change) -> Wake {
         | Kind::ConfigMap
         | Kind::Claim
         | Kind::NodeLease
-        | Kind::RolloutPolicy => Wake::Nobody,
+        | Kind::RolloutPolicy
+        | Kind::MachineConfiguration => Wake::Nobody,
     }
 }
 

@@ -37,7 +37,11 @@ pub(crate) fn concerns(change: &Change) -> Wake {
         | Kind::MachineConfig
         | Kind::ConfigMap
         | Kind::RolloutPolicy => Wake::Everyone,
-        Kind::Secret | Kind::NodeSecret | Kind::Claim | Kind::NodeLease => Wake::Nobody,
+        Kind::Secret
+        | Kind::NodeSecret
+        | Kind::Claim
+        | Kind::NodeLease
+        | Kind::MachineConfiguration => Wake::Nobody,
     }
 }
 

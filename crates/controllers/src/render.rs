@@ -37,6 +37,7 @@ pub(crate) fn concerns(change: &Change) -> Wake {
         | Kind::NodeSecret
         | Kind::Claim
         | Kind::RolloutPolicy
+        | Kind::MachineConfiguration
         | Kind::NodeLease => Wake::Nobody,
     }
 }

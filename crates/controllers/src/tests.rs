@@ -4,6 +4,7 @@
 
 mod build;
 mod claim;
+mod disruption;
 mod fake;
 mod pool;
 mod render;

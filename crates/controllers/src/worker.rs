@@ -49,7 +49,8 @@ pub(crate) fn concerns(change: &Change) -> Wake {
         | Kind::Node
         | Kind::NodeSecret
         | Kind::NodeLease
-        | Kind::RolloutPolicy => Wake::Nobody,
+        | Kind::RolloutPolicy
+        | Kind::MachineConfiguration => Wake::Nobody,
     }
 }
 

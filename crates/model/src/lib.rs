@@ -4,6 +4,7 @@ pub mod api;
 pub mod build_log;
 pub mod build_state;
 pub mod condition;
+pub mod diff;
 pub mod drain;
 pub mod drift;
 pub mod explain;

@@ -13,12 +13,13 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::api::{
-    GROUP, MachineConfig, MachineConfigNode, MachineConfigPool, MachineOSBuild, MachineOSConfig,
-    RolloutPolicy, VERSION, crds, v1alpha1,
+    CLUSTER, GROUP, MachineConfig, MachineConfigNode, MachineConfigPool, MachineConfiguration,
+    MachineOSBuild, MachineOSConfig, OPERATOR_GROUP, RolloutPolicy, VERSION, crds, v1alpha1,
 };
 use crate::health::Health;
 use crate::problem::{Problem, did_you_mean, summary};
 use crate::pull_spec::PullSpec;
+use crate::update::policy_problems;
 
 /// The schemas; making them anew for every object would be most of the work.
 static CRDS: LazyLock<Vec<CustomResourceDefinition>> = LazyLock::new(crds);
@@ -41,6 +42,7 @@ pub enum Object {
     MachineOSBuild(Box<MachineOSBuild>),
     MachineConfigNode(Box<MachineConfigNode>),
     RolloutPolicy(Box<RolloutPolicy>),
+    MachineConfiguration(Box<MachineConfiguration>),
     /// A kind that is not ours; only that it is an object with kind and name was checked.
     Other(Value),
 }
@@ -154,6 +156,8 @@ fn object(value: Value, number: usize) -> Result<Object, Vec<ObjectProblem>> {
     }
     let typed = if RolloutPolicy::api_version(&()) == api_version && kind == "RolloutPolicy" {
         read(value).map(Object::RolloutPolicy)
+    } else if api_version == format!("{OPERATOR_GROUP}/v1") && kind == "MachineConfiguration" {
+        read(value).map(Object::MachineConfiguration)
     } else if api_version == format!("{GROUP}/{VERSION}") {
         match kind.as_str() {
             "MachineConfig" => read(value).map(Object::MachineConfig),
@@ -187,12 +191,25 @@ fn rules(object: &Object) -> Vec<Problem> {
             Ok(_) => Vec::new(),
             Err(problems) => problems,
         },
+        Object::MachineConfiguration(config) => configuration_rules(config),
         Object::MachineConfig(_)
         | Object::MachineConfigPool(_)
         | Object::MachineOSBuild(_)
         | Object::MachineConfigNode(_)
         | Object::Other(_) => Vec::new(),
     }
+}
+
+fn configuration_rules(config: &MachineConfiguration) -> Vec<Problem> {
+    let policy = config.spec.node_disruption_policy.as_ref();
+    let mut problems = policy.map(policy_problems).unwrap_or_default();
+    if config.metadata.name.as_deref() != Some(CLUSTER) {
+        problems.push(Problem::new(
+            "metadata.name",
+            format!("expected `{CLUSTER}`, the name of the one MachineConfiguration"),
+        ));
+    }
+    problems
 }
 
 fn image_rules(config: &MachineOSConfig) -> Vec<Problem> {
@@ -243,6 +260,10 @@ fn check(value: &Value, api_version: &str, kind: &str, name: &str) -> Vec<Proble
     let Some(known) = ours().next() else {
         return problems;
     };
+    // Most kinds of that group are others' business.
+    if group == OPERATOR_GROUP && kind != known.spec.names.kind {
+        return problems;
+    }
     let version_of = |crd: &'static CustomResourceDefinition| {
         let versions = crd.spec.versions.iter();
         versions

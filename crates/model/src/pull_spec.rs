@@ -214,7 +214,9 @@ mod tests {
     /// What the API takes and what is read later are the same, or builds would fail on what was admitted.
     #[test]
     fn the_rules_of_the_api_agree() {
-        let crds = serde_json::to_string(&crate::api::crds()).unwrap();
+        let mut crds = crate::api::crds();
+        crds.retain(|crd| crd.spec.group == crate::api::GROUP);
+        let crds = serde_json::to_string(&crds).unwrap();
         let rules: Vec<regex::Regex> = crds
             .split("self.matches('")
             .skip(1)

@@ -4,109 +4,28 @@
 //! Versions are compared by meaning. Contents are decoded, defaults are filled in and order is ignored, so that another
 //! spelling of the same file, a spelled-out default or a repeated kernel argument is no change and reboots nothing.
 
+mod action;
 mod change;
+mod follow;
+mod listed;
 mod policy;
+mod reason;
+mod rebuild;
 mod steps;
+mod version;
 
-use std::collections::BTreeSet;
 use std::fmt;
 
-use crate::api::MachineConfigSpec;
-use crate::ignition::{self, Config};
-use crate::node::Target;
 use crate::problem::Problem;
 
+pub use action::Action;
 pub use change::{Change, Edit};
-pub use policy::{Action, Service};
+pub use listed::{Because, Listed};
+pub use policy::{Policy, problems as policy_problems};
+pub use reason::Reason;
+pub use rebuild::rebuild;
 pub use steps::{DrainRequest, Failure, Plan, Seen, Step, plan};
-
-/// A rendered config with the image that goes with it.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Version {
-    /// Name of the rendered MachineConfig; empty for what a node had before its first.
-    pub name: String,
-    /// The layered image; absent where the pool has none.
-    pub layered_image: Option<String>,
-    /// Image of pools that have no layered one.
-    pub os_image_url: String,
-    /// Files, units and keys.
-    pub ignition: Config,
-    /// Kernel arguments, each once.
-    pub kernel_arguments: Vec<String>,
-    /// Extensions, sorted, each once.
-    pub extensions: BTreeSet<String>,
-    /// Kernel; `default` when none is chosen.
-    pub kernel_type: String,
-    /// FIPS mode.
-    pub fips: bool,
-}
-
-impl Version {
-    /// Reads a rendered config.
-    ///
-    /// # Errors
-    /// Every problem of its Ignition config, with the field's path.
-    pub fn new(
-        name: &str,
-        spec: &MachineConfigSpec,
-        layered_image: Option<&str>,
-    ) -> Result<Self, Vec<Problem>> {
-        let ignition = spec
-            .config
-            .as_ref()
-            .map(ignition::parse)
-            .transpose()?
-            .unwrap_or_default();
-        let mut kernel_arguments: Vec<String> = Vec::new();
-        for argument in spec
-            .kernel_arguments
-            .iter()
-            .flat_map(|line| line.split_ascii_whitespace())
-        {
-            if !kernel_arguments.iter().any(|seen| seen == argument) {
-                kernel_arguments.push(argument.to_owned());
-            }
-        }
-        let kernel_type = match spec.kernel_type.as_str() {
-            "" => "default",
-            other => other,
-        };
-        Ok(Version {
-            name: name.to_owned(),
-            layered_image: layered_image.map(str::to_owned),
-            os_image_url: spec.os_image_url.clone(),
-            ignition: ignition.canonical(),
-            kernel_arguments,
-            extensions: spec.extensions.iter().cloned().collect(),
-            kernel_type: kernel_type.to_owned(),
-            fips: spec.fips,
-        })
-    }
-
-    /// The image that a node of this version runs; none when neither pool nor config names one.
-    pub fn image(&self) -> Option<&str> {
-        self.layered_image
-            .as_deref()
-            .or(Some(self.os_image_url.as_str()))
-            .filter(|image| !image.is_empty())
-    }
-
-    /// The version's name as the Node annotations have it.
-    pub fn target(&self) -> Target {
-        Target {
-            config: self.name.clone(),
-            image: self.layered_image.clone(),
-        }
-    }
-}
-
-/// Whether two pull specs are the same image: by digest where both have one, whatever registry it comes from.
-pub fn same_image(a: &str, b: &str) -> bool {
-    match (a.rsplit_once('@'), b.rsplit_once('@')) {
-        (Some((_, a)), Some((_, b))) => a == b,
-        _ => a == b,
-    }
-}
+pub use version::{Version, same_image};
 
 /// How much an update disturbs a node; the more, the greater.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -119,6 +38,10 @@ pub enum Disruption {
     Reload,
     /// A service is started, stopped or restarted.
     Restart,
+    /// The node drains while the change is made.
+    Drain,
+    /// The node drains, and everything but the kernel starts anew.
+    SoftReboot,
     /// The node drains and reboots.
     Reboot,
 }
@@ -131,7 +54,22 @@ impl Disruption {
             Disruption::DaemonReload => "daemon-reload",
             Disruption::Reload => "reload",
             Disruption::Restart => "restart",
+            Disruption::Drain => "drain",
+            Disruption::SoftReboot => "soft reboot",
             Disruption::Reboot => "reboot",
+        }
+    }
+
+    /// The word that policies and programs have for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Disruption::None => "None",
+            Disruption::DaemonReload => "DaemonReload",
+            Disruption::Reload => "Reload",
+            Disruption::Restart => "Restart",
+            Disruption::Drain => "Drain",
+            Disruption::SoftReboot => "SoftReboot",
+            Disruption::Reboot => "Reboot",
         }
     }
 }
@@ -147,8 +85,14 @@ impl fmt::Display for Disruption {
 pub struct Update {
     /// Everything that differs.
     pub changes: Vec<Change>,
+    /// Why each of them does, in the same order.
+    pub reasons: Vec<Reason>,
     /// What follows for running services, in order. Empty when the node reboots: everything starts anew then.
     pub actions: Vec<Action>,
+    /// Why the node drains although it does not reboot; empty when it does neither.
+    pub drain: Vec<Reason>,
+    /// Why the node reboots; empty when it does not.
+    pub reboot: Vec<Reason>,
     /// How much the whole disturbs the node.
     pub disruption: Disruption,
     /// What this node cannot do, each with the field and the remedy.
@@ -156,9 +100,14 @@ pub struct Update {
 }
 
 impl Update {
-    /// What takes a node from `from` to `to`. `interrupted` are versions that may be half there because applying them
-    /// was cut short: whatever they touched counts as changed.
-    pub fn between(from: &Version, to: &Version, interrupted: &[&Version]) -> Update {
+    /// What takes a node from `from` to `to` under a policy. `interrupted` are versions that may be half there because
+    /// applying them was cut short: whatever they touched counts as changed.
+    pub fn between(
+        from: &Version,
+        to: &Version,
+        interrupted: &[&Version],
+        policy: &Policy,
+    ) -> Update {
         let mut changes = change::between(from, to);
         for half in interrupted {
             for change in change::between(half, to) {
@@ -171,31 +120,49 @@ impl Update {
                 }
             }
         }
-        let disruption = changes
-            .iter()
-            .map(|c| {
-                if c.is_live() {
-                    Disruption::None
-                } else {
-                    Disruption::Reboot
-                }
-            })
-            .max();
-        let actions = match disruption {
-            Some(Disruption::Reboot) => Vec::new(),
-            _ => policy::actions(&changes),
+        let mut there = vec![from];
+        there.extend(interrupted);
+        let follow::Follow {
+            reboot,
+            drain,
+            actions,
+        } = follow::follow(&changes, &there, to, policy);
+        let disruption = match (&*reboot, &*drain) {
+            ([_, ..], _) => Disruption::Reboot,
+            ([], [_, ..]) => Disruption::Drain,
+            ([], []) => {
+                let parts = actions.iter().map(Action::disruption);
+                parts.max().unwrap_or(Disruption::None)
+            }
         };
-        let disruption = actions
-            .iter()
-            .map(Action::disruption)
-            .chain(disruption)
-            .max()
-            .unwrap_or(Disruption::None);
         Update {
+            reasons: changes
+                .iter()
+                .map(|change| change.reason(from, to))
+                .collect(),
             obstacles: change::obstacles(from, to, &changes),
             changes,
             actions,
+            drain,
+            reboot,
             disruption,
+        }
+    }
+
+    /// The same update with a soft reboot in the place of a reboot, if nothing but the image asks for one: the kernel
+    /// and its arguments stay. Only the host can know whether the new image has the kernel that runs.
+    pub fn softened(self) -> Update {
+        let only_the_image = self
+            .changes
+            .iter()
+            .all(|change| change.is_live() || matches!(change, Change::Image { .. }));
+        let policies = self.reboot.iter().any(|reason| reason.policy.is_some());
+        match self.disruption {
+            Disruption::Reboot if only_the_image && !policies => Update {
+                disruption: Disruption::SoftReboot,
+                ..self
+            },
+            _ => self,
         }
     }
 
@@ -203,14 +170,9 @@ impl Update {
     pub fn is_empty(&self) -> bool {
         self.changes.is_empty()
     }
-
-    /// The changes because of which the node reboots.
-    pub fn reasons(&self) -> impl Iterator<Item = &Change> {
-        self.changes.iter().filter(|change| !change.is_live())
-    }
 }
 
-/// `new image, 3 files, 2 units → reboot (image …)`
+/// `new image, 3 files, 2 units → reboot (image …)`; the alternate form leaves out why.
 impl fmt::Display for Update {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.is_empty() {
@@ -218,15 +180,37 @@ impl fmt::Display for Update {
         }
         f.write_str(&change::summary(&self.changes))?;
         write!(f, " → {}", self.disruption)?;
+        if f.alternate() {
+            return Ok(());
+        }
         let why = match self.disruption {
-            Disruption::Reboot => join(self.reasons()),
-            _ => join(self.actions.iter()),
+            Disruption::Reboot | Disruption::SoftReboot => join(self.reboot.iter()),
+            Disruption::Drain if self.actions.is_empty() => join(self.drain.iter()),
+            Disruption::Drain => {
+                format!("{}; {}", join(self.drain.iter()), join(self.actions.iter()))
+            }
+            Disruption::None
+            | Disruption::DaemonReload
+            | Disruption::Reload
+            | Disruption::Restart => join(self.actions.iter()),
         };
         if !why.is_empty() {
             write!(f, " ({why})")?;
         }
         Ok(())
     }
+}
+
+/// Everything that differs between two versions, each with why.
+pub fn changes(from: &Version, to: &Version) -> Vec<(Change, Reason)> {
+    let with_reason = |change: Change| {
+        let reason = change.reason(from, to);
+        (change, reason)
+    };
+    change::between(from, to)
+        .into_iter()
+        .map(with_reason)
+        .collect()
 }
 
 fn join<T: fmt::Display>(items: impl Iterator<Item = T>) -> String {

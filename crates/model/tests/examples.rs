@@ -31,6 +31,7 @@ fn manifests(places: &[&str]) -> Manifests {
                 Object::MachineOSBuild(_)
                 | Object::MachineConfigNode(_)
                 | Object::RolloutPolicy(_)
+                | Object::MachineConfiguration(_)
                 | Object::Other(_) => {}
             }
         }

@@ -82,7 +82,8 @@ impl Agent {
                 self.on_host(move |host| host.deploy(&sight, &to, image))
                     .await?;
             }
-            Step::Reboot => {
+            // No host says yet that it can do less than a reboot.
+            Step::Reboot | Step::SoftReboot => {
                 let (target, cause) = (version().target(), cause(observed, plan));
                 self.on_host(move |host| host.reboot(&sight, &target, cause))
                     .await?;
@@ -146,7 +147,7 @@ impl Agent {
 /// Why the node reboots: from what made the update a reboot to what asked for it.
 fn cause(observed: &Observed, plan: &Plan) -> Cause {
     let target = plan.target.as_ref().map(ToString::to_string);
-    let reasons = plan.update.reasons().map(ToString::to_string);
+    let reasons = plan.update.reboot.iter().map(ToString::to_string);
     let layering = observed.layering.as_ref();
     let build = layering
         .and_then(|config| config.status.as_ref()?.machine_os_build.as_ref())

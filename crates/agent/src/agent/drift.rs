@@ -49,7 +49,8 @@ impl Agent {
             }));
         }
         let (to, differences) = (version.clone(), found.differences);
-        self.on_host(move |host| host.heal(&to, &differences))
+        let policy = observed.policy.clone();
+        self.on_host(move |host| host.heal(&to, &differences, &policy))
             .await?;
         let left = self.look_for_drift(&version).await?;
         self.reporter

@@ -17,7 +17,9 @@ use futures::{Stream, StreamExt};
 use k8s_openapi::api::core::v1::Node;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client};
-use model::api::{MachineConfig, MachineConfigNode, MachineOSConfig, RolloutPolicy};
+use model::api::{
+    MachineConfig, MachineConfigNode, MachineConfiguration, MachineOSConfig, RolloutPolicy,
+};
 use model::drift::Healing;
 use model::ledger::to_annotation;
 use model::node::Target;
@@ -79,6 +81,7 @@ pub(crate) struct Agent {
     policies: Api<RolloutPolicy>,
     /// Whether the pool's policy may differ from what was read last.
     policy_changed: Arc<AtomicBool>,
+    configurations: Api<MachineConfiguration>,
     /// What verification waits for, and since when.
     waiting: Option<(Target, Instant)>,
     /// Tags that stood for a digest when they were first needed.
@@ -127,6 +130,7 @@ impl Agent {
             layering: Api::all(client.clone()),
             policies: Api::all(client.clone()),
             policy_changed: Arc::new(AtomicBool::new(true)),
+            configurations: Api::all(client.clone()),
             client,
             settings,
             host,
@@ -166,6 +170,10 @@ impl Agent {
             .inspect(move |_| stale.store(true, Ordering::Relaxed));
         helpers.spawn(listen(policies, changed.clone()));
         follow::watch(&self.client, &name, &changed, &mut helpers);
+        helpers.spawn(listen(
+            watcher(self.configurations.clone(), watcher::Config::default()),
+            changed.clone(),
+        ));
         if let Some(labels) = self.settings.register.clone() {
             let arrival = self.arrival();
             let client = self.client.clone();

@@ -4,11 +4,11 @@ use std::sync::atomic::Ordering;
 
 use k8s_openapi::api::core::v1::Node;
 use kube::api::ListParams;
-use model::api::{MachineConfigNode, MachineOSConfig};
+use model::api::{CLUSTER, MachineConfigNode, MachineOSConfig};
 use model::health::policy_of;
 use model::keys;
 use model::node::{Target, annotation};
-use model::update::{DrainRequest, Plan, Seen, Version, plan};
+use model::update::{DrainRequest, Plan, Policy, Seen, Version, plan};
 use oci::Reference;
 
 use super::Agent;
@@ -24,6 +24,8 @@ pub(super) struct Observed {
     pub(super) layering: Option<MachineOSConfig>,
     pub(super) sight: Sight,
     pub(super) desired: Option<Version>,
+    /// The node disruption policy in force.
+    pub(super) policy: Policy,
 }
 
 impl Agent {
@@ -77,6 +79,7 @@ impl Agent {
             layering,
             sight,
             desired: None,
+            policy: self.disruption_policy().await?,
         };
         observed.desired = self.desired(&observed).await?;
         Ok(observed)
@@ -100,6 +103,15 @@ impl Agent {
             .state()
             .set_policy(applied.map(|applied| applied.policy))?;
         Ok(())
+    }
+
+    /// The node disruption policy in force; the defaults where nobody made one.
+    async fn disruption_policy(&self) -> Result<Policy, AgentError> {
+        let found = self.configurations.get_opt(CLUSTER).await;
+        let found = found.map_err(AgentError::api(format!(
+            "read MachineConfiguration `{CLUSTER}`"
+        )))?;
+        Ok(found.as_ref().map(Policy::followed).unwrap_or_default())
     }
 
     /// The version that the Node's annotations ask for.
@@ -181,6 +193,7 @@ impl Agent {
             sight,
             desired,
             layering,
+            policy,
             ..
         } = observed;
         let os = self.host.os();
@@ -213,6 +226,8 @@ impl Agent {
             },
             failure: sight.failure.as_ref(),
             prefetch: next,
+            policy: Some(policy),
+            soft_reboot: false,
         }))
     }
 }

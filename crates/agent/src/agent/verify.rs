@@ -63,8 +63,9 @@ impl Agent {
         };
         let text = format!("rendered config `{}`: {reason}", target.config);
         let (sight, told) = (observed.sight.clone(), text.clone());
+        let policy = observed.policy.clone();
         let taken_back = self
-            .on_host(move |host| host.take_back(&sight, &told))
+            .on_host(move |host| host.take_back(&sight, &told, &policy))
             .await?;
         if taken_back == TakenBack::Rebooting {
             let failed = Doing::Failed {
@@ -108,9 +109,9 @@ impl Agent {
         version: Version,
         wanted: &health::Health,
     ) -> Result<Health, AgentError> {
-        let sight = observed.sight.clone();
+        let (sight, policy) = (observed.sight.clone(), observed.policy.clone());
         let own = self
-            .on_host(move |host| host.check(&sight, &version))
+            .on_host(move |host| host.check(&sight, &version, &policy))
             .await?;
         if own != Health::Well {
             return Ok(own);

@@ -1,6 +1,6 @@
 //! The way without a reboot: files and units of the running root, and what follows for services. What fails is undone.
 
-use model::update::{Action, Failure, Update, Version};
+use model::update::{Action, Failure, Policy, Update, Version};
 
 use super::{Host, HostError, Sight};
 use crate::configure::{Places, prepare};
@@ -83,11 +83,18 @@ impl Host {
             match action {
                 Action::Stop { .. } => {}
                 Action::DaemonReload { .. } => self.systemd.daemon_reload()?,
-                Action::Start { unit, .. } => self.systemd.run(Job::Start, unit)?,
-                Action::Reload { unit, .. } | Action::Restart { unit, .. } => {
-                    for concerned in units.iter().filter(|concerned| concerned.unit == *unit) {
-                        self.take_up(concerned)?;
-                    }
+                Action::Start { unit, anew, .. } => {
+                    let ran = |concerned: &Concerned| concerned.unit == *unit && concerned.running;
+                    let job = match *anew && units.iter().any(ran) {
+                        true => Job::Restart,
+                        false => Job::Start,
+                    };
+                    self.systemd.run(job, unit)?;
+                }
+                Action::Reload { unit, .. } => self.take_up_all(unit, Job::Reload, units)?,
+                Action::Restart { unit, .. } => {
+                    self.take_up_all(unit, Job::Restart, units)?;
+                    self.wake(unit)?;
                 }
             }
         }
@@ -146,7 +153,12 @@ impl Host {
     }
 
     /// Takes back a live change that turned out badly. Returns whether there was one.
-    pub(super) fn take_back_live(&self, sight: &Sight, reason: &str) -> Result<bool, HostError> {
+    pub(super) fn take_back_live(
+        &self,
+        sight: &Sight,
+        reason: &str,
+        policy: &Policy,
+    ) -> Result<bool, HostError> {
         let (Some(booted), Some(record), Some(bad)) =
             (sight.deployments.booted(), &sight.record, &sight.current)
         else {
@@ -158,7 +170,7 @@ impl Host {
         let (None, Some(back)) = (&record.verified, self.state.version(&replaced.target())?) else {
             return Ok(false);
         };
-        let units = self.concerned(&Update::between(bad, &back, &[]).actions)?;
+        let units = self.concerned(&Update::between(bad, &back, &[], policy).actions)?;
         let target = back.target();
         self.state.begin(&Journal::Apply {
             config: target.config,
@@ -207,6 +219,29 @@ impl Host {
             (true, true) => Ok(self.systemd.run(*job, unit)?),
             (true, false) => Ok(self.systemd.run(Job::Start, unit)?),
             (false, _) => Ok(()),
+        }
+    }
+
+    fn take_up_all(&self, unit: &str, job: Job, units: &[Concerned]) -> Result<(), HostError> {
+        let meant = |concerned: &&Concerned| concerned.unit == unit && concerned.job == job;
+        for concerned in units.iter().filter(meant) {
+            self.take_up(concerned)?;
+        }
+        Ok(())
+    }
+
+    /// Starts what is to be restarted and does not run for a reason of its own: it failed, perhaps because of what now
+    /// changed, or it is a oneshot, which does its work only when it is started.
+    fn wake(&self, unit: &str) -> Result<(), HostError> {
+        let state = self.systemd.unit(unit)?;
+        let has_work = match state.active.as_str() {
+            "failed" => true,
+            "inactive" => state.service_type == "oneshot" && state.condition_met,
+            _ => false,
+        };
+        match state.load.as_str() {
+            "loaded" if has_work => Ok(self.systemd.run(Job::Start, unit)?),
+            _ => Ok(()),
         }
     }
 

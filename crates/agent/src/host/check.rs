@@ -1,6 +1,6 @@
 //! Whether the running node is what it should be.
 
-use model::update::Version;
+use model::update::{Policy, Version};
 
 use super::{Host, HostError, Sight, digest_in};
 use crate::configure::differences;
@@ -22,11 +22,16 @@ pub enum Health {
 }
 
 impl Host {
-    /// Compares the running node with a version.
+    /// Compares the running node with a version. A unit that its disruption policy leaves alone need not run yet.
     ///
     /// # Errors
     /// When it cannot be looked at.
-    pub fn check(&self, sight: &Sight, version: &Version) -> Result<Health, HostError> {
+    pub fn check(
+        &self,
+        sight: &Sight,
+        version: &Version,
+        policy: &Policy,
+    ) -> Result<Health, HostError> {
         let wanted = version.image().and_then(digest_in);
         if let (Some(wanted), Some(booted)) = (wanted, sight.booted_image())
             && wanted != booted
@@ -63,6 +68,7 @@ impl Host {
             }
             match judge(&unit.name, &self.systemd.unit(&unit.name)?) {
                 Verdict::Well => {}
+                Verdict::Waiting(_) if policy.leaves_alone(&unit.name) => {}
                 Verdict::Waiting(why) => waiting = waiting.or(Some(why)),
                 Verdict::Unwell(why) => return Ok(Health::Unwell(why + &last_words(&unit.name))),
             }

@@ -3,7 +3,7 @@
 
 use model::ledger::Cause;
 use model::node::Target;
-use model::update::Version;
+use model::update::{Policy, Version};
 use oci::Digest;
 
 use super::{Host, HostError, Sight};
@@ -111,8 +111,13 @@ impl Host {
     ///
     /// # Errors
     /// When the deployments cannot be put in order, or systemd refuses to reboot.
-    pub fn take_back(&self, sight: &Sight, reason: &str) -> Result<TakenBack, HostError> {
-        if self.take_back_live(sight, reason)? {
+    pub fn take_back(
+        &self,
+        sight: &Sight,
+        reason: &str,
+        policy: &Policy,
+    ) -> Result<TakenBack, HostError> {
+        if self.take_back_live(sight, reason, policy)? {
             return Ok(TakenBack::Live);
         }
         if !self.choose_previous(sight, reason)? {

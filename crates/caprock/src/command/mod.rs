@@ -6,6 +6,7 @@ mod build;
 mod certs;
 mod copy;
 mod crds;
+mod diff;
 mod explain;
 mod lint;
 mod logs;
@@ -43,6 +44,7 @@ pub(crate) fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Build(args) => block_on(build::run(*args))?,
         Command::Copy(args) => block_on(copy::run(args))?,
         Command::Plan(args) => block_on(plan::run(args))?,
+        Command::Diff(args) => block_on(diff::run(args))?,
         Command::Status(args) => block_on(status::run(args))?,
         Command::Explain(args) => block_on(explain::run(args))?,
         Command::Logs(args) => block_on(logs::run(args))?,

@@ -92,6 +92,12 @@ fn node_rules() -> Vec<Rule> {
             None,
         ),
         any(READ, "caprock.dev", &["rolloutpolicies"], None),
+        any(
+            READ,
+            model::api::OPERATOR_GROUP,
+            &["machineconfigurations"],
+            None,
+        ),
         any(&["create", "patch"], "", &["events"], None),
         any(&["create", "patch"], "events.k8s.io", &["events"], None),
         // Trust, which is no secret. Of credentials a node sees its own alone.

@@ -69,7 +69,8 @@ pub(crate) fn concerns(change: &Change) -> Wake {
         | Kind::Secret
         | Kind::NodeSecret
         | Kind::Claim
-        | Kind::RolloutPolicy => Wake::Nobody,
+        | Kind::RolloutPolicy
+        | Kind::MachineConfiguration => Wake::Nobody,
     }
 }
 

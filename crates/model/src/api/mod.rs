@@ -1,5 +1,5 @@
-//! The kinds of `machineconfiguration.openshift.io/v1`, and `caprock.dev/v1alpha1` for what they cannot say, one file each,
-//! and their CRDs.
+//! The kinds of `machineconfiguration.openshift.io/v1`, MachineConfiguration of `operator.openshift.io/v1`, and
+//! `caprock.dev/v1alpha1` for what they cannot say, one file each, and their CRDs.
 //!
 //! Field names, columns and validation are those that users of the group already know. What differs on purpose:
 //! Containerfiles may be 64 KiB, pull specs may have any path and hosts such as `localhost:5000`, secrets are optional.
@@ -16,6 +16,7 @@
 mod machine_config;
 mod machine_config_node;
 mod machine_config_pool;
+mod machine_configuration;
 mod machine_os_build;
 mod machine_os_config;
 mod reference;
@@ -36,6 +37,13 @@ pub use machine_config_pool::{
     OsImageStreamReference, PinnedImageSetReference, PoolCondition, PoolConfiguration,
     PoolSynchronizerStatus, PoolSynchronizerType,
 };
+pub use machine_configuration::{
+    ActionInForce, ActionTypeInForce, CLUSTER, ClusterPolicies, FilePolicy, FilePolicyInForce,
+    MachineConfiguration, MachineConfigurationSpec, MachineConfigurationStatus,
+    NodeDisruptionPolicy, NodeDisruptionPolicyStatus, OPERATOR_GROUP, PolicyAction,
+    PolicyActionType, ServiceName, SshKeyPolicy, SshKeyPolicyInForce, UnitPolicy,
+    UnitPolicyInForce,
+};
 pub use machine_os_build::{
     BuildProgress, MachineOSBuild, MachineOSBuildSpec, MachineOSBuildStatus, MachineOSBuilder,
     RelatedObject,
@@ -50,7 +58,7 @@ pub use rollout_policy::{
     RolloutPolicySpec, UnitProbe,
 };
 
-/// The API group of every kind here but RolloutPolicy.
+/// The API group of every kind here but RolloutPolicy and MachineConfiguration.
 pub const GROUP: &str = "machineconfiguration.openshift.io";
 /// The version of every kind here but RolloutPolicy.
 pub const VERSION: &str = "v1";
@@ -64,6 +72,7 @@ pub fn crds() -> Vec<CustomResourceDefinition> {
         v1alpha1::add_to(MachineOSBuild::crd()),
         MachineConfigNode::crd(),
         RolloutPolicy::crd(),
+        MachineConfiguration::crd(),
     ]
 }
 

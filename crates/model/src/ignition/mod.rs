@@ -21,6 +21,7 @@ pub use unit::{has_install_section, unit_name_problem};
 pub use write::{OUTPUT_VERSION, to_value};
 
 pub(crate) use data_url::hex_of;
+pub(crate) use path::{normalised, real};
 pub(crate) use write::write;
 
 /// An Ignition config, or a fragment of one that becomes whole when merged with others.

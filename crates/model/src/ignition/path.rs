@@ -94,7 +94,7 @@ const LINKS: &[(&str, &str)] = &[
 ];
 
 /// The path with the links of ostree hosts followed, so that two names of one place are equal.
-pub(super) fn real(path: &str) -> Cow<'_, str> {
+pub(crate) fn real(path: &str) -> Cow<'_, str> {
     for (link, target) in LINKS {
         if is_below(path, link) {
             return Cow::Owned(format!("{target}{}", &path[link.len()..]));
@@ -109,7 +109,8 @@ pub(super) fn is_below(path: &str, directory: &str) -> bool {
         .is_some_and(|rest| rest.starts_with('/'))
 }
 
-fn normalised(path: &str) -> String {
+/// The absolute path without `.`, `..`, doubled and trailing slashes.
+pub(crate) fn normalised(path: &str) -> String {
     let mut names: Vec<&str> = Vec::new();
     for name in path.split('/') {
         match name {

@@ -23,7 +23,7 @@ use crate::problem::summary;
 use crate::{keys, selector};
 
 pub use kernel::{arguments as kernel_arguments, split as split_kernel_arguments};
-pub use provenance::Provenance;
+pub use provenance::{Provenance, field};
 
 /// Longest rendered MachineConfig, as JSON: what a cluster's store takes for one object.
 pub const MAX_RENDERED_BYTES: usize = 1_572_864;
@@ -178,7 +178,7 @@ pub fn render(
     if !problems.is_empty() {
         return Err(RenderError::Invalid { problems });
     }
-    let provenance = Provenance::of_fragments(&fragments);
+    let provenance = Provenance::of_fragments(&selected, &fragments);
     let merged = fragments
         .into_iter()
         .map(|(_, fragment)| fragment)

@@ -2,9 +2,12 @@
 
 use std::fmt;
 
+use super::reason::Reason;
 use super::{Version, same_image};
 use crate::ignition::{Config, Node, NodeKind, Unit};
+use crate::keys;
 use crate::problem::Problem;
+use crate::render::field;
 
 /// What happens to something with a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +53,11 @@ pub enum Change {
         remove: Vec<String>,
         /// To add.
         add: Vec<String>,
+    },
+    /// Extensions that stay come from another image.
+    ExtensionsImage {
+        /// The one to come.
+        to: String,
     },
     /// Another kernel.
     KernelType {
@@ -98,6 +106,7 @@ impl Change {
             Change::Image { .. }
             | Change::KernelArguments { .. }
             | Change::Extensions { .. }
+            | Change::ExtensionsImage { .. }
             | Change::KernelType { .. }
             | Change::Fips(_) => false,
         }
@@ -115,7 +124,88 @@ impl Change {
             Change::Unit { name, .. } => (6, name),
             Change::SshKeys => (7, ""),
             Change::Password => (8, ""),
+            Change::ExtensionsImage { .. } => (9, ""),
         }
+    }
+
+    /// Why something follows from it: which object asks for it, and in which field.
+    pub(super) fn reason(&self, from: &Version, to: &Version) -> Reason {
+        let (field, path, unit) = match self {
+            Change::Image { .. } if to.layered_image.is_some() => (keys::DESIRED_IMAGE, None, None),
+            Change::Image { .. } => (field::OS_IMAGE_URL, None, None),
+            Change::KernelArguments { .. } => (field::KERNEL_ARGUMENTS, None, None),
+            Change::Extensions { .. } => (field::EXTENSIONS, None, None),
+            Change::ExtensionsImage { .. } => (field::EXTENSIONS_IMAGE, None, None),
+            Change::KernelType { .. } => (field::KERNEL_TYPE, None, None),
+            Change::Fips(_) => (field::FIPS, None, None),
+            Change::Path { kind, path, .. } => (field::of_path(kind), Some(path.clone()), None),
+            Change::Unit { name, .. } => (field::UNITS, None, Some(name.clone())),
+            Change::SshKeys | Change::Password => (field::USERS, None, None),
+        };
+        Reason {
+            object: self.object(from, to),
+            field,
+            path,
+            unit,
+            change: self.to_string(),
+            policy: None,
+            details: Vec::new(),
+        }
+    }
+
+    /// The MachineConfig that asks for it; of what goes, the one that had it.
+    fn object(&self, from: &Version, to: &Version) -> String {
+        let last = |names: &[String]| names.last().cloned();
+        let set = |version: &Version, field, values: &[String]| {
+            let mut names = values
+                .iter()
+                .map(|value| version.provenance.of_setting(field, value));
+            names.find_map(last)
+        };
+        let listed = |field, add: &[String], remove: &[String]| {
+            set(to, field, add).or_else(|| set(from, field, remove))
+        };
+        let gone = match self {
+            Change::Path { edit, .. } | Change::Unit { edit, .. } => *edit == Edit::Remove,
+            _ => false,
+        };
+        let known = match self {
+            Change::Path { path, .. } if gone => last(from.provenance.of_path(path)),
+            Change::Path { path, .. } => last(to.provenance.of_path(path)),
+            Change::Unit { name, .. } if gone => last(from.provenance.of_unit(name)),
+            Change::Unit { name, .. } => last(to.provenance.of_unit(name)),
+            Change::Image { .. } if to.layered_image.is_some() => None,
+            Change::Image { .. } => set(
+                to,
+                field::OS_IMAGE_URL,
+                std::slice::from_ref(&to.os_image_url),
+            ),
+            Change::KernelArguments { remove, add } => listed(field::KERNEL_ARGUMENTS, add, remove),
+            Change::Extensions { remove, add } => listed(field::EXTENSIONS, add, remove),
+            Change::ExtensionsImage { to: image } => {
+                set(to, field::EXTENSIONS_IMAGE, std::slice::from_ref(image))
+            }
+            Change::KernelType { from: was, to: is } => listed(
+                field::KERNEL_TYPE,
+                std::slice::from_ref(is),
+                std::slice::from_ref(was),
+            ),
+            Change::Fips(_) => listed(field::FIPS, &["true".into()], &["true".into()]),
+            Change::SshKeys => {
+                let (remove, add) =
+                    difference(&from.ignition.core.ssh_keys, &to.ignition.core.ssh_keys)
+                        .unwrap_or_default();
+                listed(field::USERS, &add, &remove)
+            }
+            Change::Password => listed(field::USERS, &[String::new()], &[String::new()]),
+        };
+        known.unwrap_or_else(|| {
+            if gone {
+                from.name.clone()
+            } else {
+                to.name.clone()
+            }
+        })
     }
 }
 
@@ -131,6 +221,9 @@ impl fmt::Display for Change {
                 write!(f, "kernelArguments {}", signed(remove, add))
             }
             Change::Extensions { remove, add } => write!(f, "extensions {}", signed(remove, add)),
+            Change::ExtensionsImage { to } => {
+                write!(f, "baseOSExtensionsContainerImage {}", short(to))
+            }
             Change::KernelType { from, to } => write!(f, "kernelType {from} → {to}"),
             Change::Fips(on) => write!(f, "fips {}", if *on { "on" } else { "off" }),
             Change::Path { edit, kind, path } => write!(f, "{}{kind} {path}", edit.mark()),
@@ -177,6 +270,12 @@ pub(super) fn between(from: &Version, to: &Version) -> Vec<Change> {
     }
     if let Some((remove, add)) = difference(&from.extensions, &to.extensions) {
         changes.push(Change::Extensions { remove, add });
+    }
+    let extended = !to.extensions.is_empty() && from.extensions == to.extensions;
+    if extended && !same_image(&from.extensions_image, &to.extensions_image) {
+        changes.push(Change::ExtensionsImage {
+            to: to.extensions_image.clone(),
+        });
     }
     // A node that never had a config runs the kernel that its image came with.
     let kernel_now = if from.kernel_type.is_empty() {
@@ -332,6 +431,7 @@ pub(super) fn summary(changes: &[Change]) -> String {
             Change::Extensions { remove, add } => {
                 parts.extend(plural(remove.len() + add.len(), "extension", "extensions"));
             }
+            Change::ExtensionsImage { .. } => parts.push("new extensions".to_owned()),
             Change::KernelType { .. } => parts.push("other kernel".to_owned()),
             Change::Fips(_) => parts.push("FIPS mode".to_owned()),
             Change::Path { .. } | Change::Unit { .. } | Change::SshKeys | Change::Password => {}
@@ -362,7 +462,7 @@ pub(super) fn obstacles(from: &Version, to: &Version, changes: &[Change]) -> Vec
     let mut problems = Vec::new();
     for change in changes {
         match change {
-            Change::Extensions { .. } if !new_image => problems.push(Problem::new(
+            Change::Extensions { .. } | Change::ExtensionsImage { .. } if !new_image => problems.push(Problem::new(
                 "spec.extensions",
                 "extensions come with a layered image; create a MachineOSConfig for the pool",
             )),

@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use super::{Action, Disruption, Update, Version, same_image};
+use super::{Action, Disruption, Policy, Reason, Update, Version, same_image};
 use crate::node::Target;
 
 /// The two annotations by which a node asks for a drain and hears that it was done.
@@ -69,6 +69,11 @@ pub struct Seen<'a> {
     pub failure: Option<&'a Failure>,
     /// The image that the node's pool is about to roll out, when it is not on the disk.
     pub prefetch: Option<&'a str>,
+    /// The node disruption policy in force; the defaults when there is none.
+    pub policy: Option<&'a Policy>,
+    /// Whether the host can take the desired image without a new kernel: what it says of a staged one, else whether it
+    /// can do a soft reboot at all.
+    pub soft_reboot: bool,
 }
 
 /// One thing to do.
@@ -90,6 +95,8 @@ pub enum Step {
     Deploy,
     /// Reboot into it.
     Reboot,
+    /// Start everything but the kernel anew, in it.
+    SoftReboot,
     /// Write files and units of the running deployment and do what follows for services.
     Apply {
         /// What follows.
@@ -117,6 +124,7 @@ impl fmt::Display for Step {
             } => write!(f, "wait for the node controller to carry out `{request}`"),
             Step::Deploy => f.write_str("make the new deployment"),
             Step::Reboot => f.write_str("reboot"),
+            Step::SoftReboot => f.write_str("soft-reboot"),
             Step::Apply { .. } => f.write_str("write files and units"),
             Step::Verify => f.write_str("verify"),
             Step::Uncordon { asked: false, .. } => f.write_str("ask to be uncordoned"),
@@ -163,7 +171,17 @@ impl Plan {
 
     /// Whether the way to the target contains a reboot that is still to come.
     pub fn reboots(&self) -> bool {
-        self.steps.contains(&Step::Reboot)
+        self.steps.contains(&Step::Reboot) || self.steps.contains(&Step::SoftReboot)
+    }
+
+    /// Why a step is done: what of the update asks for it.
+    pub fn reasons(&self, step: &Step) -> &[Reason] {
+        match step {
+            Step::Drain { .. } if self.update.reboot.is_empty() => &self.update.drain,
+            Step::Pull { .. } | Step::Drain { .. } | Step::Deploy => &self.update.reboot,
+            Step::Reboot | Step::SoftReboot => &self.update.reboot,
+            Step::Apply { .. } | Step::Verify | Step::Uncordon { .. } => &self.update.reasons,
+        }
     }
 }
 
@@ -184,25 +202,32 @@ pub fn plan(seen: &Seen<'_>) -> Plan {
     let prefetch = seen.prefetch.map(|image| Step::Pull {
         image: image.to_owned(),
     });
+    let defaults = Policy::default();
+    let policy = seen.policy.unwrap_or(&defaults);
     let Some(desired) = seen.desired else {
         return Plan {
             node: seen.node.to_owned(),
             target: None,
-            update: Update::between(&Version::default(), &Version::default(), &[]),
+            update: Update::between(&Version::default(), &Version::default(), &[], policy),
             steps: prefetch.into_iter().collect(),
             stuck: None,
         };
     };
     let current = as_it_runs(seen, desired);
     let interrupted: Vec<&Version> = seen.interrupted.into_iter().collect();
-    let update = Update::between(&current, desired, &interrupted);
+    let update = Update::between(&current, desired, &interrupted, policy);
+    let update = match seen.soft_reboot {
+        true => update.softened(),
+        false => update,
+    };
     let stuck = stuck(seen, desired, &update);
     let mut steps = match (&stuck, update.disruption) {
         (Some(_), _) => seen
             .current
-            .map(|current| staying(seen, current))
+            .map(|current| staying(seen, current, policy))
             .unwrap_or_default(),
-        (None, Disruption::Reboot) => rebooting(seen, desired),
+        (None, Disruption::Reboot) => rebooting(seen, desired, Step::Reboot),
+        (None, Disruption::SoftReboot) => rebooting(seen, desired, Step::SoftReboot),
         (None, _) => live(seen, desired, &update),
     };
     if steps.is_empty() {
@@ -256,7 +281,7 @@ fn stuck(seen: &Seen<'_>, desired: &Version, update: &Update) -> Option<String> 
     })
 }
 
-fn rebooting(seen: &Seen<'_>, desired: &Version) -> Vec<Step> {
+fn rebooting(seen: &Seen<'_>, desired: &Version, reboot: Step) -> Vec<Step> {
     let mut steps = Vec::new();
     if let Some(image) = desired
         .image()
@@ -266,24 +291,26 @@ fn rebooting(seen: &Seen<'_>, desired: &Version) -> Vec<Step> {
             image: image.to_owned(),
         });
     }
-    let request = format!("drain-{}", desired.name);
-    if !seen.drain.was_applied(&request) {
-        let asked = seen.drain.desired.as_ref() == Some(&request);
-        steps.push(Step::Drain { request, asked });
-    }
+    steps.extend(drain(seen, desired));
     if !seen.deployed {
         steps.push(Step::Deploy);
     }
-    let request = format!("uncordon-{}", desired.name);
-    steps.extend([
-        Step::Reboot,
-        Step::Verify,
-        Step::Uncordon {
-            request,
-            asked: false,
-        },
-    ]);
+    steps.extend([reboot, Step::Verify, uncordon(desired)]);
     steps
+}
+
+/// The drain for a version, unless it is done.
+fn drain(seen: &Seen<'_>, desired: &Version) -> Option<Step> {
+    let request = format!("drain-{}", desired.name);
+    let asked = seen.drain.desired.as_ref() == Some(&request);
+    (!seen.drain.was_applied(&request)).then_some(Step::Drain { request, asked })
+}
+
+fn uncordon(desired: &Version) -> Step {
+    Step::Uncordon {
+        request: format!("uncordon-{}", desired.name),
+        asked: false,
+    }
 }
 
 fn live(seen: &Seen<'_>, desired: &Version, update: &Update) -> Vec<Step> {
@@ -292,20 +319,28 @@ fn live(seen: &Seen<'_>, desired: &Version, update: &Update) -> Vec<Step> {
         .current
         .is_none_or(|current| current.target() != desired.target());
     if !update.is_empty() || renamed {
+        let drains = !update.drain.is_empty();
+        steps.extend(drain(seen, desired).filter(|_| drains));
         steps.push(Step::Apply {
             actions: update.actions.clone(),
         });
         steps.push(Step::Verify);
-        steps.extend(release(&seen.drain, desired));
+        match drains {
+            true => steps.push(uncordon(desired)),
+            false => steps.extend(release(&seen.drain, desired)),
+        }
         return steps;
     }
     settling(seen, desired)
 }
 
 /// What is left when the node stays what it is: what was half written of another version goes.
-fn staying(seen: &Seen<'_>, current: &Version) -> Vec<Step> {
+fn staying(seen: &Seen<'_>, current: &Version, policy: &Policy) -> Vec<Step> {
     let half: Vec<&Version> = seen.interrupted.into_iter().collect();
-    live(seen, current, &Update::between(current, current, &half))
+    let mut back = Update::between(current, current, &half, policy);
+    // Whoever began to write had drained the node before, if it was to be.
+    back.drain.clear();
+    live(seen, current, &back)
 }
 
 /// What is left when nothing is to change: prove that the node is well, and give it back.

@@ -3,7 +3,12 @@ use serde_json::{Value, json};
 
 use super::*;
 
+mod disruption;
+mod properties;
+
 const A: &str = "registry.example.com/os/a@sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+/// Digest of `hello`.
+const HELLO: &str = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824";
 const B: &str = "registry.example.com/os/b@sha256:bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb";
 
 fn version(name: &str, image: Option<&str>, mut spec: Value) -> Version {
@@ -29,7 +34,10 @@ fn units(units: Value) -> Value {
 #[track_caller]
 fn check(from: Value, to: Value, expected: &str) {
     let (from, to) = (version("a", None, from), version("b", None, to));
-    assert_eq!(Update::between(&from, &to, &[]).to_string(), expected);
+    assert_eq!(
+        Update::between(&from, &to, &[], &Policy::default()).to_string(),
+        expected
+    );
 }
 
 #[test]
@@ -48,6 +56,8 @@ fn another_spelling_is_no_change() {
         json!({"mode": 420}),
         json!({"overwrite": true}),
         json!({"user": {"id": 0}, "group": {"id": 0}}),
+        json!({"user": {"name": "root"}, "group": {"name": "root"}}),
+        json!({"contents": {"source": "data:,hello", "verification": {"hash": format!("sha256-{HELLO}")}}}),
     ] {
         check(file(json!({})), file(same), "nothing changes");
     }
@@ -55,6 +65,18 @@ fn another_spelling_is_no_change() {
     check(
         unit(json!({"name": "a.service", "enabled": true})),
         unit(json!({"name": "a.service", "enabled": true, "mask": false, "contents": ""})),
+        "nothing changes",
+    );
+    let dropins = |names: &[&str]| {
+        let dropins: Vec<Value> = names
+            .iter()
+            .map(|name| json!({"name": name, "contents": "[Unit]\n"}))
+            .collect();
+        unit(json!({"name": "a.service", "dropins": dropins}))
+    };
+    check(
+        dropins(&["1.conf", "2.conf"]),
+        dropins(&["2.conf", "1.conf"]),
         "nothing changes",
     );
     check(
@@ -116,7 +138,7 @@ fn units_start_restart_and_stop() {
             json!([{"name": "a.service", "enabled": true, "contents": text}, {"name": "b.service", "enabled": true}]),
         ),
         units(json!([])),
-        "2 units → restart (stop a.service: -unit a.service, daemon-reload: -unit b.service)",
+        "2 units → restart (stop a.service: -unit a.service, daemon-reload: -unit a.service and 1 more)",
     );
     check(
         units(json!([{"name": "a@.service", "enabled": true}])),
@@ -136,7 +158,7 @@ fn what_a_half_applied_version_touched_counts_as_changed() {
         None,
         files(&[("/etc/a", "data:,2"), ("/etc/new", "data:,2")]),
     );
-    let update = Update::between(&from, &to, &[&half]);
+    let update = Update::between(&from, &to, &[&half], &Policy::default());
     let seen: Vec<String> = update.changes.iter().map(ToString::to_string).collect();
     assert_eq!(seen, ["~file /etc/a", "-file /etc/new"]);
 }
@@ -148,6 +170,7 @@ fn what_a_node_cannot_do_is_said_with_a_remedy() {
             &version("a", None, json!({})),
             &version("b", None, spec),
             &[],
+            &Policy::default(),
         );
         update
             .obstacles
