@@ -1,7 +1,7 @@
 //! Changes of the running root that fail, and what is left of them.
 
 use camino::Utf8Path;
-use model::update::{Failure, Plan, Seen, Version, plan};
+use model::update::{Failure, Plan, Policy, Seen, Version, plan};
 use serde_json::json;
 
 use super::plain::{FRAGILE, Plain, actions, keep, versions};
@@ -68,13 +68,18 @@ fn a_change_that_is_not_well_afterwards_is_taken_back_without_a_reboot() {
     let [_, two, _] = versions(&host);
     host.apply(&host.look().unwrap(), &two, &actions()).unwrap();
     let sight = host.look().unwrap();
-    assert_eq!(host.take_back(&sight, "a probe").unwrap(), TakenBack::Live);
+    assert_eq!(
+        host.take_back(&sight, "a probe", &Policy::default())
+            .unwrap(),
+        TakenBack::Live
+    );
     assert_same(&tree(&node.root()), &before, "taken back");
     let sight = host.look().unwrap();
     assert!(sight.verified(), "what was well is well");
     assert_eq!(sight.failure.clone().unwrap().reason, "a probe");
     assert_eq!(
-        host.take_back(&sight, "a probe").unwrap(),
+        host.take_back(&sight, "a probe", &Policy::default())
+            .unwrap(),
         TakenBack::Nothing
     );
 
@@ -82,7 +87,10 @@ fn a_change_that_is_not_well_afterwards_is_taken_back_without_a_reboot() {
     host.apply(&sight, &two, &actions()).unwrap();
     host.confirm(&host.look().unwrap()).unwrap();
     let sight = host.look().unwrap();
-    assert_eq!(host.take_back(&sight, "later").unwrap(), TakenBack::Nothing);
+    assert_eq!(
+        host.take_back(&sight, "later", &Policy::default()).unwrap(),
+        TakenBack::Nothing
+    );
 }
 
 #[test]

@@ -285,14 +285,13 @@ pub(super) fn keep(host: &Host, name: &str, mut config: Value) -> Version {
 
 /// What a change of the fragile unit asks for.
 pub(super) fn actions() -> Vec<Action> {
-    let because = "a test".to_owned();
     vec![
         Action::DaemonReload {
-            because: because.clone(),
+            reasons: Vec::new(),
         },
         Action::Restart {
             unit: FRAGILE.to_owned(),
-            because,
+            reasons: Vec::new(),
         },
     ]
 }
