@@ -299,6 +299,9 @@ impl Machine {
             },
             failure: sight.failure.as_ref(),
             prefetch: None,
+            // Nothing runs here yet that a policy could protect.
+            policy: None,
+            soft_reboot: false,
         });
         if let Some(why) = stuck {
             return Err(AgentError::Unwell(why));
@@ -322,13 +325,13 @@ impl Machine {
                 self.on_host(move |host| host.deploy(&sight, &version, image))
                     .await?;
             }
-            Step::Reboot => {
+            Step::Reboot | Step::SoftReboot => {
                 let target = version.target();
                 let asked = [
                     format!("MachineConfigPool `{pool}`"),
                     "first boot".to_owned(),
                 ];
-                let why = update.reasons().map(ToString::to_string);
+                let why = update.reboot.iter().map(ToString::to_string);
                 let cause = Cause::update(&target, asked.into_iter().chain(why));
                 self.on_host(move |host| host.reboot(&sight, &target, cause))
                     .await?;
