@@ -1,0 +1,55 @@
+# A probe of a RolloutPolicy that fails after a reboot takes the node back, and the reason is kept.
+# shellcheck shell=bash
+. "$(dirname "${BASH_SOURCE[0]}")/../scenario.sh"
+
+policy() {
+    kubectl apply -f - <<'YAML'
+apiVersion: caprock.dev/v1alpha1
+kind: RolloutPolicy
+metadata: {name: worker}
+spec:
+  pools: [{name: worker}]
+  health:
+    deadline: 10s
+    probes:
+      - {name: no-sign-of-illness, command: {argv: [/usr/bin/test, "!", -e, /etc/unwell]}}
+YAML
+}
+
+# unwell ARGUMENTS: a MachineConfig whose file the probe does not like.
+unwell() {
+    machine_config 50-unwell worker <<YAML
+kernelArguments: [$1]
+config:
+  ignition: {version: 3.4.0}
+  storage:
+    files:
+      - {path: /etc/unwell, mode: 420, contents: {source: "data:,unwell"}}
+YAML
+}
+
+is_in_service() { [ -z "$(field node/worker-1 .spec.unschedulable)" ]; }
+degraded_because() { state_is worker-1 Degraded && annotation worker-1 reason | grep -qF -- "$1"; }
+is_well() { state_is worker-1 Done && pool_is_updated worker 1 && is_in_service; }
+has_rebooted() { [ "$(reboots worker-1)" -ge "$1" ]; }
+
+# given_up REBOOTS: the node is as it was, in service, and says why.
+given_up() {
+    expect 300 "worker-1 to be in service" is_in_service
+    degraded_because no-sign-of-illness || die "the reason is gone: $(annotation worker-1 reason)"
+    equal "config of worker-1" "$(annotation worker-1 currentConfig)" "$version"
+    node exec worker-1 test ! -e /etc/unwell || die "/etc/unwell is still there"
+    equal reboots "$(reboots worker-1)" "$1"
+    kubectl delete mc 50-unwell
+    expect 300 "worker-1 to be well" is_well
+}
+
+with_nodes worker-1
+policy
+version=$(annotation worker-1 currentConfig)
+
+step "a probe fails after a reboot"
+unwell unwell=1
+expect 600 "worker-1 to come back" has_rebooted 2
+expect 300 "worker-1 to say why it went back" degraded_because no-sign-of-illness
+given_up 2
