@@ -10,6 +10,7 @@ use cel::objects::Opaque;
 use cel::{DeclarationError, Env, ExecutionError, Value, extensions};
 use regex::RegexBuilder;
 
+use super::types;
 use crate::resources::names;
 use crate::selector;
 
@@ -40,25 +41,14 @@ fn register(env: &mut Env) -> Result<(), DeclarationError> {
         vec![STRING_TYPE],
         find_all,
     )?;
-    env.add_overload("isURL", "is_url", vec![STRING_TYPE], |args| {
-        let text = text(&args, 0)?;
-        let fits = text
-            .parse::<http::Uri>()
-            .is_ok_and(|uri| uri.scheme().is_some())
-            || text.starts_with('/');
-        Ok(CowVal::owned(CelBool::from(fits)))
-    })?;
-    env.add_overload("isIP", "is_ip", vec![STRING_TYPE], |args| {
-        let fits = text(&args, 0)?.parse::<std::net::IpAddr>().is_ok();
-        Ok(CowVal::owned(CelBool::from(fits)))
-    })?;
     env.add_member_overload("sum", "list_sum", LIST_TYPE, vec![], sum)?;
     env.add_member_overload("isSorted", "list_is_sorted", LIST_TYPE, vec![], is_sorted)?;
     register_sets(env)?;
+    types::register(env)?;
     register_formats(env)
 }
 
-fn text(arguments: &Arguments<'_, '_>, index: usize) -> Result<String, ExecutionError> {
+pub(super) fn text(arguments: &Arguments<'_, '_>, index: usize) -> Result<String, ExecutionError> {
     match Value::try_from(arguments[index].as_ref())? {
         Value::String(text) => Ok((*text).clone()),
         other => Err(ExecutionError::function_error(

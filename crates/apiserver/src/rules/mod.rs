@@ -8,9 +8,11 @@ mod compile;
 mod convert;
 mod evaluate;
 mod library;
+mod quantity;
 
 pub(crate) use compile::CompiledRule;
 pub(crate) use evaluate::check;
 
 #[cfg(test)]
 mod tests;
+mod types;

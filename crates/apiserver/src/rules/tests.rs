@@ -238,3 +238,37 @@ fn an_evaluation_that_would_take_too_long_is_not_begun() {
     );
     assert!(causes[0].message.contains("cost budget"), "{causes:?}");
 }
+
+#[test]
+fn the_types_that_kubernetes_adds() {
+    for rule in [
+        "quantity('1Gi').isGreaterThan(quantity('1000Mi'))",
+        "quantity('500m').add(quantity('0.5')) == quantity('1')",
+        "quantity('3').sub(1).asInteger() == 2 && quantity('-1').sign() == -1",
+        "quantity('2Ki').compareTo(quantity('2048')) == 0 && !quantity('1m').isInteger()",
+        "isQuantity('1.5Gi') && !isQuantity('1.5X')",
+        "quantity('1500m').asApproximateFloat() == 1.5",
+        "url('https://example.com:8443/a%20b?x=1&x=2').getHost() == 'example.com:8443'",
+        "url('https://example.com:8443/a').getHostname() == 'example.com'",
+        "url('https://example.com:8443/a').getPort() == '8443'",
+        "url('https://example.com/a%20b').getEscapedPath() == '/a%20b'",
+        "url('https://example.com/?x=1&x=2').getQuery()['x'] == ['1', '2']",
+        "url('/path').getScheme() == '' && url('/path').getHost() == ''",
+        "isURL('https://[::1]:80/') && isURL('/a') && !isURL('../a')",
+        "ip('192.168.0.1').family() == 4 && ip('::1').isLoopback()",
+        "ip('10.0.0.1').isGlobalUnicast() && ip('169.254.0.1').isLinkLocalUnicast()",
+        "isIP('::1') && !isIP('1.2.3') && !isIP('::ffff:1.2.3.4')",
+        "ip.isCanonical('2001:db8::1') && !ip.isCanonical('2001:DB8::1')",
+        "cidr('192.168.0.0/24').containsIP('192.168.0.1')",
+        "cidr('192.168.0.0/24').containsIP(ip('192.168.0.1'))",
+        "cidr('10.0.0.0/8').containsCIDR('10.1.0.0/16') && cidr('10.0.0.0/8').prefixLength() == 8",
+        "cidr('10.1.2.3/8').masked() == cidr('10.0.0.0/8') && isCIDR('::/0')",
+        "string(cidr('10.0.0.0/8').ip()) == '10.0.0.0'",
+        "semver('1.2.3').isLessThan(semver('1.10.0')) && semver('1.0.0-rc.1').isLessThan(semver('1.0.0'))",
+        "semver('1.2.3').major() == 1 && semver('1.2.3').patch() == 3",
+        "isSemver('1.0.0+build') && !isSemver('v1.0') && semver('1.0.0').compareTo(semver('1.0.0')) == 0",
+    ] {
+        check(rule, json!({}), true);
+    }
+    check("quantity('x') == quantity('1')", json!({}), false);
+}

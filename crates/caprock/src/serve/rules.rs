@@ -14,7 +14,7 @@ pub(crate) fn config(data_dir: &Utf8Path, now: Timestamp) -> anyhow::Result<Conf
     let mut config = Config::new(data_dir.join("api"));
     config.tokens = tokens(data_dir, now)?;
     config.rules = node_rules();
-    config.crds = model::api::crds()
+    config.crds = model::api::v1alpha1::serve(model::api::crds(), None)
         .iter()
         .map(serde_json::to_value)
         .collect::<Result<_, _>>()?;

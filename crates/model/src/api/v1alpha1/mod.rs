@@ -7,7 +7,9 @@ mod convert;
 mod machine_os_build;
 mod machine_os_config;
 
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    CustomResourceConversion, CustomResourceDefinition,
+};
 use kube_core::CustomResourceExt;
 
 pub use convert::{
@@ -25,13 +27,35 @@ pub use machine_os_config::{
 /// This version's name.
 pub const VERSION: &str = "v1alpha1";
 
-/// Adds this version to the CRD of a kind that has it.
+/// Adds this version to the CRD of a kind that has it. It is not served before somebody converts: see [`serve`].
 pub(super) fn add_to(v1: CustomResourceDefinition) -> CustomResourceDefinition {
     let older = match v1.spec.names.kind.as_str() {
         "MachineOSConfig" => MachineOSConfig::crd(),
         "MachineOSBuild" => MachineOSBuild::crd(),
         _ => return v1,
     };
-    kube_core::crd::merge_crds(vec![v1, older], super::VERSION)
-        .expect("both versions have the same group, kind and scope")
+    let mut both = kube_core::crd::merge_crds(vec![v1, older], super::VERSION)
+        .expect("both versions have the same group, kind and scope");
+    for version in &mut both.spec.versions {
+        version.served = version.name != VERSION;
+    }
+    both
+}
+
+/// The CRDs for a server that converts: by itself, or as `conversion` says.
+pub fn serve(
+    mut crds: Vec<CustomResourceDefinition>,
+    conversion: Option<&CustomResourceConversion>,
+) -> Vec<CustomResourceDefinition> {
+    for crd in &mut crds {
+        // RolloutPolicy has this version too, and no other.
+        if crd.spec.group != super::GROUP || crd.spec.versions.len() < 2 {
+            continue;
+        }
+        for version in &mut crd.spec.versions {
+            version.served = true;
+        }
+        crd.spec.conversion = conversion.cloned();
+    }
+    crds
 }
