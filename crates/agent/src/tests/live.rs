@@ -202,7 +202,7 @@ fn privileged_a_full_disk_keeps_the_old_state_and_goes_on_by_itself() {
             .apply(&host.look().unwrap(), &big, &actions())
             .unwrap_err();
         assert!(error.is_full(), "{room} KiB left: {error}");
-        std::fs::remove_file(dir.join("filler")).unwrap();
+        Disk::free(dir);
         let sight = host.look().unwrap();
         assert_eq!(
             sight.failure, None,
@@ -243,6 +243,14 @@ impl Disk {
         {}
         let length = filler.metadata().unwrap().len();
         filler.set_len(length.saturating_sub(room)).unwrap();
+    }
+
+    /// Gives the room back. By truncation, for a process that was just forked elsewhere may hold the file a moment longer
+    /// than its name.
+    fn free(dir: &Utf8Path) {
+        let path = dir.join("filler");
+        std::fs::File::create(&path).unwrap();
+        std::fs::remove_file(path).unwrap();
     }
 }
 
