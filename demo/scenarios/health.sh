@@ -53,3 +53,8 @@ unwell unwell=1
 expect 600 "worker-1 to come back" has_rebooted 2
 expect 300 "worker-1 to say why it went back" degraded_because no-sign-of-illness
 given_up 2
+
+step "drift is seen after a way back too"
+node exec worker-1 sh -c 'echo by hand >/etc/motd'
+# shellcheck disable=SC2016 # words of a message
+expect 300 "worker-1 to say what differs" degraded_because '`/etc/motd` has other content'

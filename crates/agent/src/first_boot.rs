@@ -175,9 +175,7 @@ impl Machine {
 
     /// Whether the agent has never configured this machine.
     async fn is_new(&self) -> Result<bool, AgentError> {
-        Ok(self
-            .on_host(|host| Ok(host.look()?.record.is_none()))
-            .await?)
+        self.on_host(|host| Ok(host.look()?.record.is_none())).await
     }
 
     /// Asks for the pool's version and keeps it.

@@ -118,7 +118,7 @@ async fn server(answer: &'static str) -> std::net::SocketAddr {
     tokio::spawn(async move {
         let (mut stream, _) = listener.accept().await.unwrap();
         let mut request = [0; 1024];
-        stream.read(&mut request).await.unwrap();
+        assert_ne!(stream.read(&mut request).await.unwrap(), 0);
         stream.write_all(answer.as_bytes()).await.unwrap();
         // One that says nothing more and does not close either.
         std::future::pending::<()>().await;

@@ -132,8 +132,8 @@ fn relative(at: Timestamp, now: Timestamp) -> String {
 fn span(seconds: i64) -> String {
     match seconds {
         ..120 => format!("{seconds}s"),
-        ..7200 => format!("{}m", seconds / 60),
-        ..172_800 => format!("{}h", seconds / 3600),
+        120..7200 => format!("{}m", seconds / 60),
+        7200..172_800 => format!("{}h", seconds / 3600),
         _ => format!("{}d", seconds / 86_400),
     }
 }
