@@ -13,6 +13,7 @@ config_of() { printf 'https://127.0.0.1:%s/config/%s\n' "$API_PORT" "$1"; }
 arrived() { state_is "$1" Done && [ "$(field "node/$1" .spec.unschedulable)" != true ]; }
 has_first_boot_target() { [ -n "$(field "mcp/$1" '.metadata.annotations.caprock\.dev/first-boot-target')" ]; }
 
+# shellcheck disable=SC2119 # it begins without one
 with_nodes
 example automount/machineconfigpool.yaml automount/machineconfigs.yaml automount/machineosconfig.yaml
 equal "config without a token" "$(status "$(config_of "$POOL")")" 401

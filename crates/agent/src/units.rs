@@ -14,7 +14,8 @@ CapabilityBoundingSet=CAP_SETFCAP CAP_MAC_ADMIN CAP_SYS_ADMIN CAP_SYS_CHROOT CAP
 CapabilityBoundingSet=CAP_SYS_PTRACE
 # A mount namespace of its own: /sysroot may have to be made writable for an import, which nobody else should see.
 ProtectSystem=strict
-ReadWritePaths=/etc /var /sysroot -/boot -/run
+# /tmp is for the host's tools: `update-ca-certificates` needs it.
+ReadWritePaths=/etc /var /sysroot -/boot -/run -/tmp
 ProtectClock=yes
 ProtectControlGroups=yes
 ProtectKernelLogs=yes
