@@ -7,6 +7,7 @@ mod attempt;
 pub(crate) mod builder;
 pub(crate) mod claim;
 pub(crate) mod engine;
+mod folder;
 pub(crate) mod log;
 
 use std::sync::Arc;

@@ -17,6 +17,7 @@ use tokio::sync::watch;
 
 use super::Worker;
 use super::builder::{Build, Progress, Request, Tell};
+use super::folder;
 use super::log::Log;
 use crate::build::rebuild::may_use_cache;
 use crate::build::wanted::{self, BASE_DIGEST};
@@ -232,28 +233,9 @@ struct BuildFiles {
     _lock: std::fs::File,
 }
 
-const BUILD_FILES: &str = "caprock-build-";
-
-/// Removes the build contexts that builders left behind when they were killed.
-pub(crate) fn remove_left_over_files() -> std::io::Result<()> {
-    for entry in std::fs::read_dir(std::env::temp_dir())? {
-        let entry = entry?;
-        let name = entry.file_name();
-        if !name.to_string_lossy().starts_with(BUILD_FILES) || !entry.file_type()?.is_dir() {
-            continue;
-        }
-        if std::fs::File::open(entry.path())?.try_lock().is_ok() {
-            std::fs::remove_dir_all(entry.path())?;
-        }
-    }
-    Ok(())
-}
-
 fn build_files(inputs: &ImageInputs) -> std::io::Result<BuildFiles> {
     use std::os::unix::fs::PermissionsExt;
-    let dir = tempfile::Builder::new().prefix(BUILD_FILES).tempdir()?;
-    let lock = std::fs::File::open(dir.path())?;
-    lock.lock()?;
+    let (dir, lock) = folder::make()?;
     let path = Utf8PathBuf::from_path_buf(dir.path().to_owned())
         .map_err(|path| std::io::Error::other(format!("{} is not UTF-8", path.display())))?;
     for file in inputs.files() {

@@ -30,7 +30,7 @@ impl Engine {
     /// Opens the cache and cleans up after a builder that was killed.
     pub(crate) fn open(cache_dir: &Utf8Path) -> Result<Self> {
         // They are in nobody's way, so a builder can work without this.
-        if let Err(error) = super::attempt::remove_left_over_files() {
+        if let Err(error) = super::folder::remove_left_over() {
             tracing::warn!(%error, "cannot remove what builders left that were killed");
         }
         let client =
