@@ -1,4 +1,4 @@
-# Checks of docs/disruption.md: what users say with node disruption policies.
+# Checks of docs/disruption.md: what users say with node disruption policies, and registries.conf.
 # shellcheck shell=bash
 
 # policy SPEC: the whole nodeDisruptionPolicy, as an inline YAML mapping.
@@ -71,3 +71,32 @@ undo_policy_of_keys() {
     without_row
 }
 
+# registries TEXT: registries.conf of the plain pool's nodes.
+registries() { file /etc/containers/registries.conf "$(jq -sRr @uri <<<"$1")"; }
+
+# For the layered pool the file is a build input: it has one of its own, so that these rows do not concern it.
+registries_of_layered_pool() {
+    machine_config 45-registries "$POOL" <<'YAML'
+config:
+  ignition: {version: 3.4.0}
+  storage:
+    files:
+      - {path: /etc/containers/registries.conf, mode: 420, contents: {source: "data:,%23%20none%0A"}}
+YAML
+}
+
+# mirrored WHICH: docker.example with a mirror for WHICH of its pulls.
+mirrored() {
+    registries "[[registry]]
+location = \"docker.example\"
+[[registry.mirror]]
+location = \"mirror.example\"
+pull-from-mirror = \"$1\""
+}
+
+change_registries_safe() { mirrored digest-only; }
+effect_registries_safe() { node exec "$1" grep -q digest-only /etc/containers/registries.conf; }
+
+change_registries_unsafe() { mirrored all; }
+effect_registries_unsafe() { node exec "$1" grep -q '"all"' /etc/containers/registries.conf; }
+undo_registries_unsafe() { without_row; }
