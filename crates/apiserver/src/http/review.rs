@@ -156,15 +156,15 @@ fn user_info(user: &User) -> Value {
     info
 }
 
+/// The strings of a list; what is none is left out.
+fn strings(list: &Value) -> Vec<String> {
+    let items = list.as_array().into_iter().flatten();
+    items.filter_map(Value::as_str).map(String::from).collect()
+}
+
 /// The user that a review is about.
 fn subject(spec: &Value) -> Result<User, ApiError> {
-    let groups: Vec<String> = spec["groups"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter_map(Value::as_str)
-        .map(String::from)
-        .collect();
+    let groups = strings(&spec["groups"]);
     let name = spec["user"].as_str().unwrap_or_default().to_owned();
     if name.is_empty() && groups.is_empty() {
         return Err(ApiError::bad_request(
@@ -180,13 +180,7 @@ fn subject(spec: &Value) -> Result<User, ApiError> {
 
 fn token(cluster: &Cluster, spec: &Value) -> Value {
     let secret = spec["token"].as_str().unwrap_or_default();
-    let given: Vec<String> = spec["audiences"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter_map(Value::as_str)
-        .map(String::from)
-        .collect();
+    let given = strings(&spec["audiences"]);
     let wanted = match given.as_slice() {
         [] => vec![ISSUER.to_owned()],
         given => given.to_vec(),
