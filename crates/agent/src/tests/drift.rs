@@ -11,13 +11,12 @@ async fn settled(policy: serde_json::Value) -> World {
     let image = world.machine.booted_image();
     let units = json!([{"name": "a.service", "contents": "[Service]\nExecStart=/bin/true\n"}]);
     world
-        .config(
+        .reach(
             "rendered-1",
             rendered(image, &[("/etc/motd", "one")], units),
+            None,
         )
         .await;
-    world.desire("rendered-1", None).await;
-    world.until_done("rendered-1").await;
     world
 }
 

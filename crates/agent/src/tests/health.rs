@@ -10,17 +10,16 @@ async fn on_its_way(policy: serde_json::Value) -> World {
     world.policy(policy).await;
     let image = world.machine.booted_image();
     world
-        .config(
+        .reach(
             "rendered-1",
             rendered(
                 image,
                 &[("/etc/motd", "one"), ("/var/shared", "one")],
                 json!([]),
             ),
+            None,
         )
         .await;
-    world.desire("rendered-1", None).await;
-    world.until_done("rendered-1").await;
     let new = world.machine.publish(layered());
     world
         .config(
@@ -66,13 +65,12 @@ async fn a_probe_that_fails_takes_the_deployment_back_with_its_reason() {
     // What mends the probe is another target.
     let image = world.machine.booted_image();
     world
-        .config(
+        .reach(
             "rendered-3",
             rendered(image, &[("/etc/motd", "one more")], json!([])),
+            None,
         )
         .await;
-    world.desire("rendered-3", None).await;
-    world.until_done("rendered-3").await;
 }
 
 /// Why the node rebooted, the newest first, as the API shows it.

@@ -18,25 +18,22 @@ async fn journey_of(mut world: World, kills: Vec<(Place, u32)>) -> World {
     let image = world.machine.booted_image();
     let units = json!([{"name": "sshd.service", "enabled": true}]);
     world
-        .config(
+        .reach(
             "rendered-1",
             rendered(
                 image,
                 &[("/etc/motd", "one"), ("/var/shared", "one")],
                 units,
             ),
+            None,
         )
         .await;
-    world.desire("rendered-1", None).await;
-    world.until_done("rendered-1").await;
     let new = world.machine.publish(layered());
     let units = json!([{"name": "sshd.service", "enabled": true}, {"name": "autofs.service", "enabled": true}]);
     let files = [("/etc/auto.misc", "two"), ("/var/shared", "two")];
     world
-        .config("rendered-2", rendered(image, &files, units))
+        .reach("rendered-2", rendered(image, &files, units), Some(new))
         .await;
-    world.desire("rendered-2", Some(new)).await;
-    world.until_done("rendered-2").await;
     assert_eq!(world.machine.booted_image(), new);
     assert_eq!(world.machine.reboots(), 1, "one reboot");
     let read = |path| world.machine.read(path);
@@ -124,13 +121,12 @@ async fn killed_on_the_way_back() {
     world.registered().await;
     let image = world.machine.booted_image();
     world
-        .config(
+        .reach(
             "rendered-1",
             rendered(image, &[("/etc/motd", "one")], json!([])),
+            None,
         )
         .await;
-    world.desire("rendered-1", None).await;
-    world.until_done("rendered-1").await;
     world.machine.break_unit("autofs.service");
     let new = world.machine.publish(layered());
     let units = json!([{"name": "autofs.service", "enabled": true}]);

@@ -10,17 +10,16 @@ async fn the_first_config_is_applied_live() {
     let image = world.machine.booted_image();
     let units = json!([{"name": "sshd.service", "enabled": true}]);
     world
-        .config(
+        .reach(
             "rendered-1",
             rendered(
                 image,
                 &[("/etc/motd", "one"), ("/var/shared", "one")],
                 units,
             ),
+            None,
         )
         .await;
-    world.desire("rendered-1", None).await;
-    world.until_done("rendered-1").await;
     assert_eq!(
         (
             world.machine.read("/etc/motd").as_str(),
@@ -50,7 +49,7 @@ async fn a_layered_image_with_its_units_takes_one_reboot() {
     let new = world.machine.publish(layered());
     let units = json!([{"name": "autofs.service", "enabled": true}]);
     world
-        .config(
+        .reach(
             "rendered-2",
             rendered(
                 image,
@@ -60,10 +59,9 @@ async fn a_layered_image_with_its_units_takes_one_reboot() {
                 ],
                 units,
             ),
+            Some(new),
         )
         .await;
-    world.desire("rendered-2", Some(new)).await;
-    world.until_done("rendered-2").await;
     assert_eq!((world.machine.reboots(), world.machine.pulls()), (1, 1));
     assert_eq!(world.machine.booted_image(), new);
     assert_eq!(world.machine.read("/etc/auto.master.d/x.autofs"), "map");
@@ -121,13 +119,12 @@ async fn an_image_is_there_before_it_is_asked_for() {
         (0, false)
     );
     world
-        .config(
+        .reach(
             "rendered-1",
             rendered(world.machine.booted_image(), &[], json!([])),
+            Some(new),
         )
         .await;
-    world.desire("rendered-1", Some(new)).await;
-    world.until_done("rendered-1").await;
     assert_eq!(world.machine.pulls(), 1);
 }
 
@@ -177,13 +174,12 @@ async fn what_cannot_even_be_read_is_said() {
         })
         .await;
     world
-        .config(
+        .reach(
             "rendered-2",
             rendered(image, &[("/etc/motd", "two")], json!([])),
+            None,
         )
         .await;
-    world.desire("rendered-2", None).await;
-    world.until_done("rendered-2").await;
     assert_eq!(world.condition("NodeDegraded").await, "False: ");
 }
 
@@ -284,13 +280,12 @@ async fn a_deployment_that_never_was_well_is_taken_back_with_its_reason() {
 
     // Something else may be tried.
     world
-        .config(
+        .reach(
             "rendered-3",
             rendered(image, &[("/etc/motd", "three")], json!([])),
+            None,
         )
         .await;
-    world.desire("rendered-3", None).await;
-    world.until_done("rendered-3").await;
     assert_eq!(world.machine.reboots(), 2);
 }
 

@@ -125,10 +125,8 @@ impl World {
         let mut world = Self::joined().await;
         let image = world.machine.booted_image();
         world
-            .config("rendered-1", rendered(image, files, json!([])))
+            .reach("rendered-1", rendered(image, files, json!([])), None)
             .await;
-        world.desire("rendered-1", None).await;
-        world.until_done("rendered-1").await;
         world
     }
 
@@ -203,6 +201,13 @@ impl World {
             .patch(NODE, &PatchParams::default(), &Patch::Merge(patch))
             .await
             .unwrap();
+    }
+
+    /// Sends the node to a config that is made for it, and plays until it is there.
+    pub(super) async fn reach(&mut self, config: &str, spec: Value, image: Option<Digest>) {
+        self.config(config, spec).await;
+        self.desire(config, image).await;
+        self.until_done(config).await;
     }
 
     /// Starts the agent, as systemd does.
