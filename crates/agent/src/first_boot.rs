@@ -121,7 +121,7 @@ struct Machine {
 
 impl Machine {
     async fn turn(&mut self, given: &Utf8Path) -> Result<Done, AgentError> {
-        self.on_host(Host::complete_boot).await?;
+        self.host.run(Host::complete_boot).await?;
         let obtained = self.credentials.obtain(given, Timestamp::now()).await?;
         let mut first_boot = match (self.host.state().first_boot()?, obtained) {
             (Some(first_boot), _) => first_boot,
@@ -175,7 +175,9 @@ impl Machine {
 
     /// Whether the agent has never configured this machine.
     async fn is_new(&self) -> Result<bool, AgentError> {
-        self.on_host(|host| Ok(host.look()?.record.is_none())).await
+        self.host
+            .run(|host| Ok(host.look()?.record.is_none()))
+            .await
     }
 
     /// Asks for the pool's version and keeps it.
@@ -191,16 +193,17 @@ impl Machine {
             .state()
             .keep_config(&given.target.config, &given.spec)?;
         let environment = given.environment;
-        self.on_host(move |host| {
-            let root = Root::open(&host.root)?;
-            let path = Utf8Path::new(AGENT_ENVIRONMENT);
-            // What somebody put there knows the machine better.
-            if matches!(root.find(path)?, Found::Nothing) {
-                root.write(path, environment.as_bytes(), mine(0o644))?;
-            }
-            Ok(())
-        })
-        .await?;
+        self.host
+            .run(move |host| {
+                let root = Root::open(&host.root)?;
+                let path = Utf8Path::new(AGENT_ENVIRONMENT);
+                // What somebody put there knows the machine better.
+                if matches!(root.find(path)?, Found::Nothing) {
+                    root.write(path, environment.as_bytes(), mine(0o644))?;
+                }
+                Ok(())
+            })
+            .await?;
         Ok(Wanted {
             config: given.target.config,
             image: given.target.image,
@@ -267,7 +270,7 @@ impl Machine {
 
     /// Does the next step to the version; true when none is left. Nothing is drained: there is no Node yet.
     async fn step(&mut self, pool: &str, version: Version) -> Result<bool, AgentError> {
-        let sight = self.on_host(Host::look).await?;
+        let sight = self.host.run(Host::look).await?;
         let image = version.image().and_then(digest_in);
         let present = match image {
             Some(digest) => self.host.os().has(&digest)?,
@@ -314,13 +317,15 @@ impl Machine {
                     self.pull = Some(puller(&self.given(pool).await?)?);
                 }
                 let client = self.pull.clone().expect("it was made just now");
-                self.on_host(move |host| Ok(host.os().pull(&image, &client, &|_| {})?))
+                self.host
+                    .run(move |host| Ok(host.os().pull(&image, &client, &|_| {})?))
                     .await?;
             }
             Step::Deploy => {
                 let image = image.or(sight.booted_image());
                 let image = image.ok_or_else(|| HostError::NoImage(version.name.clone()))?;
-                self.on_host(move |host| host.deploy(&sight, &version, image))
+                self.host
+                    .run(move |host| host.deploy(&sight, &version, image))
                     .await?;
             }
             Step::Reboot | Step::SoftReboot => {
@@ -331,31 +336,22 @@ impl Machine {
                 ];
                 let why = update.reboot.iter().map(ToString::to_string);
                 let cause = Cause::update(&target, asked.into_iter().chain(why));
-                self.on_host(move |host| host.reboot(&sight, &target, cause))
+                self.host
+                    .run(move |host| host.reboot(&sight, &target, cause))
                     .await?;
                 tokio::time::sleep(REBOOT_PATIENCE).await;
                 let text = "the machine did not reboot within five minutes".to_owned();
                 return Err(AgentError::Unwell(text));
             }
             Step::Apply { actions } => {
-                self.on_host(move |host| host.apply(&sight, &version, &actions))
+                self.host
+                    .run(move |host| host.apply(&sight, &version, &actions))
                     .await?;
             }
             // The agent proves it, and the Node is cordoned until then.
             Step::Verify | Step::Uncordon { .. } | Step::Drain { .. } => return Ok(true),
         }
         Ok(false)
-    }
-
-    async fn on_host<T: Send + 'static>(
-        &self,
-        step: impl FnOnce(&Host) -> Result<T, HostError> + Send + 'static,
-    ) -> Result<T, AgentError> {
-        let host = self.host.clone();
-        let done = tokio::task::spawn_blocking(move || step(&host))
-            .await
-            .map_err(AgentError::CutShort)?;
-        Ok(done?)
     }
 }
 

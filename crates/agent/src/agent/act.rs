@@ -51,7 +51,8 @@ impl Agent {
                 .as_ref()
                 .map(|target| target.config.clone())
                 .unwrap_or_default();
-            self.on_host(move |host| host.clean(&images, &[&config]))
+            self.host
+                .run(move |host| host.clean(&images, &[&config]))
                 .await?;
             self.clean = true;
         }
@@ -79,13 +80,15 @@ impl Agent {
                 let to = version();
                 let image = to.image().and_then(digest_in).or(sight.booted_image());
                 let image = image.ok_or_else(|| HostError::NoImage(to.name.clone()))?;
-                self.on_host(move |host| host.deploy(&sight, &to, image))
+                self.host
+                    .run(move |host| host.deploy(&sight, &to, image))
                     .await?;
             }
             // No host says yet that it can do less than a reboot.
             Step::Reboot | Step::SoftReboot => {
                 let (target, cause) = (version().target(), cause(observed, plan));
-                self.on_host(move |host| host.reboot(&sight, &target, cause))
+                self.host
+                    .run(move |host| host.reboot(&sight, &target, cause))
                     .await?;
                 tokio::time::sleep(REBOOT_PATIENCE).await;
                 let seconds = REBOOT_PATIENCE.as_secs();
@@ -97,7 +100,8 @@ impl Agent {
                 // What cannot be done does not leave what it half did.
                 let back = plan.stuck.as_ref().and(observed.sight.current.clone());
                 let (to, actions) = (back.unwrap_or_else(version), actions.clone());
-                self.on_host(move |host| host.apply(&sight, &to, &actions))
+                self.host
+                    .run(move |host| host.apply(&sight, &to, &actions))
                     .await?;
             }
             Step::Verify => return self.verify(observed, plan).await,
@@ -116,7 +120,7 @@ impl Agent {
         let client = self.registry().await?;
         let arrived = Arc::new(Mutex::new(Progress::default()));
         let sink = arrived.clone();
-        let pulled = self.on_host(move |host| {
+        let pulled = self.host.run(move |host| {
             let tell = |progress| *sink.lock().unwrap_or_else(PoisonError::into_inner) = progress;
             Ok(host.os().pull(&image, &client, &tell)?)
         });

@@ -50,7 +50,8 @@ impl Agent {
         }
         let (to, differences) = (version.clone(), found.differences);
         let policy = observed.policy.clone();
-        self.on_host(move |host| host.heal(&to, &differences, &policy))
+        self.host
+            .run(move |host| host.heal(&to, &differences, &policy))
             .await?;
         let left = self.look_for_drift(&version).await?;
         self.reporter
@@ -68,7 +69,8 @@ impl Agent {
 
     async fn look_for_drift(&self, version: &Version) -> Result<Drift, AgentError> {
         let (version, known) = (version.clone(), self.known.clone());
-        self.on_host(move |host| host.drift(&version, known.as_ref()))
+        self.host
+            .run(move |host| host.drift(&version, known.as_ref()))
             .await
     }
 

@@ -105,7 +105,8 @@ impl Agent {
             user_bundle: user_bundle.await?.unwrap_or_default(),
         };
         let changed = self
-            .on_host(move |host| host.follow_trust(&wanted, &taken))
+            .host
+            .run(move |host| host.follow_trust(&wanted, &taken))
             .await?;
         if changed {
             tracing::info!(

@@ -31,7 +31,7 @@ use tokio_util::sync::CancellationToken;
 use crate::credentials::Credentials;
 use crate::drift::{Known, Watch};
 use crate::error::{AgentError, chain};
-use crate::host::{Host, HostError};
+use crate::host::Host;
 use crate::notify::Notifier;
 use crate::progress::{self, Doing};
 use crate::report::Reporter;
@@ -315,7 +315,7 @@ impl Agent {
     /// Finishes what the boot needs, once.
     async fn complete_boot(&mut self) -> Result<(), AgentError> {
         if !self.completed {
-            self.on_host(Host::complete_boot).await?;
+            self.host.run(Host::complete_boot).await?;
             let reboots = self.host.state().reboots()?;
             self.reboots = (!reboots.is_empty()).then(|| to_annotation(&reboots));
             self.completed = true;
@@ -341,18 +341,6 @@ impl Agent {
                 doing,
             )
             .await
-    }
-
-    /// Runs a blocking step of the host.
-    async fn on_host<T: Send + 'static>(
-        &self,
-        step: impl FnOnce(&Host) -> Result<T, HostError> + Send + 'static,
-    ) -> Result<T, AgentError> {
-        let host = self.host.clone();
-        let done = tokio::task::spawn_blocking(move || step(&host))
-            .await
-            .map_err(AgentError::CutShort)?;
-        Ok(done?)
     }
 }
 

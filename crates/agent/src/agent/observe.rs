@@ -72,7 +72,7 @@ impl Agent {
         if let Some(progress) = &progress {
             self.read_policy(&progress.spec.pool.name).await?;
         }
-        let sight = self.on_host(|host| host.look()).await?;
+        let sight = self.host.run(|host| host.look()).await?;
         let mut observed = Observed {
             node,
             progress,

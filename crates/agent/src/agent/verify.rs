@@ -43,7 +43,7 @@ impl Agent {
             Health::Well => {
                 self.waiting = None;
                 let sight = observed.sight.clone();
-                self.on_host(move |host| host.confirm(&sight)).await?;
+                self.host.run(move |host| host.confirm(&sight)).await?;
                 return Ok(Next::Now);
             }
             Health::Waiting(why) if since.elapsed() < wanted.deadline => {
@@ -65,7 +65,8 @@ impl Agent {
         let (sight, told) = (observed.sight.clone(), text.clone());
         let policy = observed.policy.clone();
         let taken_back = self
-            .on_host(move |host| host.take_back(&sight, &told, &policy))
+            .host
+            .run(move |host| host.take_back(&sight, &told, &policy))
             .await?;
         if taken_back == TakenBack::Rebooting {
             let failed = Doing::Failed {
@@ -111,7 +112,8 @@ impl Agent {
     ) -> Result<Health, AgentError> {
         let (sight, policy) = (observed.sight.clone(), observed.policy.clone());
         let own = self
-            .on_host(move |host| host.check(&sight, &version, &policy))
+            .host
+            .run(move |host| host.check(&sight, &version, &policy))
             .await?;
         if own != Health::Well {
             return Ok(own);

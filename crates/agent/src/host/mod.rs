@@ -16,6 +16,7 @@ use thiserror::Error;
 
 use crate::command::CommandError;
 use crate::configure::{ConfigureError, Places, configure, forget_originals};
+use crate::error::AgentError;
 use crate::os::{Deployments, Os, OsError};
 use crate::root::{Found, Root, RootError};
 use crate::state::{Journal, Record, State, StateError, mine};
@@ -146,6 +147,18 @@ impl Host {
     pub fn with_program(mut self, program: impl Into<Utf8PathBuf>) -> Self {
         self.program = Some(program.into());
         self
+    }
+
+    /// Runs a blocking step on a thread of its own.
+    pub(crate) async fn run<T: Send + 'static>(
+        &self,
+        step: impl FnOnce(&Host) -> Result<T, HostError> + Send + 'static,
+    ) -> Result<T, AgentError> {
+        let host = self.clone();
+        let done = tokio::task::spawn_blocking(move || step(&host))
+            .await
+            .map_err(AgentError::CutShort)?;
+        Ok(done?)
     }
 
     /// The operating system's images and deployments.
