@@ -2,6 +2,7 @@
 //! digest in its commit. Both tools bring the `ostree container` command along, which fills it without touching any
 //! deployment, and find there what they deploy.
 
+use model::render::split_kernel_arguments;
 use oci::{Client, Digest, Reference};
 
 use super::access::Verified;
@@ -136,8 +137,8 @@ impl ImageStore {
     /// Changes the kernel arguments of the deployment that is next, where they are not as wanted already.
     pub(super) fn change_arguments(&self, arguments: &KernelArguments) -> Result<(), OsError> {
         let printed = self.tools.command("rpm-ostree").arg("kargs").run()?;
-        let present: Vec<&str> = printed.split_ascii_whitespace().collect();
-        let is_there = |argument: &&String| present.contains(&argument.as_str());
+        let present = split_kernel_arguments(&printed);
+        let is_there = |argument: &&String| present.contains(argument);
         let add: Vec<&String> = arguments.add.iter().filter(|a| !is_there(a)).collect();
         let remove: Vec<&String> = arguments.remove.iter().filter(is_there).collect();
         if add.is_empty() && remove.is_empty() {

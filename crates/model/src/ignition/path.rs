@@ -20,6 +20,14 @@ const CLOSED: &[(&str, &str)] = &[
         "/tmp",
         "is empty again after a reboot; write a `tmpfiles.d` file in `/etc/tmpfiles.d` instead",
     ),
+    (
+        "/var/run",
+        "is `/run`, which is empty again after a reboot; write a `tmpfiles.d` file in `/etc/tmpfiles.d` instead",
+    ),
+    (
+        "/var/lock",
+        "is `/run/lock`, which is empty again after a reboot; write a `tmpfiles.d` file in `/etc/tmpfiles.d` instead",
+    ),
     ("/boot", "belongs to the boot loader"),
     (
         "/var/lib/caprock",
@@ -52,8 +60,11 @@ const CLOSED: &[(&str, &str)] = &[
 /// The writable part of `/usr`: a link to `/var/usrlocal`.
 const USR_LOCAL: &str = "/usr/local";
 
-/// Why `path` cannot be written, or nothing when it can.
-pub(super) fn problem(path: &str) -> Option<String> {
+/// What deployments can be written to.
+const OPEN: &[&str] = &["/etc", "/var"];
+
+/// Why there can be no file, directory or link of a config at `path`; nothing when there can be.
+pub(super) fn problem(path: &str, is_directory: bool) -> Option<String> {
     if !path.starts_with('/') {
         return Some(format!("expected an absolute path, found `{path}`"));
     }
@@ -74,17 +85,28 @@ pub(super) fn problem(path: &str) -> Option<String> {
     if clean != path {
         return Some(format!("expected `{clean}`, found `{path}`"));
     }
-    if is_below(path, USR_LOCAL) {
+    let place = real(path);
+    let closed = CLOSED
+        .iter()
+        .find(|(closed, _)| place == *closed || is_below(&place, closed));
+    if let Some((closed, why)) = closed {
+        return Some(format!("`{path}` cannot be written: `{closed}` {why}"));
+    }
+    // The root directory holds what the image brings and takes nothing new: not even what one of its links would give
+    // way to.
+    let is_open = |open: &&str| is_below(&place, open) || (is_directory && place == **open);
+    if OPEN.iter().any(|open| is_open(&open)) {
         return None;
     }
-    CLOSED
-        .iter()
-        .find(|(place, _)| path == *place || is_below(path, place))
-        .map(|(place, why)| format!("`{path}` cannot be written: `{place}` {why}"))
+    Some(format!(
+        "`{path}` cannot be written: on a node only `/etc`, `/var` and what leads there ({}) can; put it there, or into \
+         the image with the MachineOSConfig's Containerfile",
+        LINKS.map(|(link, _)| format!("`{link}`")).join(", ")
+    ))
 }
 
 /// Top-level links of ostree hosts, and where they lead: there a path has two names.
-const LINKS: &[(&str, &str)] = &[
+const LINKS: [(&str, &str); 6] = [
     ("/home", "/var/home"),
     ("/mnt", "/var/mnt"),
     ("/opt", "/var/opt"),
@@ -138,9 +160,13 @@ mod tests {
             "/usr/local/bin/tool",
             "/opt/x",
             "/etc/a b",
-            "/libexec",
+            "/root/.profile",
+            "/var/runs/x",
         ] {
-            assert_eq!(problem(path), None, "{path}");
+            assert_eq!(problem(path, false), None, "{path}");
+        }
+        for path in ["/etc", "/var", "/srv/data"] {
+            assert_eq!(problem(path, true), None, "{path}");
         }
     }
 
@@ -174,11 +200,20 @@ mod tests {
             "/lib",
             "/sysroot/ostree",
             "/var/lib/caprock/plan",
+            "/var/run/app.pid",
+            "/libexec",
+            "/data/x",
+            "/opt",
+            "/media/x",
+            "/etc",
         ]
         .into_iter()
-        .map(|path| format!("{path:?}: {}", problem(path).unwrap()))
+        .map(|path| format!("{path:?}: {}", problem(path, false).unwrap()))
         .collect();
         insta::assert_snapshot!(refused.join("\n"));
-        assert!(problem(&format!("/{}", "x".repeat(256))).is_some());
+        assert!(problem(&format!("/etc/{}", "x".repeat(256)), false).is_some());
+        for path in ["/data", "/home", "/usr/local"] {
+            assert!(problem(path, true).is_some(), "{path}");
+        }
     }
 }

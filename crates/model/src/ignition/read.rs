@@ -217,7 +217,8 @@ impl Reader {
             }
             return None;
         };
-        if let Some(reason) = path::problem(text) {
+        let is_directory = matches!(kind, NodeKind::Directory { .. });
+        if let Some(reason) = path::problem(text, is_directory) {
             self.problems.add(fields.at("path"), reason);
             return None;
         }

@@ -201,7 +201,7 @@ proptest! {
 
     #[test]
     fn no_text_makes_the_unit_reader_panic(text in "[\\[\\]A-Za-z=\\\\#; \n\u{0}é]{0,40}") {
-        let _ = (unit::text_problem(&text), has_install_section(&text), unit_name_problem(&text), path::problem(&text));
+        let _ = (unit::text_problem(&text), has_install_section(&text), unit_name_problem(&text), path::problem(&text, false));
     }
 }
 

@@ -84,6 +84,11 @@ fn another_spelling_is_no_change() {
         json!({"kernelArguments": ["c", "a", "b"], "kernelType": "default", "extensions": ["ipsec", "usbguard", "ipsec"]}),
         "nothing changes",
     );
+    check(
+        json!({"kernelArguments": ["quiet dyndbg=\"file a +p\"", "quiet"]}),
+        json!({"kernelArguments": ["dyndbg=\"file a +p\"", "quiet"]}),
+        "nothing changes",
+    );
     let elsewhere = A.replace("registry.example.com/os/a", "mirror.example.com/x");
     check(
         json!({"osImageURL": A}),
@@ -98,6 +103,15 @@ fn an_image_reboots_and_says_why() {
         json!({"osImageURL": A}),
         json!({"osImageURL": B, "kernelArguments": ["quiet"]}),
         "new image, 1 kernel argument → reboot (image a@aaaaaaaaaaaa → b@bbbbbbbbbbbb, kernelArguments +quiet)",
+    );
+}
+
+#[test]
+fn white_space_in_quotes_is_part_of_a_kernel_argument() {
+    check(
+        json!({"kernelArguments": ["a=\"b c\" d"]}),
+        json!({"kernelArguments": ["d a=\"b  c\""]}),
+        "2 kernel arguments → reboot (kernelArguments -a=\"b c\" +a=\"b  c\")",
     );
 }
 

@@ -6,7 +6,7 @@ use crate::api::MachineConfigSpec;
 use crate::ignition::{self, Config};
 use crate::node::Target;
 use crate::problem::Problem;
-use crate::render::Provenance;
+use crate::render::{Provenance, kernel_arguments};
 
 /// A rendered config with the image that goes with it.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -19,7 +19,7 @@ pub struct Version {
     pub os_image_url: String,
     /// Files, units and keys.
     pub ignition: Config,
-    /// Kernel arguments, each once.
+    /// Kernel arguments, one an entry, each once.
     pub kernel_arguments: Vec<String>,
     /// Extensions, sorted, each once.
     pub extensions: BTreeSet<String>,
@@ -49,16 +49,6 @@ impl Version {
             .map(ignition::parse)
             .transpose()?
             .unwrap_or_default();
-        let mut kernel_arguments: Vec<String> = Vec::new();
-        for argument in spec
-            .kernel_arguments
-            .iter()
-            .flat_map(|line| line.split_ascii_whitespace())
-        {
-            if !kernel_arguments.iter().any(|seen| seen == argument) {
-                kernel_arguments.push(argument.to_owned());
-            }
-        }
         let kernel_type = match spec.kernel_type.as_str() {
             "" => "default",
             other => other,
@@ -68,7 +58,7 @@ impl Version {
             layered_image: layered_image.map(str::to_owned),
             os_image_url: spec.os_image_url.clone(),
             ignition: ignition.canonical(),
-            kernel_arguments,
+            kernel_arguments: kernel_arguments(spec.kernel_arguments.iter().map(String::as_str)),
             extensions: spec.extensions.iter().cloned().collect(),
             kernel_type: kernel_type.to_owned(),
             fips: spec.fips,

@@ -75,6 +75,7 @@ fn files() {
         "path: /",
         r#"path: "/etc/a\0b""#,
         "path: /usr/bin/a",
+        "path: /data/a",
         "path: /etc/a, mode: 644",
         "path: /etc/a, mode: 010000",
         "path: /etc/a, mode: -1",
