@@ -37,6 +37,7 @@ pub(crate) enum Command {
     Agent(Agent),
     Controller(Controller),
     Builder(Builder),
+    Webhook(Webhook),
     Backup(Backup),
     Restore(Restore),
     Completions(Completions),
@@ -70,6 +71,10 @@ pub(crate) struct Serve {
     /// Append a line for every request to the API to this file, without bodies.
     #[arg(long, value_name = "FILE")]
     pub(crate) audit_log: Option<Utf8PathBuf>,
+    /// Authority whose client certificates are accepted beside those of the server's own, PEM: common name = user,
+    /// organisations = groups.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) client_ca_file: Option<Utf8PathBuf>,
     /// How long a node's token is good for; its agent renews it in time.
     #[arg(long, value_name = "DURATION", default_value = "720h", value_parser = duration)]
     pub(crate) node_credential_life: SignedDuration,
@@ -445,6 +450,7 @@ pub(crate) struct ServerData {
 pub(crate) enum Certs {
     Status(CertsStatus),
     Rotate(CertsRotate),
+    User(CertsUser),
 }
 
 /// Show the certificate authority, when it ends, and how far its replacement is.
@@ -464,6 +470,28 @@ pub(crate) struct CertsRotate {
     /// How long each phase lasts at least: copies of the kubeconfig must be replaced in the first.
     #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = duration)]
     pub(crate) overlap: SignedDuration,
+    #[command(flatten)]
+    pub(crate) server: ServerData,
+}
+
+/// Print a kubeconfig for a person or a program, with a certificate of its own.
+///
+/// What it may do is said by RBAC: bind a role to the user or to its group. A certificate cannot be taken back;
+/// it ends by itself, or with the authority that signed it.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  \
+    caprock certs user jane --group devs --data-dir ./caprock-data > jane.kubeconfig\n  \
+    kubectl create clusterrolebinding devs --clusterrole=view --group=devs")]
+pub(crate) struct CertsUser {
+    /// The user's name.
+    #[arg(value_name = "USER")]
+    pub(crate) user: String,
+    /// The user's group; `system:masters` may do everything.
+    #[arg(long, value_name = "GROUP")]
+    pub(crate) group: Option<String>,
+    /// How long the certificate is valid.
+    #[arg(long, value_name = "DURATION", default_value = "720h", value_parser = duration)]
+    pub(crate) life: SignedDuration,
     #[command(flatten)]
     pub(crate) server: ServerData,
 }
@@ -592,6 +620,37 @@ pub(crate) struct Builder {
     /// Name under which builds are claimed; default: the host's name. The same name takes its own claims up again.
     #[arg(long, value_name = "NAME")]
     pub(crate) identity: Option<String>,
+}
+
+/// Convert between v1alpha1 and v1 for a Kubernetes API.
+///
+/// Makes its own certificate and renews it, keeps the authority behind it in a Secret that all replicas share, and tells
+/// the API through the CustomResourceDefinitions whom to ask and whom to trust. `caprock serve` needs none of this.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  \
+    caprock webhook --listen 0.0.0.0:9443 --service openshift-machine-config-operator/caprock-webhook")]
+pub(crate) struct Webhook {
+    #[command(flatten)]
+    pub(crate) cluster: Cluster,
+    /// Address to listen on.
+    #[arg(long, value_name = "ADDR", default_value = "0.0.0.0:9443")]
+    pub(crate) listen: std::net::SocketAddr,
+    /// The Service in front of this, by which the API reaches it.
+    #[arg(long, value_name = "NAMESPACE/NAME", required_unless_present = "url")]
+    pub(crate) service: Option<String>,
+    /// Port of the Service.
+    #[arg(long, value_name = "PORT", default_value_t = 443, requires = "service")]
+    pub(crate) service_port: u16,
+    /// The URL by which the API reaches this, if it is outside of the cluster: `https://HOST[:PORT]`.
+    #[arg(long, value_name = "URL", conflicts_with = "service")]
+    pub(crate) url: Option<String>,
+    /// The Secret with the authority.
+    #[arg(
+        long,
+        value_name = "NAMESPACE/NAME",
+        default_value = "openshift-machine-config-operator/caprock-webhook-authority"
+    )]
+    pub(crate) secret: String,
 }
 
 /// Print a shell's completions.

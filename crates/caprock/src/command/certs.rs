@@ -1,18 +1,21 @@
-//! `caprock certs`: the certificate authority of a server.
+//! `caprock certs`: the certificate authority of a server, and certificates of users.
 
 use anyhow::anyhow;
 use camino::Utf8Path;
 use jiff::Timestamp;
 
+use super::node::running_server;
 use crate::cli;
 use crate::exit::{Failure, refused};
 use crate::output;
+use crate::serve::credentials::{self, Secret};
 use crate::serve::pki::Authority;
 
 pub(crate) fn run(command: &cli::Certs) -> Result<(), Failure> {
     match command {
         cli::Certs::Status(args) => status(&args.server.data_dir),
         cli::Certs::Rotate(args) => rotate(args),
+        cli::Certs::User(args) => user(args),
     }
 }
 
@@ -39,6 +42,26 @@ fn status(data_dir: &Utf8Path) -> Result<(), Failure> {
         ),
     });
     Ok(output::result(&text)?)
+}
+
+fn user(args: &cli::CertsUser) -> Result<(), Failure> {
+    let data_dir = &args.server.data_dir;
+    if args.user.is_empty() || args.life.is_zero() {
+        return Err(refused(anyhow!(
+            "expected a user's name and a life longer than nothing"
+        )));
+    }
+    let (server, ca) = running_server(data_dir)?;
+    let authority = authority(data_dir)?;
+    let group = args.group.as_deref();
+    let client = authority.client(&args.user, group, args.life, Timestamp::now())?;
+    let secret = Secret::Certificate {
+        chain: &client.chain,
+        key: &client.key,
+    };
+    Ok(output::result(&credentials::kubeconfig(
+        &server, &ca, &args.user, secret,
+    ))?)
 }
 
 fn rotate(args: &cli::CertsRotate) -> Result<(), Failure> {

@@ -17,6 +17,7 @@ mod progress;
 mod registry;
 mod render;
 mod status;
+mod webhook;
 
 use std::process::ExitCode;
 
@@ -51,6 +52,7 @@ pub(crate) fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Agent(args) => block_on(agent::run(args))?,
         Command::Controller(args) => block_on(parts::controller(args))?,
         Command::Builder(args) => block_on(parts::builder(args))?,
+        Command::Webhook(args) => block_on(webhook::run(args))?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -10,6 +10,7 @@ use kube::config::Kubeconfig;
 use crate::cli;
 use crate::exit::{Failure, refused};
 use crate::output;
+use crate::serve::credentials::Secret;
 use crate::serve::{credentials, files, join, pki, valid_node_name};
 
 pub(crate) async fn run(command: cli::Node) -> Result<(), Failure> {
@@ -35,7 +36,9 @@ fn token(args: &cli::NodeToken, now: Timestamp) -> Result<(), Failure> {
     let (clear, token) =
         join::mint(data_dir, &args.pool, args.node.as_deref(), args.ttl, now).map_err(refused)?;
     let text = match args.output {
-        cli::JoinFormat::Kubeconfig => credentials::kubeconfig(&server, &ca, "join", &clear),
+        cli::JoinFormat::Kubeconfig => {
+            credentials::kubeconfig(&server, &ca, "join", Secret::Token(&clear))
+        }
         cli::JoinFormat::Ignition => pointer(&server, &ca, &args.pool, &clear),
     };
     output::result(&text)?;
@@ -98,7 +101,10 @@ fn kubeconfig(args: &cli::NodeKubeconfig, now: Timestamp) -> Result<(), Failure>
     let user = format!("{}{}", credentials::NODE_PREFIX, args.node);
     let token = credentials::mint(&args.data_dir, &user, credentials::NODES, None, now)?;
     Ok(output::result(&credentials::kubeconfig(
-        &server, &ca, &user, &token,
+        &server,
+        &ca,
+        &user,
+        Secret::Token(&token),
     ))?)
 }
 
@@ -111,7 +117,7 @@ fn check_name(what: &str, name: &str) -> Result<(), Failure> {
     )))
 }
 
-fn running_server(data_dir: &Utf8Path) -> Result<(String, String), Failure> {
+pub(super) fn running_server(data_dir: &Utf8Path) -> Result<(String, String), Failure> {
     server_of(&data_dir.join("kubeconfig")).map_err(|error| {
         refused(error).hint(format!("start `caprock serve --data-dir {data_dir}` first"))
     })

@@ -5,17 +5,19 @@ use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use anyhow::Context;
-use camino::Utf8PathBuf;
+use camino::{Utf8Path, Utf8PathBuf};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Node;
 use kube::api::{Api, ListParams};
 use kube::{Client, ResourceExt};
 use model::keys;
-use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use tokio_util::sync::CancellationToken;
 
-use super::pki::{Authority, SERVING_LIFE, Serving};
+use super::clients::Clients;
+use super::credentials::Secret;
+use super::pki::{Authority, SERVER_NAMES, SERVING_LIFE, Serving};
 use super::{bootstrap, credentials, files};
 
 /// How often it is looked whether anything is due.
@@ -33,11 +35,20 @@ impl ResolvesServerCert for Shown {
 }
 
 impl Shown {
-    fn new(serving: Serving) -> anyhow::Result<Self> {
+    pub(crate) fn new(serving: Serving) -> anyhow::Result<Self> {
         Ok(Shown(RwLock::new(certified(serving)?)))
     }
 
-    fn show(&self, serving: Serving) -> anyhow::Result<()> {
+    /// A server configuration that always shows the present certificate and asks for none.
+    pub(crate) fn server_config(self: &Arc<Self>) -> Arc<rustls::ServerConfig> {
+        let mut config = rustls::ServerConfig::builder()
+            .with_no_client_auth()
+            .with_cert_resolver(self.clone());
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Arc::new(config)
+    }
+
+    pub(crate) fn show(&self, serving: Serving) -> anyhow::Result<()> {
         *self.0.write().expect(LOCK) = certified(serving)?;
         Ok(())
     }
@@ -55,6 +66,7 @@ pub(crate) struct Certificates {
     addresses: Vec<IpAddr>,
     authority: Authority,
     shown: Arc<Shown>,
+    clients: Arc<Clients>,
     /// When the certificate that is shown was made.
     made: Timestamp,
 }
@@ -68,19 +80,23 @@ pub(crate) struct Publisher {
 }
 
 impl Certificates {
-    /// Loads or makes the authority of a data directory, and a certificate for these addresses.
+    /// Loads or makes the authority of a data directory, and a certificate for these addresses. Clients may have
+    /// certificates of that authority, and of those in `client_ca`.
     pub(crate) fn open(
         data_dir: Utf8PathBuf,
         addresses: Vec<IpAddr>,
+        client_ca: Option<&Utf8Path>,
         now: Timestamp,
     ) -> anyhow::Result<Self> {
         let authority = Authority::load_or_create(&data_dir, now)?;
-        let shown = Shown::new(authority.serving(&addresses, now)?)?;
+        let shown = Shown::new(authority.serving(SERVER_NAMES, &addresses, now)?)?;
+        let clients = Clients::new(&authority.bundle(), client_ca)?;
         Ok(Certificates {
             data_dir,
             addresses,
             authority,
             shown: Arc::new(shown),
+            clients: Arc::new(clients),
             made: now,
         })
     }
@@ -90,12 +106,20 @@ impl Certificates {
         self.authority.bundle()
     }
 
-    /// A server configuration that always shows the present certificate.
-    pub(crate) fn server_config(&self) -> Arc<rustls::ServerConfig> {
+    /// The registry's configuration: it always shows the present certificate. Its clients have passwords.
+    pub(crate) fn registry_config(&self) -> Arc<rustls::ServerConfig> {
+        self.shown.server_config()
+    }
+
+    /// The API's configuration: the same certificate, and clients may show theirs.
+    pub(crate) fn api_config(&self) -> Arc<rustls::ServerConfig> {
         let mut config = rustls::ServerConfig::builder()
-            .with_no_client_auth()
+            .with_client_cert_verifier(self.clients.clone())
             .with_cert_resolver(self.shown.clone());
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        // A resumed session would keep a certificate in force whose authority is trusted no more.
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
         Arc::new(config)
     }
 
@@ -135,13 +159,15 @@ impl Certificates {
             authority = next;
         }
         if !authority.signs_like(&self.authority) || is_due(self.made, now) {
-            self.shown.show(authority.serving(&self.addresses, now)?)?;
+            self.shown
+                .show(authority.serving(SERVER_NAMES, &self.addresses, now)?)?;
             self.made = now;
             tracing::info!("the servers show a new certificate");
         }
         self.authority = authority;
         let bundle = self.bundle();
         if *told != bundle {
+            self.clients.trust(&bundle)?;
             publisher.publish(&self.data_dir, &bundle).await?;
             *told = bundle;
         }
@@ -165,7 +191,8 @@ impl Publisher {
 
     async fn publish(&self, data_dir: &Utf8PathBuf, bundle: &str) -> anyhow::Result<()> {
         bootstrap::trust(&self.client, &self.registry_host, bundle).await?;
-        let kubeconfig = credentials::kubeconfig(&self.server, bundle, "admin", &self.admin_token);
+        let token = Secret::Token(&self.admin_token);
+        let kubeconfig = credentials::kubeconfig(&self.server, bundle, "admin", token);
         files::write_private(&data_dir.join("kubeconfig"), &kubeconfig)?;
         tracing::info!("clients are told which authorities to trust from now on");
         Ok(())
@@ -173,7 +200,7 @@ impl Publisher {
 }
 
 /// A certificate is renewed when a third of its life is left.
-fn is_due(made: Timestamp, now: Timestamp) -> bool {
+pub(crate) fn is_due(made: Timestamp, now: Timestamp) -> bool {
     let age = now.duration_since(made);
     age < SignedDuration::ZERO || age >= SERVING_LIFE * 2 / 3
 }

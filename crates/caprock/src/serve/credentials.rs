@@ -225,8 +225,26 @@ pub(crate) fn admin(data_dir: &Utf8Path, now: Timestamp) -> anyhow::Result<Strin
     Ok(token)
 }
 
+/// What a kubeconfig's user proves itself with.
+#[derive(Clone, Copy)]
+pub(crate) enum Secret<'a> {
+    Token(&'a str),
+    /// Both PEM.
+    Certificate {
+        chain: &'a str,
+        key: &'a str,
+    },
+}
+
 /// A kubeconfig with one cluster, one user and one context.
-pub(crate) fn kubeconfig(server: &str, ca_pem: &str, user: &str, token: &str) -> String {
+pub(crate) fn kubeconfig(server: &str, ca_pem: &str, user: &str, secret: Secret<'_>) -> String {
+    let proof = match secret {
+        Secret::Token(token) => serde_json::json!({"token": token}),
+        Secret::Certificate { chain, key } => serde_json::json!({
+            "client-certificate-data": STANDARD.encode(chain),
+            "client-key-data": STANDARD.encode(key),
+        }),
+    };
     let config = serde_json::json!({
         "apiVersion": "v1",
         "kind": "Config",
@@ -235,7 +253,7 @@ pub(crate) fn kubeconfig(server: &str, ca_pem: &str, user: &str, token: &str) ->
             "server": server,
             "certificate-authority-data": STANDARD.encode(ca_pem),
         }}],
-        "users": [{"name": user, "user": {"token": token}}],
+        "users": [{"name": user, "user": proof}],
         "contexts": [{"name": "caprock", "context": {"cluster": "caprock", "user": user}}],
     });
     // JSON is YAML, and every reader of kubeconfigs takes it.

@@ -3,7 +3,8 @@
 //! The parts are wired here and nowhere else. Controllers and builder talk to the API over its socket, like any client.
 
 mod bootstrap;
-mod certificates;
+pub(crate) mod certificates;
+mod clients;
 pub(crate) mod credentials;
 pub(crate) mod files;
 pub(crate) mod join;
@@ -29,6 +30,7 @@ use tokio_util::sync::CancellationToken;
 use crate::cli;
 use crate::exit::{Failure, refused};
 use certificates::{Certificates, Publisher};
+use credentials::Secret;
 use login::Logins;
 use provision::Provisioning;
 use revocation::Admitted;
@@ -49,8 +51,9 @@ pub(crate) async fn run(args: cli::Serve) -> Result<(), Failure> {
     let registry_socket = listen(args.registry_listen, "--registry-listen").await?;
     let (api_address, registry_address) = (api_socket.local_addr()?, registry_socket.local_addr()?);
     let hosts = addresses(&[api_address, registry_address]);
-    let certificates = Certificates::open(data_dir.clone(), hosts, now)?;
-    let tls = certificates.server_config();
+    let certificates =
+        Certificates::open(data_dir.clone(), hosts, args.client_ca_file.as_deref(), now)?;
+    let tls = certificates.api_config();
     let registry_host = reachable(registry_address).to_string();
     let logins = Logins::load_or_create(&data_dir, &registry_host)?;
     let token = credentials::admin(&data_dir, now)?;
@@ -61,7 +64,7 @@ pub(crate) async fn run(args: cli::Serve) -> Result<(), Failure> {
     parts.spawn(collect_garbage(registry.clone(), stop.clone()));
     let registry = apiserver::serve_tls(
         registry_socket,
-        tls.clone(),
+        certificates.registry_config(),
         registry.router(),
         stop.clone().cancelled_owned(),
         STOP_DEADLINE,
@@ -80,7 +83,12 @@ pub(crate) async fn run(args: cli::Serve) -> Result<(), Failure> {
         stop.clone(),
     ));
     let server = format!("https://{}", reachable(api_address));
-    let kubeconfig = credentials::kubeconfig(&server, &certificates.bundle(), "admin", &token);
+    let kubeconfig = credentials::kubeconfig(
+        &server,
+        &certificates.bundle(),
+        "admin",
+        Secret::Token(&token),
+    );
     let client = crate::client::client_trusting(&kubeconfig, &data_dir.join("pki/ca.crt")).await?;
     let provisioning = Provisioning {
         data_dir: data_dir.clone(),

@@ -24,6 +24,8 @@ use super::files;
 const AUTHORITY_LIFE: SignedDuration = SignedDuration::from_hours(24 * 365 * 10);
 /// An authority with less than this left is replaced without being asked.
 const AUTHORITY_RESERVE: SignedDuration = SignedDuration::from_hours(24 * 365);
+/// Names that clients of `caprock serve` may use.
+pub(super) const SERVER_NAMES: &[&str] = &["localhost", "kubernetes", "kubernetes.default.svc"];
 /// How long a certificate of the servers is valid.
 pub(super) const SERVING_LIFE: SignedDuration = SignedDuration::from_hours(24 * 90);
 /// Clocks differ: certificates are valid from a little before they were made.
@@ -75,15 +77,26 @@ pub(crate) struct Serving {
 }
 
 impl Authority {
+    /// A new authority, kept nowhere.
+    pub(crate) fn new(now: Timestamp) -> anyhow::Result<Self> {
+        Ok(Authority {
+            signing: Pair::make(now)?,
+            rotation: None,
+        })
+    }
+
     /// Loads the authority of a data directory, or makes it on the first start. Keys never leave `pki/authority.json`
     /// (0600); `pki/ca.crt` is what clients are to trust.
     pub(crate) fn load_or_create(data_dir: &Utf8Path, now: Timestamp) -> anyhow::Result<Self> {
         let _lock = lock(data_dir)?;
         let authority = match Self::load(data_dir)? {
             Some(authority) => authority,
-            None => Authority {
-                signing: former_layout(data_dir)?.map_or_else(|| Pair::make(now), Ok)?,
-                rotation: None,
+            None => match former_layout(data_dir)? {
+                Some(signing) => Authority {
+                    signing,
+                    rotation: None,
+                },
+                None => Authority::new(now)?,
             },
         };
         authority.store(data_dir)?;
@@ -188,7 +201,8 @@ impl Authority {
         }))
     }
 
-    fn advanced(&self, followed: bool, now: Timestamp) -> anyhow::Result<Option<Self>> {
+    /// What follows when the next step of a replacement is due.
+    pub(crate) fn advanced(&self, followed: bool, now: Timestamp) -> anyhow::Result<Option<Self>> {
         let Some(rotation) = &self.rotation else {
             let ends_soon = |end: Timestamp| end.duration_since(now) < AUTHORITY_RESERVE;
             return match self.signing.expires.is_some_and(ends_soon) {
@@ -235,25 +249,70 @@ impl Authority {
         self.signing.expires
     }
 
-    /// A certificate for the servers at these addresses, with a new key.
-    pub(crate) fn serving(&self, addresses: &[IpAddr], now: Timestamp) -> anyhow::Result<Serving> {
-        let issuer_key =
+    /// A certificate by which a client is this user in this group, with a new key.
+    pub(crate) fn client(
+        &self,
+        user: &str,
+        group: Option<&str>,
+        life: SignedDuration,
+        now: Timestamp,
+    ) -> anyhow::Result<Client> {
+        let key = KeyPair::generate().context("failed to make the client's key")?;
+        let mut params = CertificateParams::default();
+        params.distinguished_name = name(user);
+        if let Some(group) = group {
+            params
+                .distinguished_name
+                .push(DnType::OrganizationName, group);
+        }
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        validity(&mut params, now, self.no_later(now.checked_add(life)?))?;
+        let certificate = params
+            .signed_by(&key, &self.issuer()?)
+            .context("failed to sign the client's certificate")?;
+        Ok(Client {
+            chain: certificate.pem(),
+            key: key.serialize_pem(),
+        })
+    }
+
+    fn issuer(&self) -> anyhow::Result<Issuer<'static, KeyPair>> {
+        let key =
             KeyPair::from_pem(&self.signing.key).context("the authority's key is not a key")?;
-        let issuer = Issuer::new(authority_params(&self.signing.name), &issuer_key);
+        Ok(Issuer::new(authority_params(&self.signing.name), key))
+    }
+
+    /// No certificate outlives its issuer.
+    fn no_later(&self, end: Timestamp) -> Timestamp {
+        self.signing.expires.map_or(end, |last| end.min(last))
+    }
+
+    /// A certificate for the servers with these names and addresses, with a new key.
+    pub(crate) fn serving(
+        &self,
+        names: &[&str],
+        addresses: &[IpAddr],
+        now: Timestamp,
+    ) -> anyhow::Result<Serving> {
         let key = KeyPair::generate().context("failed to make the server's key")?;
-        let end = now.checked_add(SERVING_LIFE)?;
-        // No certificate outlives its issuer.
-        let end = self.signing.expires.map_or(end, |last| end.min(last));
-        let mut params = server_params(&["localhost", "kubernetes", "kubernetes.default.svc"])?;
+        let end = self.no_later(now.checked_add(SERVING_LIFE)?);
+        let mut params = server_params(names)?;
         validity(&mut params, now, end)?;
         params
             .subject_alt_names
             .extend(addresses.iter().copied().map(SanType::IpAddress));
         let certificate = params
-            .signed_by(&key, &issuer)
+            .signed_by(&key, &self.issuer()?)
             .context("failed to sign the server's certificate")?;
         Serving::new(&certificate, &key)
     }
+}
+
+/// A client's certificate with its key, both PEM.
+pub(crate) struct Client {
+    pub(crate) chain: String,
+    pub(crate) key: String,
 }
 
 impl Pair {
@@ -386,7 +445,7 @@ mod tests {
         files::write_private(&path.join("pki/ca.key"), &pair.key).unwrap();
         let authority = Authority::load_or_create(path, at(0)).unwrap();
         assert_eq!(authority.bundle(), pair.certificate);
-        assert!(authority.serving(&[], at(0)).is_ok());
+        assert!(authority.serving(&[], &[], at(0)).is_ok());
     }
 
     /// Every step, with a load from disk between any two, as restarts make them.

@@ -24,7 +24,7 @@ use model::provision::{self, MEDIA_TYPE, Provision, SpecVersion};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 
-use super::credentials::{self, Asker, Owner};
+use super::credentials::{self, Asker, Owner, Secret};
 use super::join::{self, JoinToken};
 use super::limit::Limits;
 use super::revocation::Admitted;
@@ -261,7 +261,7 @@ impl Shared {
                 server,
                 &given.api_ca,
                 "join",
-                &token,
+                Secret::Token(&token),
             ));
         }
         serve(&given, version)

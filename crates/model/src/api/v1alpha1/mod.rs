@@ -27,6 +27,12 @@ pub use machine_os_config::{
 /// This version's name.
 pub const VERSION: &str = "v1alpha1";
 
+/// Names of the CRDs that have this version beside `v1`.
+pub const CRDS: [&str; 2] = [
+    "machineosconfigs.machineconfiguration.openshift.io",
+    "machineosbuilds.machineconfiguration.openshift.io",
+];
+
 /// Adds this version to the CRD of a kind that has it. It is not served before somebody converts: see [`serve`].
 pub(super) fn add_to(v1: CustomResourceDefinition) -> CustomResourceDefinition {
     let older = match v1.spec.names.kind.as_str() {

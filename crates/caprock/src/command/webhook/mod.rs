@@ -1,0 +1,232 @@
+//! `caprock webhook`: a cluster's API server asks it for the `v1alpha1` shapes.
+
+mod trust;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+use axum::extract::DefaultBodyLimit;
+use axum::http::StatusCode;
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use jiff::Timestamp;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    ServiceReference, WebhookClientConfig,
+};
+use kube::Client;
+use serde_json::Value;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::cli;
+use crate::client::client;
+use crate::exit::{Failure, refused};
+use crate::host::stop_signal;
+use crate::serve::certificates::{Shown, is_due};
+use crate::serve::pki::Authority;
+use trust::Trust;
+
+/// Bytes of one review at most: an API server sends a page of a list at a time.
+const MAX_REVIEW: usize = 64 << 20;
+/// How long a review under way may take when the webhook stops.
+const DRAIN: Duration = Duration::from_secs(5);
+/// How often it is looked whether anything is due.
+const TICK: Duration = Duration::from_secs(60);
+/// How soon something that failed is tried again.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// Runs until SIGTERM or Ctrl-C.
+pub(crate) async fn run(args: cli::Webhook) -> Result<(), Failure> {
+    let reached = Reached::by(&args).map_err(refused)?;
+    let (namespace, secret) = split(&args.secret).map_err(refused)?;
+    let client = client(&args.cluster).await?;
+    let listener = TcpListener::bind(args.listen).await.map_err(|error| {
+        refused(anyhow!(error).context(format!("cannot listen on {}", args.listen)))
+    })?;
+    let stop = CancellationToken::new();
+    let webhook = Webhook {
+        client: client.clone(),
+        trust: Trust::new(client, namespace, secret),
+        reached,
+    };
+    let running = webhook.run(listener, stop.clone());
+    tokio::pin!(running);
+    tokio::select! {
+        ended = &mut running => return Ok(ended?),
+        signal = stop_signal() => tracing::info!("stopping on {}", signal?),
+    }
+    stop.cancel();
+    Ok(running.await?)
+}
+
+fn split(name: &str) -> anyhow::Result<(&str, &str)> {
+    name.split_once('/')
+        .filter(|(namespace, name)| !namespace.is_empty() && !name.is_empty())
+        .with_context(|| format!("expected NAMESPACE/NAME, found `{name}`"))
+}
+
+/// How the API server reaches the webhook.
+#[derive(Debug, Clone)]
+struct Reached {
+    config: WebhookClientConfig,
+    names: Vec<String>,
+    addresses: Vec<IpAddr>,
+}
+
+impl Reached {
+    fn by(args: &cli::Webhook) -> anyhow::Result<Self> {
+        match (&args.service, &args.url) {
+            (Some(service), _) => Self::by_service(service, args.service_port),
+            (None, Some(url)) => Self::by_url(url),
+            (None, None) => anyhow::bail!("expected `--service` or `--url`"),
+        }
+    }
+
+    fn by_service(service: &str, port: u16) -> anyhow::Result<Self> {
+        let (namespace, name) = split(service)?;
+        let config = WebhookClientConfig {
+            service: Some(ServiceReference {
+                namespace: namespace.to_owned(),
+                name: name.to_owned(),
+                path: Some("/convert".to_owned()),
+                port: Some(port.into()),
+            }),
+            ..WebhookClientConfig::default()
+        };
+        Ok(Self {
+            config,
+            names: vec![
+                format!("{name}.{namespace}.svc"),
+                format!("{name}.{namespace}.svc.cluster.local"),
+            ],
+            addresses: Vec::new(),
+        })
+    }
+
+    fn by_url(url: &str) -> anyhow::Result<Self> {
+        let parsed: axum::http::Uri = url
+            .parse()
+            .with_context(|| format!("`{url}` is not a URL"))?;
+        let host = parsed.host().unwrap_or_default().to_owned();
+        anyhow::ensure!(
+            parsed.scheme_str() == Some("https")
+                && !host.is_empty()
+                && parsed.path() == "/"
+                && parsed.query().is_none(),
+            "expected `https://HOST[:PORT]`, found `{url}`"
+        );
+        let address: Option<IpAddr> = host.trim_matches(['[', ']']).parse().ok();
+        let config = WebhookClientConfig {
+            url: Some(format!("{}/convert", url.trim_end_matches('/'))),
+            ..WebhookClientConfig::default()
+        };
+        Ok(Self {
+            config,
+            names: address.is_none().then_some(host).into_iter().collect(),
+            addresses: address.into_iter().collect(),
+        })
+    }
+}
+
+struct Webhook {
+    client: Client,
+    trust: Trust,
+    reached: Reached,
+}
+
+impl Webhook {
+    /// Serves until `stop`. The first authority must be there before anything can be served; later failures are logged
+    /// and tried again.
+    async fn run(self, listener: TcpListener, stop: CancellationToken) -> anyhow::Result<()> {
+        let address = listener.local_addr()?;
+        let now = Timestamp::now();
+        let authority = self.trust.authority(now).await?;
+        let shown = Arc::new(Shown::new(self.serving(&authority, now)?)?);
+        let served = apiserver::serve_tls(
+            listener,
+            shown.server_config(),
+            router(),
+            stop.clone().cancelled_owned(),
+            DRAIN,
+        );
+        tracing::info!(%address, "the conversion webhook is ready");
+        let kept = self.keep(authority, &shown, now, &stop);
+        let (served, ()) = tokio::join!(served, kept);
+        served.context("the conversion webhook failed")
+    }
+
+    fn serving(
+        &self,
+        authority: &Authority,
+        now: Timestamp,
+    ) -> anyhow::Result<crate::serve::pki::Serving> {
+        let names: Vec<&str> = self.reached.names.iter().map(String::as_str).collect();
+        authority.serving(&names, &self.reached.addresses, now)
+    }
+
+    /// Keeps certificate, authority and CRDs as they should be.
+    async fn keep(
+        &self,
+        mut authority: Authority,
+        shown: &Shown,
+        mut made: Timestamp,
+        stop: &CancellationToken,
+    ) {
+        loop {
+            let turn = self.turn(&mut authority, shown, &mut made, Timestamp::now());
+            let pause = match stop.run_until_cancelled(turn).await {
+                None => return,
+                Some(Ok(())) => TICK,
+                Some(Err(error)) => {
+                    tracing::warn!("the conversion stays as it is: {error:#}");
+                    RETRY
+                }
+            };
+            let slept = stop.run_until_cancelled(tokio::time::sleep(pause)).await;
+            if slept.is_none() {
+                return;
+            }
+        }
+    }
+
+    async fn turn(
+        &self,
+        authority: &mut Authority,
+        shown: &Shown,
+        made: &mut Timestamp,
+        now: Timestamp,
+    ) -> anyhow::Result<()> {
+        let present = self.trust.authority(now).await?;
+        // Whom the API is to trust comes first, then what is shown to it.
+        trust::announce(&self.client, &self.reached.config, &present.bundle()).await?;
+        if !present.signs_like(authority) || is_due(*made, now) {
+            shown.show(self.serving(&present, now)?)?;
+            *made = now;
+            tracing::info!("the conversion webhook shows a new certificate");
+        }
+        *authority = present;
+        Ok(())
+    }
+}
+
+fn router() -> Router {
+    Router::new()
+        .route("/convert", post(convert))
+        .route("/healthz", get(async || "ok"))
+        .layer(DefaultBodyLimit::max(MAX_REVIEW))
+}
+
+async fn convert(Json(review): Json<Value>) -> Result<Json<Value>, (StatusCode, &'static str)> {
+    if !review["request"]["uid"].is_string() || !review["request"]["objects"].is_array() {
+        return Err((
+            StatusCode::BAD_REQUEST,
+            "expected a ConversionReview with a request\n",
+        ));
+    }
+    Ok(Json(model::api::v1alpha1::review(review)))
+}
+
+#[cfg(test)]
+mod tests;
