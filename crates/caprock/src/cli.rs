@@ -598,10 +598,16 @@ pub(crate) struct Agent {
 }
 
 /// Run the controllers against a Kubernetes API.
+///
+/// Of several that run one acts, elected by the Lease `caprock-controller`; another follows it when it stops, at once, or
+/// dies, within 40 seconds.
 #[derive(Debug, Args)]
 pub(crate) struct Controller {
     #[command(flatten)]
     pub(crate) cluster: Cluster,
+    /// Name to stand for election with; default: the host's name. No two controllers may share one.
+    #[arg(long, value_name = "NAME", env = "CAPROCK_IDENTITY")]
+    pub(crate) identity: Option<String>,
 }
 
 /// Run a builder that claims MachineOSBuilds of a Kubernetes API.

@@ -11,6 +11,8 @@ mod drive;
 mod error;
 mod event;
 mod fit;
+mod leader;
+mod lease;
 mod node;
 mod node_secret;
 mod pool;
@@ -32,6 +34,7 @@ use crate::cache::Cache;
 use crate::context::Context;
 use crate::drive::drive;
 use crate::event::Recorder;
+use crate::leader::Candidate;
 use crate::node::liveness::{self, Pulses};
 use crate::registry::{Registries, Resolve};
 use crate::worker::Worker;
@@ -47,8 +50,20 @@ pub struct Options {
     pub client: Client,
     /// Runs the builder's loop, when given.
     pub builder: Option<BuilderOptions>,
-    /// Runs the controllers: render, build, pool, node, disruption.
-    pub controllers: bool,
+    /// Runs the controllers, when given: render, build, pool, node, disruption.
+    pub controllers: Option<Controllers>,
+}
+
+/// How many processes run the controllers.
+#[derive(Debug, Clone)]
+pub enum Controllers {
+    /// This one alone.
+    Alone,
+    /// Several, of which the one that was elected acts, and the others keep their local copy ready.
+    Elected {
+        /// The name to stand for election with; no two processes may share one.
+        identity: String,
+    },
 }
 
 impl std::fmt::Debug for Options {
@@ -76,8 +91,18 @@ pub struct BuilderOptions {
 /// When the builder cannot start, or when a loop ends by itself, which is a bug. Failures of the API and of objects are
 /// retried, and reported where they belong.
 pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Error> {
+    let registries = options.controllers.is_some().then_some(Registries);
+    let candidate = match options.controllers {
+        Some(Controllers::Elected { identity }) => Some(Candidate {
+            client: options.client.clone(),
+            identity,
+            terms: leader::TERMS,
+        }),
+        Some(Controllers::Alone) | None => None,
+    };
     let parts = Parts {
-        registries: options.controllers.then_some(Registries),
+        registries,
+        candidate,
         builder: match options.builder {
             Some(builder) => Some(BuilderParts {
                 engine: Engine::open(&builder.cache_dir)?,
@@ -91,7 +116,10 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Error>
 
 /// What the loops work with beside the API; tests have others.
 struct Parts<R, B> {
+    /// Runs the controllers.
     registries: Option<R>,
+    /// Only when it was elected, when given.
+    candidate: Option<Candidate>,
     builder: Option<BuilderParts<B>>,
 }
 
@@ -100,7 +128,7 @@ struct BuilderParts<B> {
     identity: String,
 }
 
-async fn run_parts<R: Resolve, B: Build>(
+async fn run_parts<R: Resolve + Clone, B: Build>(
     client: Client,
     parts: Parts<R, B>,
     stop: CancellationToken,
@@ -119,12 +147,38 @@ async fn run_parts<R: Resolve, B: Build>(
         gates: Gates::default(),
         warnings: Default::default(),
     });
-    if let Some(registries) = parts.registries {
-        spawn_controllers(&ctx, registries, &stop, &mut tasks);
-    }
     if let Some(builder) = parts.builder {
         spawn_builder(&ctx, builder, &stop, &mut tasks);
     }
+    let control = async {
+        let Some(registries) = parts.registries else {
+            return Ok(());
+        };
+        let act = |stop| run_controllers(ctx.clone(), registries.clone(), stop);
+        match &parts.candidate {
+            None => act(stop.clone()).await,
+            Some(candidate) => candidate.run(act, stop.clone()).await,
+        }
+    };
+    tokio::try_join!(control, until_ended(tasks, &stop)).map(drop)
+}
+
+/// Runs the controllers until `stop`.
+async fn run_controllers<R: Resolve>(
+    ctx: Arc<Context>,
+    registries: R,
+    stop: CancellationToken,
+) -> Result<(), Error> {
+    let mut tasks = JoinSet::new();
+    spawn_controllers(&ctx, registries, &stop, &mut tasks);
+    until_ended(tasks, &stop).await
+}
+
+/// Waits for `stop`; that one of the tasks ends before is an error.
+async fn until_ended(
+    mut tasks: JoinSet<&'static str>,
+    stop: &CancellationToken,
+) -> Result<(), Error> {
     let ended = tokio::select! {
         ended = tasks.join_next() => ended,
         () = stop.cancelled() => None,

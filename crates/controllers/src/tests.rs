@@ -6,6 +6,7 @@ mod build;
 mod claim;
 mod disruption;
 mod fake;
+mod leader;
 mod pool;
 mod render;
 mod world;

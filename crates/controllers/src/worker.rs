@@ -135,14 +135,14 @@ async fn run<B: Build>(
         outcome = attempt::run(ctx, worker, build, job) => outcome?,
         () = claim.keep() => {
             tracing::warn!(build = build.name_any(), "the claim was lost; another builder may build on");
-            return Ok(Action::requeue(claim::RENEW_EVERY));
+            return Ok(Action::requeue(claim::TERMS.renew_every));
         }
         () = unwanted(ctx, build) => Outcome::Unwanted,
         // The claim stays: whoever starts next under this name goes on at once.
         () = worker.stop.cancelled() => return Ok(Action::await_change()),
     };
     let action = conclude(ctx, worker, build, job, outcome).await?;
-    claim.release().await?;
+    claim.release(&build.name_any()).await?;
     Ok(action)
 }
 

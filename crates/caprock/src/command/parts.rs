@@ -10,10 +10,11 @@ use crate::host::{host_name, stop_signal};
 /// `caprock controller`.
 pub(crate) async fn controller(args: cli::Controller) -> Result<(), Failure> {
     let client = client(&args.cluster).await?;
+    let identity = args.identity.map_or_else(host_name, Ok)?;
     run_until_stopped(controllers::Options {
         client,
         builder: None,
-        controllers: true,
+        controllers: Some(controllers::Controllers::Elected { identity }),
     })
     .await
 }
@@ -21,17 +22,14 @@ pub(crate) async fn controller(args: cli::Controller) -> Result<(), Failure> {
 /// `caprock builder`.
 pub(crate) async fn builder(args: cli::Builder) -> Result<(), Failure> {
     let client = client(&args.cluster).await?;
-    let identity = match args.identity {
-        Some(identity) => identity,
-        None => host_name()?,
-    };
+    let identity = args.identity.map_or_else(host_name, Ok)?;
     run_until_stopped(controllers::Options {
         client,
         builder: Some(controllers::BuilderOptions {
             cache_dir: args.cache_dir,
             identity,
         }),
-        controllers: false,
+        controllers: None,
     })
     .await
 }

@@ -136,7 +136,7 @@ pub(crate) async fn run(args: cli::Serve) -> Result<(), Failure> {
             controllers::Options {
                 client,
                 builder: Some(builder),
-                controllers: true,
+                controllers: Some(controllers::Controllers::Alone),
             },
             stopped,
         )

@@ -47,7 +47,7 @@ async fn a_build_is_one_builders_until_its_claim_runs_out() {
     assert_eq!(spec.holder_identity.as_deref(), Some("b"));
     assert_eq!(spec.lease_transitions, Some(2));
     assert!(matches!(claim("a").await.unwrap(), Claimed::Others(_)));
-    taken_over.release().await.unwrap();
+    taken_over.release("worker-1").await.unwrap();
     assert!(matches!(claim("a").await.unwrap(), Claimed::Ours(_)));
 }
 

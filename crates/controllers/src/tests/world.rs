@@ -80,6 +80,7 @@ impl World {
         let stop = CancellationToken::new();
         let parts = Parts {
             registries: Some(self.registries.clone()),
+            candidate: None,
             builder: Some(BuilderParts {
                 engine: self.builder.clone(),
                 identity: "builder-1".to_owned(),
