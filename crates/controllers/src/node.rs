@@ -4,15 +4,12 @@ mod evict;
 pub(crate) mod liveness;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Node;
 use kube::ResourceExt;
 use kube::runtime::controller::Action;
-use model::drain::{
-    self, CORDONED_BY, Cordon, DRAIN_SINCE, DRAIN_WAITS_FOR, LONG_DRAIN, Request, Waiting,
-};
+use model::drain::{self, CORDONED_BY, Cordon, DRAIN_SINCE, DRAIN_WAITS_FOR, LONG_DRAIN, Request};
 use model::keys;
 use model::node::annotation;
 use serde_json::{Value, json};
@@ -22,9 +19,7 @@ use crate::context::Context;
 use crate::drive::Wake;
 use crate::error::Result;
 use crate::event::Tone;
-
-/// Between two rounds of evictions, as `kubectl drain` has it.
-const EVICT_AGAIN: Duration = Duration::from_secs(5);
+use crate::node::evict::Left;
 
 pub(crate) fn concerns(change: &Change) -> Wake {
     match change.kind {
@@ -72,13 +67,12 @@ async fn answer(ctx: &Context, node: &Node, request: &Request) -> Result<Action>
                 cordon(ctx, node, id).await?;
                 return Ok(Action::await_change());
             }
-            let waiting = evict::round(ctx, node).await?;
-            if waiting.pods.is_empty() {
+            let Some(left) = evict::round(ctx, node).await? else {
                 finish(ctx, node, id, json!({})).await?;
                 return Ok(Action::await_change());
-            }
-            show(ctx, node, &waiting).await?;
-            Ok(Action::requeue(EVICT_AGAIN))
+            };
+            show(ctx, node, &left).await?;
+            Ok(Action::requeue(left.again))
         }
         Request::Uncordon { id } => {
             let spec = match drain::cordon(node, request) {
@@ -125,8 +119,8 @@ async fn finish(ctx: &Context, node: &Node, id: &str, spec: Value) -> Result<()>
 }
 
 /// Says on the node what its drain waits for.
-async fn show(ctx: &Context, node: &Node, waiting: &Waiting) -> Result<()> {
-    let text = waiting.to_string();
+async fn show(ctx: &Context, node: &Node, left: &Left) -> Result<()> {
+    let text = left.waiting.to_string();
     let since = annotation(node, DRAIN_SINCE).and_then(|text| text.parse::<Timestamp>().ok());
     let now = Timestamp::now();
     let changed = annotation(node, DRAIN_WAITS_FOR) != Some(text.as_str());
@@ -139,7 +133,7 @@ async fn show(ctx: &Context, node: &Node, waiting: &Waiting) -> Result<()> {
         tracing::info!(node = node.name_any(), "drain waits for {text}");
     }
     let over = now.duration_since(since.unwrap_or(now)) - LONG_DRAIN;
-    let just_now = over < SignedDuration::try_from(EVICT_AGAIN).unwrap_or_default();
+    let just_now = over < SignedDuration::try_from(left.again).unwrap_or_default();
     if !over.is_negative() && (changed || just_now) {
         let message = format!("drain takes longer than 10 minutes; it waits for {text}");
         ctx.events

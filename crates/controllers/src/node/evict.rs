@@ -1,5 +1,8 @@
 //! One round of evictions from one node.
 
+use std::time::Duration;
+
+use futures::{StreamExt, stream};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::{Api, DeleteParams, EvictParams, ListParams, Preconditions};
 use kube::core::Status;
@@ -9,26 +12,54 @@ use model::drain::{Fate, Waiting, fate};
 use crate::context::Context;
 use crate::error::{Doing, Result, chain, has_code};
 
+/// Evictions that are under way at once: a node may have hundreds of pods.
+const AT_ONCE: usize = 16;
+/// Until another try where a disruption budget stood in the way, as `kubectl drain` has it.
+const REFUSED: Duration = Duration::from_secs(5);
+/// Until another look when all pods that are left are shutting down.
+const LEAVING: Duration = Duration::from_secs(1);
+
+/// What a round left to wait for.
+pub(super) struct Left {
+    pub(super) waiting: Waiting,
+    /// When to look again.
+    pub(super) again: Duration,
+}
+
 /// Asks every pod that must go to go, through the eviction API, so that disruption budgets hold. Returns those that
-/// are still there.
-pub(super) async fn round(ctx: &Context, node: &Node) -> Result<Waiting> {
-    let mut waiting = Waiting::default();
-    for pod in pods(&ctx.client, &node.name_any()).await? {
-        let why = match fate(&pod) {
-            Fate::Stays => continue,
-            Fate::Leaving => "is shutting down".to_owned(),
-            Fate::Evict => match evict(&ctx.client, &pod).await {
-                Evicted::Gone => continue,
-                Evicted::Asked => "is shutting down".to_owned(),
-                Evicted::Refused(reason) => reason,
-            },
+/// are still there; none when all have gone.
+pub(super) async fn round(ctx: &Context, node: &Node) -> Result<Option<Left>> {
+    let pods = pods(&ctx.client, &node.name_any()).await?;
+    let asked = stream::iter(pods)
+        .map(|pod| async move {
+            let evicted = match fate(&pod) {
+                Fate::Stays => Evicted::Gone,
+                Fate::Leaving => Evicted::Asked,
+                Fate::Evict => evict(&ctx.client, &pod).await,
+            };
+            (pod, evicted)
+        })
+        // In order, so that what people are told does not change from round to round.
+        .buffered(AT_ONCE);
+    tokio::pin!(asked);
+    let mut left = Left {
+        waiting: Waiting::default(),
+        again: LEAVING,
+    };
+    while let Some((pod, evicted)) = asked.next().await {
+        let why = match evicted {
+            Evicted::Gone => continue,
+            Evicted::Asked => "is shutting down".to_owned(),
+            Evicted::Refused(reason) => {
+                left.again = REFUSED;
+                reason
+            }
         };
         let namespace = pod.namespace().unwrap_or_default();
-        waiting
-            .pods
-            .push((format!("{namespace}/{}", pod.name_any()), why));
+        let pod = format!("{namespace}/{}", pod.name_any());
+        left.waiting.pods.push((pod, why));
     }
-    Ok(waiting)
+    Ok((!left.waiting.pods.is_empty()).then_some(left))
 }
 
 async fn pods(client: &Client, node: &str) -> Result<Vec<Pod>> {
@@ -42,6 +73,7 @@ async fn pods(client: &Client, node: &str) -> Result<Vec<Pod>> {
 }
 
 enum Evicted {
+    /// Nothing to wait for.
     Gone,
     Asked,
     Refused(String),
