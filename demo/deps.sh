@@ -12,7 +12,7 @@ PACKAGES=(
     # kills between system calls, and labels of files
     strace selinux-utils
     # what tests build from, and a client that is not ours
-    busybox-static skopeo
+    busybox-static skopeo buildah
     # the scripts
     jq procps util-linux iproute2 curl ca-certificates python3 python3-pip
     # C parts of crates

@@ -295,7 +295,7 @@ fn settle_time(upper: &Path, change: &mut Changed, times: Times) -> io::Result<(
 }
 
 /// The attributes of a file that belong into a layer, sorted by name.
-fn attributes(path: &Path) -> io::Result<Vec<(String, Vec<u8>)>> {
+pub(crate) fn attributes(path: &Path) -> io::Result<Vec<(String, Vec<u8>)>> {
     let mut list = vec![0u8; 256];
     let length = loop {
         match rustix::fs::llistxattr(path, &mut list) {

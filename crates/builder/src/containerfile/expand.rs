@@ -169,6 +169,20 @@ impl Expander<'_> {
         Err(ExpandError::Unclosed)
     }
 
+    /// The two sides of the first `/` that is not escaped.
+    fn halves<'t>(&self, word: &'t str) -> (&'t str, &'t str) {
+        let mut chars = word.char_indices();
+        while let Some((at, c)) = chars.next() {
+            if c == '/' {
+                return (&word[..at], &word[at + 1..]);
+            }
+            if c == self.escape {
+                chars.next();
+            }
+        }
+        (word, "")
+    }
+
     fn modified(&self, name: &str, modifier: &str, depth: usize) -> Result<String, ExpandError> {
         let value = (self.lookup)(name);
         if modifier.is_empty() {
@@ -218,7 +232,7 @@ impl Expander<'_> {
             Some('/') if !colon => {
                 let all = word.starts_with('/');
                 let word = if all { &word[1..] } else { word };
-                let (pattern, replacement) = word.split_once('/').unwrap_or((word, ""));
+                let (pattern, replacement) = self.halves(word);
                 let pattern = self.run(pattern, depth + 1)?;
                 let replacement = self.run(replacement, depth + 1)?;
                 replace(&value.unwrap_or_default(), &pattern, &replacement, all)
@@ -378,6 +392,7 @@ mod tests {
             ("${a/o/0}", "f0o"),
             ("${a//o/0}", "f00"),
             ("${a/?o/x}", "xo"),
+            (r"${path//\//_}", "_usr_local_lib.tar.gz"),
             ("${path#zzz}", "/usr/local/lib.tar.gz"),
         ] {
             assert_eq!(expand(raw, &lookup, '\\').as_deref(), Ok(expected), "{raw}");

@@ -79,14 +79,14 @@ impl Users {
         })
     }
 
-    /// Resolves the value of `--chown`: a user alone stands for its number in both places, as in other builders.
+    /// Resolves the value of `--chown`. A name alone brings its own group; a number alone is that of the group, too.
     pub(crate) fn owner(&self, text: &str) -> Result<Owner, String> {
-        match text.split_once(':') {
-            Some(_) => Ok(self.user(text)?.owner),
-            None => {
-                let uid = self.user(text)?.owner.uid;
-                Ok(Owner { uid, gid: uid })
-            }
+        match text.parse() {
+            Ok(number) => Ok(Owner {
+                uid: number,
+                gid: number,
+            }),
+            Err(_) => Ok(self.user(text)?.owner),
         }
     }
 
@@ -182,6 +182,7 @@ mod tests {
                 gid: 1000
             })
         );
+        assert_eq!(users.owner("web"), Ok(Owner { uid: 33, gid: 34 }));
         assert!(users.owner("web:web").is_err());
     }
 }

@@ -1,6 +1,6 @@
 //! What `COPY` and `ADD` mean in their place.
 
-use super::{CopyAction, CopySource, State, Unpack};
+use super::{Chmod, CopyAction, CopySource, State, Unpack};
 use crate::containerfile::{Copy, Problem, Source, Word, expand_text};
 use crate::remote;
 
@@ -38,23 +38,11 @@ impl State {
             );
             return Err(problem);
         }
-        let chmod = copy.chmod.as_ref().map(|word| (word.at, self.expand(word)));
-        let chmod = match chmod {
-            None => None,
-            Some((at, text)) => {
-                let text = text?;
-                let mode = u32::from_str_radix(&text, 8)
-                    .ok()
-                    .filter(|mode| *mode <= 0o7777);
-                let problem = || {
-                    Problem::new(
-                        at,
-                        format!("`--chmod`: expected an octal mode such as 0755, found `{text}`"),
-                    )
-                };
-                Some(mode.ok_or_else(problem)?)
-            }
-        };
+        let chmod = copy
+            .chmod
+            .as_ref()
+            .map(|word| self.chmod(word))
+            .transpose()?;
         if let Some(word) = &copy.checksum
             && !matches!(
                 sources.as_slice(),
@@ -85,6 +73,15 @@ impl State {
                 .map(|word| self.expand(word))
                 .collect::<Result<_, _>>()?,
             parents: copy.parents,
+        })
+    }
+
+    fn chmod(&self, word: &Word) -> Result<Chmod, Problem> {
+        let text = self.expand(word)?;
+        Chmod::parse(&text).ok_or_else(|| {
+            let message =
+                format!("`--chmod`: expected a mode such as 0755 or u+x,go-w, found `{text}`");
+            Problem::new(word.at, message)
         })
     }
 

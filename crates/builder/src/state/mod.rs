@@ -1,6 +1,7 @@
 //! What an instruction means in its place: variables expanded, the image configuration changed, and what is
 //! left to be done to the file system as an [`Action`]. Pure.
 
+mod chmod;
 mod copy;
 mod run;
 
@@ -15,6 +16,8 @@ use crate::containerfile::{
     Command, ExpandError, Healthcheck, Instruction, Kind, Position, Problem, Sharing, Word, expand,
 };
 use crate::remote::Git;
+
+pub(crate) use chmod::Chmod;
 
 /// Search path of a `RUN` in an image that sets none.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -124,7 +127,7 @@ pub(crate) struct CopyAction {
     /// Absolute; with a slash at the end it is a directory whether it exists or not.
     pub dest: String,
     pub chown: Option<String>,
-    pub chmod: Option<u32>,
+    pub chmod: Option<Chmod>,
     pub exclude: Vec<String>,
     pub parents: bool,
 }
@@ -195,6 +198,7 @@ impl State {
     pub(crate) fn apply(&mut self, instruction: &Instruction) -> Result<Action, Problem> {
         match &instruction.kind {
             Kind::Arg(decls) => {
+                let mut declared = BTreeMap::new();
                 for decl in decls {
                     let value = match (self.build_args.get(&decl.name), &decl.default) {
                         (Some(value), _) => Some(value.clone()),
@@ -202,9 +206,11 @@ impl State {
                         (None, None) => self.globals.get(&decl.name).cloned(),
                     };
                     if let Some(value) = value {
-                        self.args.insert(decl.name.clone(), value);
+                        declared.insert(decl.name.clone(), value);
                     }
                 }
+                // As with `ENV`, all values are expanded before any is set.
+                self.args.extend(declared);
             }
             Kind::Env(pairs) => {
                 for (name, value) in self.pairs(pairs)? {

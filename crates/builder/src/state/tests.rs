@@ -117,7 +117,7 @@ fn bad_values_are_problems_at_their_place() {
         ),
         (
             "COPY --chmod=rwx a b",
-            "2:6: `--chmod`: expected an octal mode such as 0755, found `rwx`",
+            "2:6: `--chmod`: expected a mode such as 0755 or u+x,go-w, found `rwx`",
         ),
         ("ENV a=\"${b:?need b}\"", "2:5: variable `b`: need b"),
         ("USER $none", "2:6: `USER`: expected a user, found nothing"),

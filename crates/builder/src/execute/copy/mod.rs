@@ -54,6 +54,8 @@ impl From<Errno> for Failure {
 pub(crate) struct Found {
     /// What a file is called below a destination directory.
     name: PathBuf,
+    /// With `--parents`, the directories of that name.
+    parents: Vec<Item>,
     content: Content,
 }
 
@@ -92,9 +94,9 @@ pub(crate) fn find(
 ) -> Result<Vec<Found>, Failure> {
     let root = Root::open(tree.path)?;
     let exclude = Ignore::parse(&action.exclude.join("\n"));
-    let seen = |path: &Path| {
-        let path = path.to_string_lossy();
-        !tree.ignore.excludes(&path) && !exclude.excludes(&path)
+    let seen = Seen {
+        ignore: tree.ignore,
+        exclude: &exclude,
     };
     let mut found = Vec::new();
     for source in &action.sources {
@@ -102,6 +104,7 @@ pub(crate) fn find(
             CopySource::Inline { name, content } => {
                 found.push(Found {
                     name: name.into(),
+                    parents: Vec::new(),
                     content: Content::Inline(content.clone()),
                 });
                 continue;
@@ -122,16 +125,15 @@ pub(crate) fn find(
             }
             CopySource::Path(pattern) => pattern,
         };
-        let (pattern, pivot) = pivot(pattern, action.parents);
         let paths = expand(&root, pattern)?;
         let before = found.len();
         for path in &paths {
-            let mut source = read_source(&root, tree, path, &seen, action.parents)?;
-            if let Ok(below) = source.name.strip_prefix(pivot) {
-                source.name = below.to_path_buf();
+            let mut source = read_source(&root, path, seen)?;
+            if action.parents {
+                keep_parents(&mut source, &root, path, dropped(pattern))?;
             }
             // A directory that is left out is still there for what is visible in it.
-            let hidden = !path.as_os_str().is_empty() && !seen(path);
+            let hidden = !path.as_os_str().is_empty() && !seen.sees(path, &source.own_name());
             if !(hidden && matches!(&source.content, Content::Items(items) if items.len() == 1)) {
                 found.push(source);
             }
@@ -151,29 +153,27 @@ fn remote(fetched: Fetched, name: &Path, action: &CopyAction) -> Result<Found, F
     match fetched {
         Fetched::File { path, digest } => Ok(Found {
             name: name.to_path_buf(),
+            parents: Vec::new(),
             content: Content::Fetched { path, digest },
         }),
         Fetched::Tree { path } => {
             let keeps =
                 |source: &CopySource| matches!(source, CopySource::Git(git) if git.keep_git_dir);
             let hidden = match action.sources.iter().any(keeps) {
-                true => String::new(),
-                false => "**/.git\n".to_string(),
+                true => "",
+                false => "**/.git",
             };
-            let ignore = Ignore::parse(&(hidden + &action.exclude.join("\n")));
-            let tree = Tree {
-                path: &path,
-                ignore: &ignore,
+            let seen = Seen {
+                ignore: &Ignore::parse(hidden),
+                exclude: &Ignore::parse(&action.exclude.join("\n")),
             };
-            let seen = |path: &Path| !ignore.excludes(&path.to_string_lossy());
             let mut source =
-                read_source(&Root::open(&path)?, tree, name, &seen, false).map_err(|failure| {
-                    match failure {
-                        Failure::Io(error) if crate::root::absent(&error) => Failure::Refused(
-                            format!("the repository has no directory `{}`", name.display()),
-                        ),
-                        other => other,
-                    }
+                read_source(&Root::open(&path)?, name, seen).map_err(|failure| match failure {
+                    Failure::Refused(_) => Failure::Refused(format!(
+                        "the repository has no directory `{}`",
+                        name.display()
+                    )),
+                    other => other,
                 })?;
             source.name = PathBuf::new();
             Ok(source)
@@ -181,30 +181,85 @@ fn remote(fetched: Fetched, name: &Path, action: &CopyAction) -> Result<Found, F
     }
 }
 
-/// With `--parents`, the directories before `/./` are not kept: the pattern without that mark, and what to take off.
-fn pivot(pattern: &str, parents: bool) -> (&str, &Path) {
-    match pattern.find("/./") {
-        Some(at) if parents => (pattern, Path::new(pattern[..at].trim_start_matches('/'))),
-        _ => (pattern, Path::new("")),
+/// How many directories of a path that fits a pattern are not kept with `--parents`: those before `/./`.
+fn dropped(pattern: &str) -> usize {
+    let before = pattern.find("/./").map_or("", |at| &pattern[..at]);
+    before.split('/').fold(0, |depth: usize, part| match part {
+        "" | "." => depth,
+        ".." => depth.saturating_sub(1),
+        _ => depth + 1,
+    })
+}
+
+/// Gives a source its path as a name, without the first directories, and the directories in it.
+fn keep_parents(
+    source: &mut Found,
+    root: &Root,
+    path: &Path,
+    dropped: usize,
+) -> Result<(), Failure> {
+    source.name = path.components().skip(dropped).collect();
+    let above: PathBuf = path.components().take(dropped).collect();
+    let mut parents: Vec<&Path> = source.name.ancestors().skip(1).collect();
+    parents.pop();
+    for parent in parents.into_iter().rev() {
+        let fd = root.resolve(&above.join(parent), OFlags::PATH)?;
+        let full = descriptor_path(&fd)?;
+        source.parents.push(Item {
+            path: parent.to_path_buf(),
+            metadata: fs::symlink_metadata(&full)?,
+            full,
+        });
+    }
+    Ok(())
+}
+
+/// What of a tree a copy sees.
+#[derive(Debug, Clone, Copy)]
+struct Seen<'a> {
+    ignore: &'a Ignore,
+    exclude: &'a Ignore,
+}
+
+impl Seen<'_> {
+    /// Whether a file is copied, by its place in the tree and by its place in the source that is a directory: builders
+    /// differ in which of the two `--exclude` is about.
+    fn sees(&self, place: &Path, inside: &Path) -> bool {
+        let (place, inside) = (place.to_string_lossy(), inside.to_string_lossy());
+        !self.ignore.excludes(&place)
+            && !self.exclude.excludes(&place)
+            && !self.exclude.excludes(&inside)
+    }
+
+    /// Whether nothing below a directory that is left out can be seen.
+    fn is_final(&self) -> bool {
+        self.ignore.is_final() && self.exclude.is_final()
     }
 }
 
-fn read_source(
-    root: &Root,
-    tree: Tree<'_>,
-    path: &Path,
-    seen: &dyn Fn(&Path) -> bool,
-    parents: bool,
-) -> Result<Found, Failure> {
+impl Found {
+    /// What `--exclude` may say of a source that is a file.
+    fn own_name(&self) -> PathBuf {
+        match &self.content {
+            Content::Items(items) if !items[0].metadata.is_dir() => {
+                self.name.file_name().map(PathBuf::from).unwrap_or_default()
+            }
+            _ => PathBuf::new(),
+        }
+    }
+}
+
+fn read_source(root: &Root, path: &Path, seen: Seen<'_>) -> Result<Found, Failure> {
     // The source itself may be a link, also by way of a linked directory; what is in it is copied as it is.
-    let fd = root.resolve(path, OFlags::PATH)?;
+    let fd =
+        root.resolve(path, OFlags::PATH)
+            .map_err(|error| match crate::root::absent(&error) {
+                true => Failure::Refused(format!("`{}` is a link to nothing", path.display())),
+                false => Failure::Io(error),
+            })?;
     let full = descriptor_path(&fd)?;
     let metadata = fs::symlink_metadata(&full)?;
-    let name = if parents {
-        path.to_path_buf()
-    } else {
-        path.file_name().map(PathBuf::from).unwrap_or_default()
-    };
+    let name = path.file_name().map(PathBuf::from).unwrap_or_default();
     let mut items = Vec::new();
     let directory = metadata.is_dir();
     items.push(Item {
@@ -213,11 +268,11 @@ fn read_source(
         metadata,
     });
     if directory {
-        let all = tree.ignore.is_final();
-        walk(&full, path, Path::new(""), seen, all, &mut items)?;
+        walk(&full, path, Path::new(""), seen, &mut items)?;
     }
     Ok(Found {
         name,
+        parents: Vec::new(),
         content: Content::Items(items),
     })
 }
@@ -232,8 +287,7 @@ fn walk(
     full: &Path,
     place: &Path,
     inside: &Path,
-    seen: &dyn Fn(&Path) -> bool,
-    prune: bool,
+    seen: Seen<'_>,
     items: &mut Vec<Item>,
 ) -> io::Result<()> {
     let mut names: Vec<OsString> = fs::read_dir(full)?
@@ -243,9 +297,9 @@ fn walk(
     for name in names {
         let (place, inside, full) = (place.join(&name), inside.join(&name), full.join(&name));
         let metadata = fs::symlink_metadata(&full)?;
-        let visible = seen(&place);
+        let visible = seen.sees(&place, &inside);
         let directory = metadata.is_dir();
-        if !visible && (prune || !directory) {
+        if !visible && (seen.is_final() || !directory) {
             continue;
         }
         if metadata.file_type().is_socket() {
@@ -258,7 +312,7 @@ fn walk(
             metadata,
         });
         if directory {
-            walk(&full, &place, &inside, seen, prune, items)?;
+            walk(&full, &place, &inside, seen, items)?;
             // A hidden directory is there only for what is visible in it.
             if !visible && items.len() == at + 1 {
                 items.pop();
@@ -325,7 +379,7 @@ pub(crate) fn digest(found: &[Found]) -> io::Result<Digest> {
             }
             Content::Items(items) => items,
         };
-        for item in items {
+        for item in source.parents.iter().chain(items) {
             field(item.path.as_os_str().as_bytes());
             let kind = item.metadata.file_type();
             field(&(item.metadata.mode() & 0o7777).to_le_bytes());
@@ -366,7 +420,7 @@ pub(crate) fn same(found: &[Found]) -> Result<(), Failure> {
         let Content::Items(items) = &source.content else {
             continue;
         };
-        for item in items {
+        for item in source.parents.iter().chain(items) {
             let now = fs::symlink_metadata(&item.full);
             if !now.is_ok_and(|now| stamp(&now) == stamp(&item.metadata)) {
                 let message = format!("`{}` changed while it was copied", item.full.display());

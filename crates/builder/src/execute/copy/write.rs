@@ -1,8 +1,9 @@
 //! Writing what was found into a root.
 
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, Read};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
@@ -12,9 +13,10 @@ use rustix::io::Errno;
 
 use super::archive::Archive;
 use super::{Content, Failure, Found, Item, descriptor_path, open};
+use crate::commit;
 use crate::execute::user::Users;
 use crate::root::{Made, Owner, Root};
-use crate::state::{CopyAction, Unpack};
+use crate::state::{Chmod, CopyAction, Unpack};
 
 /// Copies what was found into a root. With `keep`, owners, times and attributes belong to the files (of a stage or
 /// an image) and are kept; those of a build context belong to the machine it lies on.
@@ -35,13 +37,15 @@ pub(crate) fn apply(
     let mut writer = Writer {
         root,
         owner,
-        mode: action.chmod,
+        chmod: action.chmod.as_ref(),
         keep,
         parent: None,
+        links: HashMap::new(),
         times: Vec::new(),
     };
     for source in found {
-        let into_directory = action.dest.ends_with('/')
+        let into_directory = action.parents
+            || action.dest.ends_with('/')
             || root
                 .stat(dest)?
                 .is_some_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory);
@@ -52,7 +56,7 @@ pub(crate) fn apply(
         };
         match &source.content {
             Content::Inline(text) => {
-                let mode = writer.mode.unwrap_or(0o644);
+                let mode = writer.mode_of(0o644, false);
                 writer.file(&place, &mut text.as_bytes(), mode)?;
             }
             Content::Fetched { path, .. } => {
@@ -60,13 +64,16 @@ pub(crate) fn apply(
                     continue;
                 }
                 // What comes from elsewhere is nobody else's to read.
-                let mode = writer.mode.unwrap_or(0o600);
+                let mode = writer.mode_of(0o600, false);
                 writer.file(&place, &mut open(path)?, mode)?;
             }
             Content::Items(items) => {
                 let [first, rest @ ..] = items.as_slice() else {
                     continue;
                 };
+                for parent in &source.parents {
+                    writer.directory(&dest.join(&parent.path), parent, Existing::Keep)?;
+                }
                 if !first.metadata.is_dir() {
                     if action.unpack != Unpack::None
                         && first.metadata.is_file()
@@ -77,13 +84,14 @@ pub(crate) fn apply(
                     writer.item(&place, first)?;
                     continue;
                 }
-                // The content of a directory is copied, not the directory.
-                let base = if action.parents {
+                let base = if action.parents && !source.name.as_os_str().is_empty() {
+                    writer.directory(&place, first, Existing::Change)?;
                     place
                 } else {
+                    // The content of a directory is copied, not the directory.
+                    writer.destination(dest)?;
                     dest.to_path_buf()
                 };
-                writer.directory(&base, first)?;
                 for item in rest {
                     writer.item(&base.join(&item.path), item)?;
                 }
@@ -93,13 +101,22 @@ pub(crate) fn apply(
     writer.finish()
 }
 
+/// What becomes of owner and mode of a directory that is there already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Existing {
+    Keep,
+    Change,
+}
+
 struct Writer<'a> {
     root: &'a Root,
     owner: Option<Owner>,
-    mode: Option<u32>,
+    chmod: Option<&'a Chmod>,
     keep: bool,
     /// The directory of the last file, which is often that of the next.
     parent: Option<(PathBuf, Made)>,
+    /// Where files lie that have several names in their source, by device and inode.
+    links: HashMap<(u64, u64), PathBuf>,
     /// Times of new directories, set when nothing is written into them any more.
     times: Vec<(OwnedFd, Timespec)>,
 }
@@ -114,17 +131,23 @@ impl Writer<'_> {
             .unwrap_or(if self.keep { own } else { Owner::default() })
     }
 
-    fn mode_of(&self, metadata: &fs::Metadata) -> u32 {
-        self.mode.unwrap_or(metadata.mode() & 0o7777)
+    fn mode_of(&self, mode: u32, directory: bool) -> u32 {
+        match self.chmod {
+            Some(chmod) => chmod.apply(mode, directory),
+            None => mode & 0o7777,
+        }
     }
 
     fn item(&mut self, place: &Path, item: &Item) -> Result<(), Failure> {
         let kind = item.metadata.file_type();
         if kind.is_dir() {
-            return self.directory(place, item);
+            return self.directory(place, item, Existing::Change);
+        }
+        if kind.is_file() && self.keep && self.linked(place, item)? {
+            return Ok(());
         }
         let owner = self.owner_of(&item.metadata);
-        let mode = self.mode_of(&item.metadata);
+        let mode = self.mode_of(item.metadata.mode(), false);
         let keep = self.keep;
         let name = place.file_name().ok_or(Errno::INVAL)?.to_os_string();
         let parent = self.vacate(place)?;
@@ -138,7 +161,7 @@ impl Writer<'_> {
             io::copy(&mut from, &mut to)?;
             finish_file(&to, owner, mode)?;
             if keep {
-                copy_capabilities(&from, &to)?;
+                copy_attributes(&item.full, &to)?;
             }
         } else if keep || kind.is_fifo() {
             let kind = FileType::from_raw_mode(item.metadata.mode());
@@ -167,10 +190,41 @@ impl Writer<'_> {
         Ok(())
     }
 
-    /// Makes a directory as it is in the source. One that is there keeps its owner and mode.
-    fn directory(&mut self, place: &Path, item: &Item) -> Result<(), Failure> {
+    /// Makes another name for a file that was copied already; false when it is the first of its names.
+    fn linked(&mut self, place: &Path, item: &Item) -> Result<bool, Failure> {
+        if item.metadata.nlink() < 2 {
+            return Ok(false);
+        }
+        let identity = (item.metadata.dev(), item.metadata.ino());
+        let Some(first) = self.links.get(&identity).cloned() else {
+            self.links.insert(identity, place.to_path_buf());
+            return Ok(false);
+        };
+        let above = first.parent().unwrap_or(Path::new("/"));
+        let above = self.root.resolve(above, OFlags::PATH | OFlags::DIRECTORY)?;
+        let old = first.file_name().ok_or(Errno::INVAL)?;
+        let name = place.file_name().ok_or(Errno::INVAL)?.to_os_string();
+        let parent = self.vacate(place)?;
+        match rustix::fs::linkat(&above, old, &parent.fd, &name, AtFlags::empty()) {
+            Ok(()) => Ok(true),
+            // Something else was copied over it since.
+            Err(Errno::NOENT) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Sees to it that there is a directory to copy into. It has nothing of the directory that is copied.
+    fn destination(&mut self, place: &Path) -> Result<(), Failure> {
         let made = self.make_dirs(place)?;
-        if made.created.last().is_some_and(|dir| dir.path == made.path) {
+        self.parent = Some((place.to_path_buf(), made));
+        Ok(())
+    }
+
+    /// Makes a directory as it is in the source.
+    fn directory(&mut self, place: &Path, item: &Item, existing: Existing) -> Result<(), Failure> {
+        let made = self.make_dirs(place)?;
+        let new = made.created.last().is_some_and(|dir| dir.path == made.path);
+        if new || existing == Existing::Change {
             use std::os::fd::AsRawFd as _;
             let dir = rustix::fs::openat(
                 &made.fd,
@@ -181,8 +235,10 @@ impl Writer<'_> {
             let owner = self.owner_of(&item.metadata);
             let path = format!("/proc/self/fd/{}/.", dir.as_raw_fd());
             owner.give(rustix::fs::CWD, path)?;
-            rustix::fs::fchmod(&dir, Mode::from_raw_mode(self.mode_of(&item.metadata)))?;
+            let mode = self.mode_of(item.metadata.mode(), true);
+            rustix::fs::fchmod(&dir, Mode::from_raw_mode(mode))?;
             if self.keep {
+                copy_attributes(&item.full, &dir)?;
                 self.times.push((dir, time_of(&item.metadata)));
             }
         }
@@ -286,18 +342,11 @@ fn finish_file(file: &File, owner: Owner, mode: u32) -> io::Result<()> {
     Ok(rustix::fs::fchmod(file, Mode::from_raw_mode(mode))?)
 }
 
-fn copy_capabilities(from: &File, to: &File) -> io::Result<()> {
-    let mut value = [0; 64];
-    match rustix::fs::fgetxattr(from, "security.capability", &mut value) {
-        Ok(length) => Ok(rustix::fs::fsetxattr(
-            to,
-            "security.capability",
-            &value[..length],
-            XattrFlags::empty(),
-        )?),
-        Err(Errno::NODATA | Errno::NOTSUP) => Ok(()),
-        Err(error) => Err(error.into()),
+fn copy_attributes(from: &Path, to: impl AsFd) -> io::Result<()> {
+    for (name, value) in commit::attributes(from)? {
+        rustix::fs::fsetxattr(&to, name, &value, XattrFlags::empty())?;
     }
+    Ok(())
 }
 
 fn time_of(metadata: &fs::Metadata) -> Timespec {
