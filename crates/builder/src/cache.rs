@@ -107,6 +107,11 @@ impl Cache {
         self.session.scratch()
     }
 
+    /// A fresh directory in memory that disappears with its value.
+    pub(crate) fn memory(&self) -> io::Result<Scratch> {
+        self.session.memory()
+    }
+
     /// A directory with nothing in it, one for each number: overlayfs takes none twice.
     pub(crate) fn empty(&self, number: usize) -> io::Result<PathBuf> {
         let path = self.session.dir().join(format!("empty-{number}"));
@@ -161,8 +166,7 @@ impl Cache {
     /// Remembers something under a key.
     pub(crate) fn record<T: Serialize>(&self, key: &Digest, entry: &T) -> io::Result<()> {
         let text = serde_json::to_vec(entry)?;
-        let scratch = self.scratch()?;
-        let path = scratch.path.join("entry");
+        let path = self.session.fresh();
         fs::write(&path, text)?;
         fs::rename(path, self.index(key))
     }

@@ -4,12 +4,13 @@
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
-use rustix::mount::UnmountFlags;
+use rustix::mount::{MountFlags, UnmountFlags};
 
 /// A directory that is removed with its value.
 #[derive(Debug)]
@@ -30,6 +31,8 @@ impl Drop for Scratch {
 pub(crate) struct Session {
     dir: PathBuf,
     next: AtomicU64,
+    /// Whether the memory file system is mounted.
+    memory: Mutex<bool>,
     /// Locked as long as the engine lives; children do not inherit it.
     _lock: File,
 }
@@ -41,10 +44,32 @@ impl Session {
 
     /// A fresh directory that disappears with its value.
     pub(crate) fn scratch(&self) -> io::Result<Scratch> {
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let path = self.dir.join(number.to_string());
+        let path = self.fresh();
         fs::create_dir(&path)?;
         Ok(Scratch { path })
+    }
+
+    /// A fresh directory in memory, for small files: a disk may take milliseconds to give up a file again.
+    pub(crate) fn memory(&self) -> io::Result<Scratch> {
+        let place = self.dir.join("memory");
+        let mut mounted = self.memory.lock().expect("nobody panics with this lock");
+        if !*mounted {
+            fs::create_dir(&place)?;
+            let flags = MountFlags::NOSUID | MountFlags::NODEV;
+            rustix::mount::mount("tmpfs", &place, "tmpfs", flags, Some(c"mode=700"))?;
+            *mounted = true;
+        }
+        drop(mounted);
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let path = place.join(number.to_string());
+        fs::create_dir(&path)?;
+        Ok(Scratch { path })
+    }
+
+    /// A name in the working directory that nobody else uses.
+    pub(crate) fn fresh(&self) -> PathBuf {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        self.dir.join(number.to_string())
     }
 
     /// Cleans up after dead engines and starts a new one.
@@ -70,6 +95,7 @@ impl Session {
         Ok(Session {
             dir,
             next: AtomicU64::new(0),
+            memory: Mutex::new(false),
             _lock: lock,
         })
     }
@@ -77,6 +103,14 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
+        let mounted = self.memory.get_mut().is_ok_and(|mounted| *mounted);
+        if mounted
+            && let Err(error) =
+                rustix::mount::unmount(self.dir.join("memory"), UnmountFlags::DETACH)
+        {
+            tracing::warn!(path = %self.dir.display(), %error, "cannot unmount; the next start will");
+            return;
+        }
         if let Err(error) = remove(&self.dir) {
             tracing::warn!(path = %self.dir.display(), %error, "cannot remove the working directory; the next start will");
         }

@@ -6,8 +6,9 @@ use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::{Path, PathBuf};
-use std::process::{ExitStatus, Stdio};
-use std::sync::{Arc, Mutex};
+use std::process::{Child, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread;
 
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
 use tokio::runtime::Handle;
@@ -79,11 +80,11 @@ pub(crate) fn run(
         Err(Failure::Refused(reason)) => return Ok(refused(reason)),
         Err(Failure::Other(error)) => return Err(*error),
     };
-    let bundle = snapshot.aside("bundle");
     let failed = || BuildError::host::<io::Error>("cannot prepare a step");
-    fs::create_dir(&bundle).map_err(failed())?;
+    let aside = sources.cache.memory().map_err(failed())?;
+    let bundle = &aside.path;
     let mut args = action.args.clone();
-    let mut binds = network_files(&bundle).map_err(failed())?;
+    let mut binds = network_files(bundle).map_err(failed())?;
     if let Some(script) = &action.script {
         let source = bundle.join("script");
         fs::write(&source, script).map_err(failed())?;
@@ -117,7 +118,7 @@ pub(crate) fn run(
             tmpfs: &ready.tmpfs,
         });
         fs::write(bundle.join("config.json"), spec.to_string()).map_err(failed())?;
-        execute(runtime, &bundle, sources.cancel, output)
+        execute(runtime, bundle, sources.cancel, output)
     });
     stubs
         .remove(&root)
@@ -193,51 +194,56 @@ fn execute(
         .stdin(Stdio::null())
         .stdout(writer.try_clone().map_err(failed())?)
         .stderr(writer);
-    command.process_group(0);
-    let mut child = command.spawn().map_err(failed())?;
-    // The command holds copies of the writing end, which would keep the pipe open.
-    drop(command);
-    let pid = Pid::from_child(&child);
-    let running = Arc::new(Mutex::new(Some(pid)));
-    let killer = Handle::current().spawn({
-        let (cancel, running) = (cancel.clone(), running.clone());
-        async move {
-            cancel.cancelled().await;
-            kill(&running);
-        }
-    });
     let mut tail: VecDeque<String> = VecDeque::new();
     let mut shown = 0usize;
-    let read = lines(reader, &mut |line| {
-        if tail.len() == TAIL_LINES {
-            tail.pop_front();
+    command.process_group(0);
+    let (started, starting) = mpsc::sync_channel(1);
+    let (status, read) = thread::scope(|scope| {
+        // The runtime dies with the thread that starts it, so that one waits for it.
+        let waiter = scope.spawn(move || {
+            let child = runtime.hide_mounts().and_then(|()| command.spawn());
+            // The command holds copies of the writing end, which would keep the pipe open.
+            drop(command);
+            let child = child?;
+            let running = Arc::new(Mutex::new(Some(Pid::from_child(&child))));
+            if started.send(running.clone()).is_err() {
+                kill(&running);
+            }
+            wait(child, &running)
+        });
+        let Ok(running) = starting.recv() else {
+            return (waiter.join(), Ok(()));
+        };
+        let killer = Handle::current().spawn({
+            let (cancel, running) = (cancel.clone(), running.clone());
+            async move {
+                cancel.cancelled().await;
+                kill(&running);
+            }
+        });
+        let read = lines(reader, &mut |line| {
+            if tail.len() == TAIL_LINES {
+                tail.pop_front();
+            }
+            tail.push_back(line.clone());
+            let before = shown;
+            shown = shown.saturating_add(line.len() + 1);
+            if shown <= MAX_OUTPUT {
+                output(line);
+            } else if before <= MAX_OUTPUT {
+                output("(the rest of the output is not shown)".into());
+            }
+        });
+        if read.is_err() {
+            kill(&running);
         }
-        tail.push_back(line.clone());
-        let before = shown;
-        shown = shown.saturating_add(line.len() + 1);
-        if shown <= MAX_OUTPUT {
-            output(line);
-        } else if before <= MAX_OUTPUT {
-            output("(the rest of the output is not shown)".into());
-        }
+        let status = waiter.join();
+        killer.abort();
+        (status, read)
     });
-    if read.is_err() {
-        kill(&running);
-    }
-    // The number stays taken until the child is reaped; from then on it must not be killed any more.
-    let exited = loop {
-        match rustix::process::waitid(
-            WaitId::Pid(pid),
-            WaitIdOptions::EXITED | WaitIdOptions::NOWAIT,
-        ) {
-            Err(rustix::io::Errno::INTR) => {}
-            other => break other,
-        }
-    };
-    *running.lock().expect("nobody panics with this lock") = None;
-    killer.abort();
-    let status = child.wait().map_err(failed())?;
-    exited.map_err(BuildError::host("cannot wait for a step"))?;
+    let status = status
+        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        .map_err(failed())?;
     read.map_err(BuildError::host("cannot read the output of a step"))?;
     if cancel.is_cancelled() {
         return Err(BuildError::Cancelled);
@@ -267,6 +273,22 @@ fn execute(
         status: step_status(status),
         tail,
     })
+}
+
+/// Waits for a child. Its number stays taken until it is reaped; from then on it must not be killed any more.
+fn wait(mut child: Child, running: &Mutex<Option<Pid>>) -> io::Result<ExitStatus> {
+    let pid = Pid::from_child(&child);
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+    let exited = loop {
+        match rustix::process::waitid(WaitId::Pid(pid), options) {
+            Err(rustix::io::Errno::INTR) => {}
+            other => break other,
+        }
+    };
+    *running.lock().expect("nobody panics with this lock") = None;
+    let status = child.wait()?;
+    exited?;
+    Ok(status)
 }
 
 /// The runtime and shells report a command that was killed as 128 and the signal's number.

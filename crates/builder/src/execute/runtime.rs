@@ -6,6 +6,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use rustix::mount::{MountPropagationFlags, UnmountFlags};
+use rustix::thread::UnshareFlags;
+
 /// Programs that start a command. Found once, when the first `RUN` needs them.
 #[derive(Debug, Clone)]
 pub(crate) struct Runtime {
@@ -72,13 +75,6 @@ impl Runtime {
             "--mount-proc",
             "--",
         ]);
-        if !self.hidden.is_empty() {
-            let script = "while [ \"$1\" != -- ]; do umount -l \"$1\" || exit 125; shift; done; shift; exec \"$@\"";
-            command
-                .args(["/bin/sh", "-c", script, "sh"])
-                .args(&self.hidden)
-                .arg("--");
-        }
         // Its state lies in the bundle, where a runtime that was killed leaves it to be removed with the step.
         command
             .arg(&self.crun)
@@ -92,6 +88,25 @@ impl Runtime {
             .arg(log);
         command.arg("run").arg("--bundle").arg(bundle).arg("step");
         command
+    }
+
+    /// Takes away from the calling thread, and from what it starts, the mounts that the runtime must not see. The
+    /// thread should do nothing else afterwards.
+    pub(crate) fn hide_mounts(&self) -> io::Result<()> {
+        if self.hidden.is_empty() {
+            return Ok(());
+        }
+        // SAFETY: descriptors, whose table must not be taken from other threads, stay shared.
+        #[expect(unsafe_code)]
+        unsafe {
+            rustix::thread::unshare_unsafe(UnshareFlags::NEWNS)?;
+        }
+        let slave = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
+        rustix::mount::mount_change("/", slave)?;
+        for place in &self.hidden {
+            rustix::mount::unmount(place, UnmountFlags::DETACH)?;
+        }
+        Ok(())
     }
 }
 
