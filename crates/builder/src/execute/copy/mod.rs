@@ -5,22 +5,29 @@ mod write;
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::thread;
 
 use oci::Digest;
 use oci::digest::Digester;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
+use crate::compress::workers;
 use crate::ignore::{self, Ignore};
 use crate::root::{Root, names};
 use crate::state::{CopyAction, CopySource};
 
 pub(crate) use write::apply;
+
+/// Files that are not worth another thread.
+const FEW: usize = 64;
+/// Bytes of a file that are read at once.
+const BUFFER: usize = 256 << 10;
 
 /// Where files come from.
 #[derive(Debug, Clone, Copy)]
@@ -359,6 +366,7 @@ fn expand(root: &Root, pattern: &str) -> Result<Vec<PathBuf>, Failure> {
 
 /// The digest of names, modes and content, for files whose owners and times do not count.
 pub(crate) fn digest(found: &[Found]) -> io::Result<Digest> {
+    let mut contents = file_digests(found)?.into_iter();
     let mut digester = Digester::new();
     let mut field = |bytes: &[u8]| {
         digester.update(&(bytes.len() as u64).to_le_bytes());
@@ -385,9 +393,8 @@ pub(crate) fn digest(found: &[Found]) -> io::Result<Digest> {
             field(&(item.metadata.mode() & 0o7777).to_le_bytes());
             if kind.is_file() {
                 field(b"file");
-                let mut content = Digester::new();
-                io::copy(&mut open(&item.full)?, &mut content)?;
-                field(content.finish().to_string().as_bytes());
+                let content = contents.next().expect("every file has a digest");
+                field(content.to_string().as_bytes());
             } else if kind.is_symlink() {
                 field(b"link");
                 field(fs::read_link(&item.full)?.as_os_str().as_bytes());
@@ -403,6 +410,60 @@ pub(crate) fn digest(found: &[Found]) -> io::Result<Digest> {
         field(b"end");
     }
     Ok(digester.finish())
+}
+
+/// The digests of all regular files, in their order. Reading them is most of the work, so every core takes part.
+fn file_digests(found: &[Found]) -> io::Result<Vec<Digest>> {
+    let files: Vec<&Path> = found
+        .iter()
+        .filter_map(|source| match &source.content {
+            Content::Items(items) => Some(items),
+            Content::Inline(_) | Content::Fetched { .. } => None,
+        })
+        .flatten()
+        .filter(|item| item.metadata.is_file())
+        .map(|item| item.full.as_path())
+        .collect();
+    let share = files.len().div_ceil(workers()).max(FEW);
+    thread::scope(|scope| {
+        let hash = |files: &[&Path]| {
+            let mut buffer = vec![0; BUFFER];
+            let digest = |path: &&Path| file_digest(path, &mut buffer);
+            files.iter().map(digest).collect()
+        };
+        let (mine, others) = files.split_at(share.min(files.len()));
+        let running: Vec<_> = others
+            .chunks(share)
+            .map(|files| scope.spawn(move || hash(files)))
+            .collect();
+        let mut digests: Vec<Digest> = hash(mine)?;
+        for worker in running {
+            let found: io::Result<Vec<Digest>> = worker
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            digests.append(&mut found?);
+        }
+        Ok(digests)
+    })
+}
+
+fn file_digest(path: &Path, buffer: &mut [u8]) -> io::Result<Digest> {
+    let mut content = Digester::new();
+    pour(&mut open(path)?, &mut content, buffer)?;
+    Ok(content.finish())
+}
+
+/// Moves everything by way of a buffer. Between the file systems that files of a build lie on, the kernel's own
+/// ways are refused or go page by page.
+fn pour(from: &mut dyn Read, to: &mut dyn Write, buffer: &mut [u8]) -> io::Result<()> {
+    loop {
+        match from.read(buffer) {
+            Ok(0) => return Ok(()),
+            Ok(length) => to.write_all(&buffer[..length])?,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 /// Checks that nobody changed the files since they were found.

@@ -6,13 +6,14 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use oci::layer;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Timespec, Timestamps, XattrFlags};
 use rustix::io::Errno;
 
 use super::archive::Archive;
-use super::{Content, Failure, Found, Item, descriptor_path, open};
+use super::{BUFFER, Content, Failure, Found, Item, descriptor_path, open, pour};
 use crate::commit;
 use crate::execute::user::Users;
 use crate::root::{Made, Owner, Root};
@@ -41,6 +42,7 @@ pub(crate) fn apply(
         keep,
         parent: None,
         links: HashMap::new(),
+        buffer: vec![0; BUFFER],
         times: Vec::new(),
     };
     for source in found {
@@ -114,9 +116,11 @@ struct Writer<'a> {
     chmod: Option<&'a Chmod>,
     keep: bool,
     /// The directory of the last file, which is often that of the next.
-    parent: Option<(PathBuf, Made)>,
+    parent: Option<(PathBuf, Rc<Made>)>,
     /// Where files lie that have several names in their source, by device and inode.
     links: HashMap<(u64, u64), PathBuf>,
+    /// What content goes through.
+    buffer: Vec<u8>,
     /// Times of new directories, set when nothing is written into them any more.
     times: Vec<(OwnedFd, Timespec)>,
 }
@@ -158,7 +162,7 @@ impl Writer<'_> {
         } else if kind.is_file() {
             let mut from = open(&item.full)?;
             let mut to = create(&parent.fd, &name)?;
-            io::copy(&mut from, &mut to)?;
+            pour(&mut from, &mut to, &mut self.buffer)?;
             finish_file(&to, owner, mode)?;
             if keep {
                 copy_attributes(&item.full, &to)?;
@@ -216,7 +220,7 @@ impl Writer<'_> {
     /// Sees to it that there is a directory to copy into. It has nothing of the directory that is copied.
     fn destination(&mut self, place: &Path) -> Result<(), Failure> {
         let made = self.make_dirs(place)?;
-        self.parent = Some((place.to_path_buf(), made));
+        self.parent = Some((place.to_path_buf(), Rc::new(made)));
         Ok(())
     }
 
@@ -242,7 +246,7 @@ impl Writer<'_> {
                 self.times.push((dir, time_of(&item.metadata)));
             }
         }
-        self.parent = Some((place.to_path_buf(), made));
+        self.parent = Some((place.to_path_buf(), Rc::new(made)));
         Ok(())
     }
 
@@ -251,7 +255,7 @@ impl Writer<'_> {
         let name = place.file_name().ok_or(Errno::INVAL)?.to_os_string();
         let parent = self.vacate(place)?;
         let mut file = create(&parent.fd, &name)?;
-        io::copy(from, &mut file)?;
+        pour(from, &mut file, &mut self.buffer)?;
         finish_file(&file, owner, mode)?;
         Ok(())
     }
@@ -295,15 +299,15 @@ impl Writer<'_> {
     }
 
     /// Opens the directory of a file to be, and removes what is in the file's place.
-    fn vacate(&mut self, place: &Path) -> Result<&Made, Failure> {
+    fn vacate(&mut self, place: &Path) -> Result<Rc<Made>, Failure> {
         let parent = place.parent().unwrap_or(Path::new("/"));
         let name = place.file_name().ok_or(Errno::INVAL)?;
         if self.parent.as_ref().is_none_or(|(path, _)| path != parent) {
-            self.parent = Some((parent.to_path_buf(), self.make_dirs(parent)?));
+            self.parent = Some((parent.to_path_buf(), Rc::new(self.make_dirs(parent)?)));
         }
         let (_, made) = self.parent.as_ref().ok_or(Errno::INVAL)?;
         match rustix::fs::unlinkat(&made.fd, name, AtFlags::empty()) {
-            Ok(()) | Err(Errno::NOENT) => Ok(made),
+            Ok(()) | Err(Errno::NOENT) => Ok(made.clone()),
             Err(Errno::ISDIR) => Err(Failure::Refused(format!(
                 "`{}` is a directory, which a file cannot replace",
                 place.display()
