@@ -1,5 +1,6 @@
 //! What readers see: the current objects and the recent events, per resource.
 
+use std::collections::btree_map::Range;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
@@ -227,10 +228,20 @@ impl State {
     }
 
     pub(super) fn count(&self, scope: &Scope) -> usize {
-        self.objects
-            .range::<Key, _>((start_of(scope, None), Bound::Unbounded))
-            .take_while(|(key, _)| scope.contains(key))
-            .count()
+        self.objects_in(scope, None).count()
+    }
+
+    /// The objects of a scope, those after a key only. The key may come from a client: one of elsewhere must not lead
+    /// out of the scope.
+    fn objects_in(&self, scope: &Scope, after: Option<&Key>) -> Range<'_, Key, Arc<Object>> {
+        let (first, end) = limits(scope);
+        let start = match (after, &end) {
+            (Some(after), Some(end)) if after >= end => Bound::Included(end.clone()),
+            (Some(after), _) if *after >= first => Bound::Excluded(after.clone()),
+            _ => Bound::Included(first),
+        };
+        let end = end.map_or(Bound::Unbounded, Bound::Excluded);
+        self.objects.range::<Key, _>((start, end))
     }
 
     pub(super) fn list(
@@ -241,26 +252,22 @@ impl State {
         limit: usize,
     ) -> Result<Page, Expired> {
         let revision = at.unwrap_or(self.revision);
-        let current = self
-            .objects
-            .range::<Key, _>((start_of(scope, after), Bound::Unbounded))
-            .take_while(|(key, _)| scope.contains(key));
+        let current = self.objects_in(scope, after);
         self.check_known(scope, revision)?;
         let events: Vec<&Arc<Event>> = match self.history(scope) {
             Some(history) => history.after(revision)?.rev().collect(),
             None => Vec::new(),
         };
-        let mut remaining = 0;
-        let mut items = Vec::new();
-        let mut take = |object: &Arc<Object>| {
-            if items.len() < limit {
-                items.push(object.clone());
-            } else {
-                remaining += 1;
-            }
-        };
-        if events.is_empty() {
-            current.for_each(|(_, object)| take(object));
+        // Counting what follows does not look at it, which makes a page of many objects as cheap as one of few.
+        fn page<'a>(
+            mut objects: impl Iterator<Item = &'a Arc<Object>>,
+            limit: usize,
+        ) -> (Vec<Arc<Object>>, usize) {
+            let items = objects.by_ref().take(limit).cloned().collect();
+            (items, objects.count())
+        }
+        let (items, remaining) = if events.is_empty() {
+            page(current.map(|(_, object)| object), limit)
         } else {
             // Undo, newest first, what happened after the requested revision.
             let mut past: BTreeMap<&Key, &Arc<Object>> = current.collect();
@@ -274,8 +281,8 @@ impl State {
                     None => past.remove(key),
                 };
             }
-            past.into_values().for_each(take);
-        }
+            page(past.into_values(), limit)
+        };
         Ok(Page {
             revision,
             items,
@@ -284,13 +291,19 @@ impl State {
     }
 }
 
-fn start_of(scope: &Scope, after: Option<&Key>) -> Bound<Key> {
-    match (after, scope) {
-        (Some(after), _) => Bound::Excluded(after.clone()),
-        (None, Scope::Everything) => Bound::Unbounded,
-        (None, Scope::Resource(resource)) => Bound::Included(Key::new(resource.clone(), "", "")),
-        (None, Scope::Namespace(resource, namespace)) => {
-            Bound::Included(Key::new(resource.clone(), namespace, ""))
-        }
+/// The least key of a scope, and the least of those that come after it.
+fn limits(scope: &Scope) -> (Key, Option<Key>) {
+    // Nothing lies between a text and the same text with a zero byte.
+    let next = |text: &str| format!("{text}\0");
+    match scope {
+        Scope::Everything => (Key::new("", "", ""), None),
+        Scope::Resource(resource) => (
+            Key::new(resource.clone(), "", ""),
+            Some(Key::new(next(resource), "", "")),
+        ),
+        Scope::Namespace(resource, namespace) => (
+            Key::new(resource.clone(), namespace, ""),
+            Some(Key::new(resource.clone(), &next(namespace), "")),
+        ),
     }
 }

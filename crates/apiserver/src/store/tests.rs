@@ -335,3 +335,32 @@ async fn concurrent_writers_share_commits_and_watchers_see_all_in_order() {
         result.unwrap();
     }
 }
+
+#[test]
+fn a_page_after_a_key_of_elsewhere_stays_in_its_scope() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(&directory.path().join("store"));
+    for object in 0..8 {
+        put(&store, object, None);
+    }
+    let inside = |scope: &Scope| store.list(scope, None, None, usize::MAX).unwrap().items;
+    let all = inside(&Scope::Everything);
+    for resource in RESOURCES {
+        let resource: Arc<str> = resource.into();
+        for scope in [
+            Scope::Resource(resource.clone()),
+            Scope::Namespace(resource.clone(), "a".into()),
+        ] {
+            let elsewhere = all.iter().filter(|object| !scope.contains(&object.key));
+            let here = inside(&scope);
+            for object in elsewhere {
+                let page = store.list(&scope, None, Some(&object.key), 100).unwrap();
+                let expected = match object.key < here[0].key {
+                    true => here.len(),
+                    false => 0,
+                };
+                assert_eq!(page.items.len(), expected, "{scope:?} after {}", object.key);
+            }
+        }
+    }
+}
