@@ -235,6 +235,8 @@ class Bench:
 
             self.row("copy", "`COPY` of 10,000 files (200 MB), pushed", copied, lambda _: self.bare(files / "files"))
 
+        self.packages()
+
         for mib in (500, 42):
             fill = f"for i in $(seq {mib // 10}); do cp /seed /d/$i; done; : $NONCE"
             if mib % 10:
@@ -258,6 +260,60 @@ class Bench:
                 bare,
             )
 
+    def packages(self):
+        """Rows about a package of a distribution, on the demo's base image."""
+        if self.only and not {"apt", "apt-warm"} & set(self.only):
+            return
+        layout = sh([ROOT / "demo/base-image.sh"]).splitlines()[-1]
+        image = f"{self.registry.host}/bench/debian:bookworm"
+        sh([self.tools[0].binary, "copy", f"oci:{layout}:bookworm", image, *self.tools[0].access])
+        empty = self.context("no-files")
+        install = "apt-get update -qq && apt-get install -y -qq --no-install-recommends autofs >/dev/null"
+        clean = "apt-get clean && rm -rf /var/lib/apt/lists/*"
+        kept = "--mount=type=cache,target=/var/cache/apt,sharing=locked --mount=type=cache,target=/var/lib/apt/lists,sharing=locked"
+        # The image empties the package cache after each installation, unless it is told otherwise.
+        keep = "rm -f /etc/apt/apt.conf.d/docker-clean; : $NONCE"
+        environment = "ENV DEBIAN_FRONTEND=noninteractive"
+        cold = self.file("Apt", f"FROM {image}\n{environment}\nARG NONCE\nRUN : $NONCE; {install} && {clean}\n")
+        warm = self.file("AptWarm", f"FROM {image}\n{environment}\nARG NONCE\nRUN {kept} {keep}; {install}\n")
+
+        def built(file):
+            return lambda tool, _: timed(*tool.commands(file, empty, f"bench/apt:{tool.name}", args=[self.fresh()]))
+
+        for tool in self.tools:
+            # Base image and caches are there before anything is measured.
+            built(warm)(tool, 0)
+        root = self.work / "debian"
+        root.mkdir()
+        index = json.loads((Path(layout) / "index.json").read_text())
+        blob = lambda digest: Path(layout) / "blobs/sha256" / digest.removeprefix("sha256:")
+        manifest = json.loads(blob(index["manifests"][0]["digest"]).read_text())
+        for layer in manifest["layers"]:
+            sh(["tar", "-C", root, "-xf", blob(layer["digest"])])
+        self.row("apt", "cold build: apt installs `autofs`, pushed", built(cold), lambda _: self.bare_run(root, f"{install} && {clean}"))
+        self.row("apt-warm", "the same with warm package caches", built(warm))
+
+    def bare_run(self, root, command):
+        """What the command costs under the bare runtime over `root`, and then archiving what it changed."""
+        place = self.work / "bare-run"
+        shutil.rmtree(place, ignore_errors=True)
+        for name in ("root", "upper", "work"):
+            (place / name).mkdir(parents=True)
+        spec = self.spec(place / "root", ["/bin/sh", "-c", command])
+        spec["process"]["env"].append("DEBIAN_FRONTEND=noninteractive")
+        capabilities = ["CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID", "CAP_SETGID", "CAP_SETUID", "CAP_KILL", "CAP_SYS_CHROOT"]
+        spec["process"]["capabilities"] = dict.fromkeys(["bounding", "effective", "permitted"], capabilities)
+        spec["root"]["readonly"] = False
+        spec["mounts"].append(
+            {"destination": "/etc/resolv.conf", "type": "bind", "source": "/etc/resolv.conf", "options": ["bind", "ro"]}
+        )
+        (place / "config.json").write_text(json.dumps(spec))
+        options = f"lowerdir={root},upperdir={place}/upper,workdir={place}/work,volatile"
+        mount = f"mount -t overlay overlay -o {options} {place}/root"
+        run = self.runtime(place)
+        run[-1] = f"{mount} && {{ {run[-1]}; }}"
+        return timed(run) + self.bare(place / "upper", copy=False)
+
     def files(self):
         context = self.context("copy")
         block = content(4 * MIB, 2)
@@ -274,13 +330,25 @@ class Bench:
         """The command that runs `true` in the base image under the bare runtime."""
         bundle = self.context("bundle")
         shutil.copytree(self.work / "base/root", bundle / "rootfs", symlinks=True)
-        sh(["crun", "spec"], cwd=bundle)
-        spec = json.loads((bundle / "config.json").read_text())
-        spec["process"].update(terminal=False, args=["/bin/sh", "-c", ":"])
+        spec = self.spec("rootfs", ["/bin/sh", "-c", ":"])
+        (bundle / "config.json").write_text(json.dumps(spec))
+        return self.runtime(bundle)
+
+    def spec(self, root, args):
+        """The runtime's own example, for a command that shares the host's network and has no cgroup."""
+        place = self.work / "spec"
+        place.mkdir(exist_ok=True)
+        (place / "config.json").unlink(missing_ok=True)
+        sh(["crun", "spec"], cwd=place)
+        spec = json.loads((place / "config.json").read_text())
+        spec["process"].update(terminal=False, args=args)
+        spec["root"]["path"] = str(root)
         spec["linux"]["namespaces"] = [{"type": kind} for kind in ("pid", "ipc", "uts", "mount")]
         spec["linux"].pop("resources", None)
         spec["mounts"] = [mount for mount in spec["mounts"] if mount["type"] != "cgroup"]
-        (bundle / "config.json").write_text(json.dumps(spec))
+        return spec
+
+    def runtime(self, bundle):
         # The runtime refuses machines that have both cgroup versions unless it cannot see one of them.
         hide = "umount -l /sys/fs/cgroup/unified 2>/dev/null; " if Path("/sys/fs/cgroup/unified").exists() else ""
         run = f"{hide}exec crun --cgroup-manager=disabled run --bundle {bundle} bench"
@@ -316,8 +384,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--caprock", type=Path, default=ROOT / "target/release/caprock")
     parser.add_argument("--work", type=Path, default=ROOT / "target/bench", help="a directory on a disk, not in memory")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--only", nargs="*", metavar="ROW", help="run, same, same-pushed, last, copy, layer-500, layer-42")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", nargs="*", metavar="ROW", help="run, same, same-pushed, last, copy, apt, apt-warm, layer-500, layer-42")
     options = parser.parse_args()
     if os.geteuid():
         sys.exit("this needs root: run it with sudo")
