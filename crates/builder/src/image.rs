@@ -113,7 +113,7 @@ impl Engine {
         image.uploads.settle().await;
         let mut pushes = Vec::new();
         for layer in image.layers.iter() {
-            pushes.push(self.push_layer(layer, to, progress));
+            pushes.push(self.push_layer(image, layer, to, progress));
         }
         // A few at a time: enough to hide latency, few enough to leave room for others.
         use futures::StreamExt as _;
@@ -139,6 +139,7 @@ impl Engine {
 
     async fn push_layer(
         &self,
+        image: &Image,
         layer: &Layer,
         to: &Reference,
         progress: &Progress<'_>,
@@ -159,9 +160,9 @@ impl Engine {
             )
         };
         match push().await {
-            // Neither there nor to be mounted: it has to come here first.
+            // Neither there nor to be mounted: it has to come here first, as the build got it.
             Err(ClientError::Store(StoreError::Missing(_))) => {
-                self.fetch_layer(layer, progress).await?;
+                image.engine.fetch_layer(layer, progress).await?;
                 push().await.map_err(failed)?;
             }
             other => drop(other.map_err(failed)?),

@@ -11,6 +11,7 @@ use tokio::task::JoinHandle;
 use crate::cache::{Blob, CachedLayer, Entry};
 use crate::commit::{self, Changes};
 use crate::error::BuildError;
+use crate::event::{Event, Transfer};
 use crate::work::Work;
 
 /// A repository that layers are sent to as soon as they are made.
@@ -146,11 +147,25 @@ fn write<T>(
     let (growth, grown) = watch::channel(Growth::Written(0));
     for destination in work.destinations.iter() {
         let (file, grown) = (writer.reader().map_err(plain)?, grown.clone());
-        let destination = destination.clone();
+        let (destination, events) = (destination.clone(), work.events.clone());
         work.uploads.add(work.handle.spawn(async move {
             let Destination { reference, client } = destination;
-            if let Err(error) = client.push_growing(&reference, file, grown).await {
-                tracing::debug!(%error, "a layer is sent again when the image is pushed");
+            let sent = client.push_growing(&reference, file, grown.clone()).await;
+            match (sent, *grown.borrow()) {
+                (Ok(()), Growth::Complete { size, digest }) => {
+                    let done = Event::Bytes {
+                        transfer: Transfer::Push,
+                        blob: digest.to_string(),
+                        done: size,
+                        total: size,
+                    };
+                    // Whoever pushes the image tells it again.
+                    drop(events.try_send(done));
+                }
+                (Ok(()), Growth::Written(_)) => {}
+                (Err(error), _) => {
+                    tracing::debug!(%error, "a layer is sent again when the image is pushed");
+                }
             }
         }));
     }

@@ -9,6 +9,7 @@ pub(crate) mod claim;
 pub(crate) mod engine;
 mod folder;
 pub(crate) mod log;
+mod progress;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -327,6 +327,7 @@ mod tests {
             step,
             steps: 3,
             message: "RUN dnf install autofs".to_owned(),
+            ..BuildProgress::default()
         })
     }
 

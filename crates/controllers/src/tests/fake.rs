@@ -11,7 +11,6 @@ use model::condition::BuildReason;
 use model::image_check::{Entry, ImageRoot};
 use model::keys;
 use model::node::annotation;
-use model::pull_spec::PullSpec;
 use oci::ClientConfig;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
@@ -78,6 +77,7 @@ impl FakeBuilder {
 pub(super) struct FakeImage {
     files: BTreeMap<String, Entry>,
     digest: String,
+    to: String,
 }
 
 impl ImageRoot for FakeImage {
@@ -141,17 +141,12 @@ impl Build for FakeBuilder {
         Ok(FakeImage {
             files,
             digest: digest_of(&request.containerfile),
+            to: request.to.to_string(),
         })
     }
 
-    async fn push(
-        &self,
-        image: Arc<FakeImage>,
-        to: &PullSpec,
-        _: ClientConfig,
-        _: Tell,
-    ) -> Result<String, Failure> {
-        self.state.lock().unwrap().pushed.push(to.to_string());
+    async fn push(&self, image: Arc<FakeImage>, _: Tell) -> Result<String, Failure> {
+        self.state.lock().unwrap().pushed.push(image.to.clone());
         Ok(image.digest.clone())
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use camino::{Utf8Path, Utf8PathBuf};
 use kube::ResourceExt;
-use model::api::{BuildProgress, MachineConfig, MachineOSBuild, MachineOSConfig};
+use model::api::{MachineConfig, MachineOSBuild, MachineOSConfig};
 use model::build_state::Step;
 use model::condition::BuildReason;
 use model::image_check::{Facts, ImageRoot};
@@ -19,6 +19,7 @@ use super::Worker;
 use super::builder::{Build, Progress, Request, Tell};
 use super::folder;
 use super::log::Log;
+use super::progress::Told;
 use crate::build::rebuild::may_use_cache;
 use crate::build::wanted::{self, BASE_DIGEST};
 use crate::cache::Cache;
@@ -97,18 +98,16 @@ pub(super) async fn run<B: Build>(
         return Ok(Outcome::Unwanted);
     }
     let log = Arc::new(Log::start(&ctx.client, build).await?);
-    let (progress, told) = watch::channel(None);
+    let (progress, told) = watch::channel(Told::default());
     let to_log = log.clone();
-    let tell: Tell = Arc::new(move |happened| match happened {
-        Progress::Step { step, steps, text } => {
-            to_log.add(&format!("[{step}/{steps}] {text}"));
-            progress.send_replace(Some(BuildProgress {
-                step,
-                steps,
-                message: text,
-            }));
-        }
-        Progress::Line(line) => to_log.add(&line),
+    let tell: Tell = Arc::new(move |happened| {
+        let is_line = matches!(happened, Progress::Line(_));
+        progress.send_if_modified(|told| {
+            if let Some(line) = told.add(happened) {
+                to_log.add(&line);
+            }
+            !is_line
+        });
     });
     let made = tokio::select! {
         made = make(ctx, worker, build, job, tell) => made,
@@ -130,13 +129,13 @@ pub(super) async fn run<B: Build>(
 async fn report(
     ctx: &Context,
     build: &MachineOSBuild,
-    mut told: watch::Receiver<Option<BuildProgress>>,
+    mut told: watch::Receiver<Told>,
     log: &Log,
 ) -> Infallible {
     loop {
         log.flush().await;
         let news = told.has_changed().unwrap_or(false);
-        let progress = news.then(|| told.borrow_and_update().clone()).flatten();
+        let progress = news.then(|| told.borrow_and_update().progress());
         if let Some(progress) = progress
             && let Err(error) = step::take(ctx, build, &Step::Advance(progress)).await
         {
@@ -159,6 +158,15 @@ async fn make<B: Build>(
     // Both before the long part: a missing Secret is told at once.
     let pull = access(Purpose::Pull, &job.pull_secret)?;
     let push = access(Purpose::Push, &job.push_secret)?;
+    let to = build
+        .spec
+        .rendered_image_push_spec
+        .parse::<model::pull_spec::PullSpec>()
+        .map_err(|error| Failure {
+            reason: BuildReason::InvalidConfig,
+            message: format!("`spec.renderedImagePushSpec`: {error}"),
+            may_pass: false,
+        })?;
     let files = build_files(&job.inputs).map_err(of_host("write the build's files"))?;
     let request = Request {
         containerfile: layering::containerfile(&job.inputs),
@@ -166,6 +174,8 @@ async fn make<B: Build>(
         build_files: files.path.clone(),
         use_cache: may_use_cache(build),
         pull,
+        to: to.clone(),
+        push,
     };
     let built = worker.builder.build(request, tell.clone()).await;
     let image = built.map_err(|failure| failure.with_secret(job.pull_secret.as_deref()))?;
@@ -178,16 +188,8 @@ async fn make<B: Build>(
             message: chain(&error),
             may_pass: true,
         })?;
-    let to = build
-        .spec
-        .rendered_image_push_spec
-        .parse::<model::pull_spec::PullSpec>()
-        .map_err(|error| Failure {
-            reason: BuildReason::InvalidConfig,
-            message: format!("`spec.renderedImagePushSpec`: {error}"),
-            may_pass: false,
-        })?;
-    let pushed = worker.builder.push(image, &to, push, tell).await;
+    tell(Progress::Pushing);
+    let pushed = worker.builder.push(image, tell).await;
     let digest = pushed.map_err(|failure| failure.with_secret(job.push_secret.as_deref()))?;
     let pushed = to.with_digest(&digest).map_err(|error| Failure {
         reason: BuildReason::PushFailed,

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::sync::Arc;
 
+use builder::Transfer;
 use camino::Utf8PathBuf;
 use model::image_check::ImageRoot;
 use model::pull_spec::PullSpec;
@@ -23,6 +24,10 @@ pub(crate) struct Request {
     pub(crate) use_cache: bool,
     /// How the base image is pulled.
     pub(crate) pull: ClientConfig,
+    /// Where the image goes. Layers may be sent there before it is complete.
+    pub(crate) to: PullSpec,
+    /// How the image is pushed.
+    pub(crate) push: ClientConfig,
 }
 
 /// What a builder tells while it works.
@@ -36,6 +41,19 @@ pub(crate) enum Progress {
         steps: u32,
         /// The instruction.
         text: String,
+    },
+    /// The steps are done and the image goes where it belongs.
+    Pushing,
+    /// A blob is on its way, or has arrived.
+    Bytes {
+        /// From or to a registry.
+        transfer: Transfer,
+        /// The blob's digest.
+        blob: String,
+        /// Bytes moved so far.
+        done: u64,
+        /// Bytes in all.
+        total: u64,
     },
     /// A line for the log.
     Line(String),
@@ -56,12 +74,10 @@ pub(crate) trait Build: Send + Sync + 'static {
         tell: Tell,
     ) -> impl Future<Output = Result<Self::Image, Failure>> + Send;
 
-    /// Pushes an image under a tag. Returns its digest, as `sha256:<hex>`.
+    /// Puts an image where its request says. Returns its digest, as `sha256:<hex>`.
     fn push(
         &self,
         image: Arc<Self::Image>,
-        to: &PullSpec,
-        access: ClientConfig,
         tell: Tell,
     ) -> impl Future<Output = Result<String, Failure>> + Send;
 }

@@ -4,7 +4,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use builder::{BuildError, EngineConfig, Event, Kind, NamedContext, RootView, Transfer};
+use builder::{BuildError, Destination, EngineConfig, Event, Kind, NamedContext, RootView};
 use camino::Utf8Path;
 use model::condition::BuildReason;
 use model::image_check::{Entry, ImageRoot};
@@ -46,11 +46,10 @@ impl Engine {
         Ok(Engine { engine })
     }
 
-    fn with(&self, access: ClientConfig) -> Result<builder::Engine, Failure> {
-        let client =
-            Client::new(access).map_err(|error| registry::failure("registry access", &error))?;
-        Ok(self.engine.with_client(client))
-    }
+}
+
+fn client(access: ClientConfig) -> Result<Client, Failure> {
+    Client::new(access).map_err(|error| registry::failure("registry access", &error))
 }
 
 /// A built image with its files mounted.
@@ -58,6 +57,7 @@ impl Engine {
 pub(crate) struct Image {
     image: builder::Image,
     root: RootView,
+    to: Destination,
 }
 
 impl Build for Engine {
@@ -65,7 +65,8 @@ impl Build for Engine {
 
     async fn build(&self, request: Request, tell: Tell) -> Result<Image, Failure> {
         let preamble = request.preamble_lines;
-        let engine = self.with(request.pull)?;
+        let engine = self.engine.with_client(client(request.pull)?);
+        let to = destination(&request.to, request.push)?;
         let what = builder::Request {
             containerfile: request.containerfile,
             file_name: "Containerfile".to_owned(),
@@ -75,6 +76,7 @@ impl Build for Engine {
             )]
             .into(),
             no_cache: !request.use_cache,
+            destinations: vec![to.clone()],
             ..builder::Request::default()
         };
         let show = shown(tell);
@@ -87,34 +89,34 @@ impl Build for Engine {
             .root(&show)
             .await
             .map_err(|error| failure(error, preamble))?;
-        Ok(Image { image, root })
+        Ok(Image { image, root, to })
     }
 
-    async fn push(
-        &self,
-        image: Arc<Image>,
-        to: &PullSpec,
-        access: ClientConfig,
-        tell: Tell,
-    ) -> Result<String, Failure> {
-        let engine = self.with(access)?;
-        let reference = to
-            .to_string()
-            .parse()
-            .map_err(|error: oci::ReferenceError| Failure {
-                reason: BuildReason::InvalidConfig,
-                message: error.to_string(),
-                may_pass: false,
-            })?;
-        let digest = engine
-            .push(&image.image, &reference, &shown(tell))
+    async fn push(&self, image: Arc<Image>, tell: Tell) -> Result<String, Failure> {
+        let Destination { reference, client } = &image.to;
+        let digest = self
+            .engine
+            .with_client(client.clone())
+            .push(&image.image, reference, &shown(tell))
             .await
             .map_err(|error| failure(error, 0))?;
         Ok(digest.to_string())
     }
 }
 
-/// Events for people: steps and output; of transfers only the end.
+fn destination(to: &PullSpec, push: ClientConfig) -> Result<Destination, Failure> {
+    let reference = to.to_string().parse();
+    Ok(Destination {
+        reference: reference.map_err(|error: oci::ReferenceError| Failure {
+            reason: BuildReason::InvalidConfig,
+            message: error.to_string(),
+            may_pass: false,
+        })?,
+        client: client(push)?,
+    })
+}
+
+/// What people see of events.
 fn shown(tell: Tell) -> impl Fn(Event) + Send + Sync {
     move |event| match event {
         Event::StepStarted { step, steps, text } => tell(Progress::Step {
@@ -130,14 +132,12 @@ fn shown(tell: Tell) -> impl Fn(Event) + Send + Sync {
             blob,
             done,
             total,
-        } if done == total => {
-            let what = match transfer {
-                Transfer::Fetch => "fetched",
-                Transfer::Push => "pushed",
-            };
-            tell(Progress::Line(format!("{what} {blob} ({total} bytes)")));
-        }
-        Event::Bytes { .. } => {}
+        } => tell(Progress::Bytes {
+            transfer,
+            blob,
+            done,
+            total,
+        }),
     }
 }
 

@@ -143,6 +143,21 @@ pub struct BuildProgress {
     /// The instruction of the running step, or what the builder waits for.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
+    /// What was fetched from registries for the build.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fetched: Option<Transferred>,
+    /// What the registry that the image goes to has of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pushed: Option<Transferred>,
+}
+
+/// Bytes on their way, of all blobs that are known so far.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Transferred {
+    /// Bytes that have arrived.
+    pub done: u64,
+    /// Bytes in all.
+    pub total: u64,
 }
 
 /// An object that belongs to a build.

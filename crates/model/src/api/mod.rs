@@ -46,7 +46,7 @@ pub use machine_configuration::{
 };
 pub use machine_os_build::{
     BuildProgress, MachineOSBuild, MachineOSBuildSpec, MachineOSBuildStatus, MachineOSBuilder,
-    RelatedObject,
+    RelatedObject, Transferred,
 };
 pub use machine_os_config::{
     BuildReference, ContainerfileArch, ImageBuilder, ImageBuilderType, MAX_CONTAINERFILE_BYTES,

@@ -3,7 +3,7 @@
 use kube_core::ResourceExt;
 
 use super::Explanation;
-use crate::api::MachineOSBuild;
+use crate::api::{MachineOSBuild, Transferred};
 use crate::build_state::BuildState;
 use crate::condition::{self, BuildConditionType, Entry, Status};
 
@@ -30,8 +30,11 @@ pub fn build(build: &MachineOSBuild) -> Explanation {
             let mut told = new(match (retrying, progress) {
                 (true, _) => "failed for a reason that may pass, and is tried again".to_owned(),
                 (false, Some(progress)) => format!(
-                    "is being built: step {} of {}",
-                    progress.step, progress.steps
+                    "is being built: step {} of {}{}{}",
+                    progress.step,
+                    progress.steps,
+                    moved("fetched", progress.fetched),
+                    moved("pushed", progress.pushed),
                 ),
                 (false, None) => "is being built".to_owned(),
             });
@@ -89,4 +92,10 @@ pub fn build(build: &MachineOSBuild) -> Explanation {
         .as_ref()
         .map(|time| time.0));
     told
+}
+
+fn moved(verb: &str, bytes: Option<Transferred>) -> String {
+    bytes.map_or_else(String::new, |Transferred { done, total }| {
+        format!(", {verb} {done} of {total} bytes")
+    })
 }

@@ -330,7 +330,8 @@ fn builds() {
     check(
         "build-under-way",
         json!({"conditions": at("Building", "Building", "building"), "builder": {"imageBuilderType": "Job", "identity": "builder-1"},
-            "progress": {"step": 3, "steps": 7, "message": "RUN dnf install autofs"}}),
+            "progress": {"step": 3, "steps": 7, "message": "RUN dnf install autofs",
+                "pushed": {"done": 1024, "total": 4096}}}),
     );
     check(
         "build-retrying",
