@@ -5,6 +5,7 @@
 
 pub(crate) mod gate;
 pub(crate) mod rebuild;
+mod sources;
 pub(crate) mod wanted;
 
 use std::sync::Arc;
@@ -120,12 +121,12 @@ async fn look<R: Resolve>(
         return Ok(Outcome::Waits);
     };
     let existing = wanted::builds_of(&ctx.cache, config);
-    let inputs = match wanted::wanted(config, &rendered, &existing) {
+    let inputs = match wanted::wanted(&ctx.cache, config, &rendered, &existing) {
         Wanted::Build(inputs) => inputs,
         Wanted::Blocked(failure) => return Ok(Outcome::Blocked(failure)),
         Wanted::Unpinned(base) => match pin(ctx, config, builds, &base).await {
             Err(outcome) => return Ok(outcome),
-            Ok(pinned) => match wanted::inputs(config, &rendered, &pinned) {
+            Ok(pinned) => match wanted::inputs(&ctx.cache, config, &rendered, &pinned) {
                 Ok(inputs) => inputs,
                 Err(failure) => return Ok(Outcome::Blocked(failure)),
             },

@@ -181,7 +181,9 @@ pub(crate) fn failure(what: &str, error: &ClientError) -> Failure {
             (last.reason, "", last.may_pass || error.is_transient())
         }
         ClientError::Blocked(_) => (BuildReason::BaseImageUnavailable, "", true),
-        ClientError::Store(_) | ClientError::Config(_) => (BuildReason::Failed, "", true),
+        ClientError::Store(_) | ClientError::Keychain { .. } | ClientError::Config(_) => {
+            (BuildReason::Failed, "", true)
+        }
         ClientError::Corrupt { .. }
         | ClientError::NoPlatform { .. }
         | ClientError::Manifest { .. }

@@ -6,6 +6,7 @@
 mod attempt;
 pub(crate) mod builder;
 pub(crate) mod claim;
+mod contexts;
 pub(crate) mod engine;
 mod folder;
 pub(crate) mod log;

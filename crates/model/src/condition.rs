@@ -141,6 +141,8 @@ words! {
         InvalidContainerfile = "InvalidContainerfile",
         /// There is no base image, or it cannot be pulled.
         BaseImageUnavailable = "BaseImageUnavailable",
+        /// A ConfigMap or Secret that the build takes something from is missing, or lacks what is taken.
+        SourceUnavailable = "SourceUnavailable",
         /// A Secret is missing or does not hold usable credentials.
         InvalidSecret = "InvalidSecret",
         /// The registry refuses the credentials.

@@ -10,6 +10,7 @@ use model::condition::{self, OsConfigConditionType, Status};
 use model::layering;
 use model::rollout::Gate;
 
+use super::sources;
 use super::wanted::{self, Wanted};
 use crate::cache::Cache;
 use crate::fit;
@@ -61,6 +62,7 @@ fn versions(
         config.resource_version(),
         rendered.and_then(|rendered| rendered.resource_version()),
     ];
+    versions.extend(sources::versions(cache, config));
     for build in builds {
         versions.push(build.resource_version());
         versions.push(fit::facts_version(cache, build));
@@ -81,7 +83,7 @@ fn decide(
             message: "its pool has no rendered config yet".to_owned(),
         };
     };
-    let inputs = match wanted::wanted(config, &rendered, builds) {
+    let inputs = match wanted::wanted(cache, config, &rendered, builds) {
         Wanted::Build(inputs) => inputs,
         Wanted::Blocked(failure) => {
             return Gate::Failed {

@@ -10,7 +10,7 @@ use model::keys;
 use model::layering::{ImageInputs, LayeringError};
 use model::pull_spec::PullSpec;
 
-use super::rebuild;
+use super::{rebuild, sources};
 use crate::cache::Cache;
 use crate::registry::Failure;
 
@@ -35,6 +35,7 @@ pub(crate) enum Wanted {
 /// A tag is resolved once: as long as it stays the same, its digest is taken from the latest build that used it, so that
 /// a tag that moves does not start a build by itself. A wish for a rebuild asks again.
 pub(crate) fn wanted(
+    cache: &Cache,
     config: &MachineOSConfig,
     rendered: &MachineConfig,
     builds: &[Arc<MachineOSBuild>],
@@ -55,7 +56,7 @@ pub(crate) fn wanted(
             None => return Wanted::Unpinned(base),
         }
     };
-    match inputs(config, rendered, &pinned) {
+    match inputs(cache, config, rendered, &pinned) {
         Ok(inputs) => Wanted::Build(inputs),
         Err(failure) => Wanted::Blocked(failure),
     }
@@ -102,11 +103,13 @@ fn pinned_before<'b>(
 
 /// The inputs of a build upon this base image.
 pub(crate) fn inputs(
+    cache: &Cache,
     config: &MachineOSConfig,
     rendered: &MachineConfig,
     base: &PullSpec,
 ) -> Result<ImageInputs, Failure> {
     let inputs = ImageInputs::new(rendered, config, base, host_arch()).map_err(blocked)?;
+    let inputs = inputs.with_sources(sources::resolve(cache, config)?);
     Ok(match rebuild::wish(config) {
         Some(wish) => inputs.rebuilt(wish),
         None => inputs,
@@ -120,6 +123,7 @@ pub(super) fn blocked(error: LayeringError) -> Failure {
             LayeringError::BaseWithoutDigest { .. } => BuildReason::BaseImageUnavailable,
             LayeringError::Containerfile { .. } => BuildReason::InvalidContainerfile,
             LayeringError::PushSpec { .. }
+            | LayeringError::Source { .. }
             | LayeringError::Unsupported { .. }
             | LayeringError::Rendered { .. } => BuildReason::InvalidConfig,
         },

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex};
 
+use builder::NamedContext;
 use k8s_openapi::api::core::v1::Node;
 use kube::api::{Api, Patch, PatchParams};
 use kube::{Client, ResourceExt};
@@ -39,6 +40,7 @@ struct BuilderState {
     failure: Option<Failure>,
     hold: bool,
     requests: Vec<(String, bool)>,
+    sources: Vec<String>,
     pushed: Vec<String>,
 }
 
@@ -65,6 +67,11 @@ impl FakeBuilder {
     /// Of each attempt, the Containerfile and whether the cache could be used.
     pub(super) fn requests(&self) -> Vec<(String, bool)> {
         self.state.lock().unwrap().requests.clone()
+    }
+
+    /// Of each attempt, the files in its contexts, the images that are contexts, and the ids of its secrets.
+    pub(super) fn sources(&self) -> Vec<String> {
+        self.state.lock().unwrap().sources.clone()
     }
 
     pub(super) fn pushed(&self) -> Vec<String> {
@@ -105,11 +112,12 @@ impl Build for FakeBuilder {
     type Image = FakeImage;
 
     async fn build(&self, request: Request, tell: Tell) -> Result<FakeImage, Failure> {
-        self.state
-            .lock()
-            .unwrap()
-            .requests
-            .push((request.containerfile.clone(), request.use_cache));
+        {
+            let mut state = self.state.lock().unwrap();
+            let seen = (request.containerfile.clone(), request.use_cache);
+            state.requests.push(seen);
+            state.sources.push(sources_of(&request));
+        }
         tell(Progress::Step {
             step: 1,
             steps: 2,
@@ -149,6 +157,25 @@ impl Build for FakeBuilder {
         self.state.lock().unwrap().pushed.push(image.to.clone());
         Ok(image.digest.clone())
     }
+}
+
+fn sources_of(request: &Request) -> String {
+    let mut found = Vec::new();
+    for (name, context) in &request.named_contexts {
+        match context {
+            NamedContext::Image(image) => found.push(format!("{name} {image}")),
+            NamedContext::Dir(dir) => {
+                for entry in std::fs::read_dir(dir).unwrap() {
+                    let path = entry.unwrap().path();
+                    let file = path.file_name().unwrap().to_string_lossy();
+                    let text = std::fs::read_to_string(&path).unwrap();
+                    found.push(format!("{name}/{file}={text}"));
+                }
+            }
+        }
+    }
+    found.push(format!("{:?}", request.secrets));
+    found.join(" ")
 }
 
 /// A digest that is the same for the same text.

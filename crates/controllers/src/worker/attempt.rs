@@ -5,7 +5,6 @@ use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
 
-use camino::{Utf8Path, Utf8PathBuf};
 use kube::ResourceExt;
 use model::api::{MachineConfig, MachineOSBuild, MachineOSConfig};
 use model::build_state::Step;
@@ -17,7 +16,7 @@ use tokio::sync::watch;
 
 use super::Worker;
 use super::builder::{Build, Progress, Request, Tell};
-use super::folder;
+use super::contexts::Contexts;
 use super::log::Log;
 use super::progress::Told;
 use crate::build::rebuild::may_use_cache;
@@ -65,7 +64,7 @@ impl Job {
         let rendered_name = &build.spec.machine_config.name;
         let rendered = Cache::get::<MachineConfig>(&cache.machine_configs, rendered_name)?;
         let base = build.annotations().get(BASE_DIGEST)?.parse().ok()?;
-        let inputs = wanted::inputs(config, &rendered, &base).ok()?;
+        let inputs = wanted::inputs(cache, config, &rendered, &base).ok()?;
         if layering::build_name(config, &inputs) != build.name_any() {
             return None;
         }
@@ -167,11 +166,12 @@ async fn make<B: Build>(
             message: format!("`spec.renderedImagePushSpec`: {error}"),
             may_pass: false,
         })?;
-    let files = build_files(&job.inputs).map_err(of_host("write the build's files"))?;
+    let contexts = Contexts::write(&job.inputs).map_err(of_host("write the build's files"))?;
     let request = Request {
         containerfile: layering::containerfile(&job.inputs),
         preamble_lines: lines(&layering::preamble(&job.inputs)),
-        build_files: files.path.clone(),
+        named_contexts: contexts.named.clone(),
+        secrets: contexts.secrets.clone(),
         use_cache: may_use_cache(build),
         pull,
         to: to.clone(),
@@ -225,33 +225,6 @@ async fn check<I: ImageRoot + Send + Sync + 'static>(
     } else {
         Err(failed(problems))
     }
-}
-
-/// The build context `machineconfig`, removed when dropped.
-struct BuildFiles {
-    path: Utf8PathBuf,
-    _dir: tempfile::TempDir,
-    /// Tells those who clean up that its builder lives.
-    _lock: std::fs::File,
-}
-
-fn build_files(inputs: &ImageInputs) -> std::io::Result<BuildFiles> {
-    use std::os::unix::fs::PermissionsExt;
-    let (dir, lock) = folder::make()?;
-    let path = Utf8PathBuf::from_path_buf(dir.path().to_owned())
-        .map_err(|path| std::io::Error::other(format!("{} is not UTF-8", path.display())))?;
-    for file in inputs.files() {
-        // The render refuses `..`, and paths are absolute and normalised.
-        let place = path.join(file.path.trim_start_matches('/'));
-        std::fs::create_dir_all(place.parent().unwrap_or(Utf8Path::new("/")))?;
-        std::fs::write(&place, &file.contents)?;
-        std::fs::set_permissions(&place, std::fs::Permissions::from_mode(file.mode))?;
-    }
-    Ok(BuildFiles {
-        path,
-        _dir: dir,
-        _lock: lock,
-    })
 }
 
 /// The machine may be mended; what an image holds stays as it is.

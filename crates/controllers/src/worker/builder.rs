@@ -1,10 +1,10 @@
 //! What the loop needs of a builder. The real one is [`engine`](super::engine); tests have one that fails on demand.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
 
-use builder::Transfer;
-use camino::Utf8PathBuf;
+use builder::{NamedContext, Secrets, Transfer};
 use model::image_check::ImageRoot;
 use model::pull_spec::PullSpec;
 use oci::ClientConfig;
@@ -18,8 +18,10 @@ pub(crate) struct Request {
     pub(crate) containerfile: String,
     /// How many lines of it are not the user's.
     pub(crate) preamble_lines: u32,
-    /// Directory with the files of the build context `machineconfig`.
-    pub(crate) build_files: Utf8PathBuf,
+    /// Where `--from` finds files by name.
+    pub(crate) named_contexts: BTreeMap<String, NamedContext>,
+    /// What `RUN --mount=type=secret` gives to commands.
+    pub(crate) secrets: Secrets,
     /// Whether steps may be taken from the cache.
     pub(crate) use_cache: bool,
     /// How the base image is pulled.

@@ -4,11 +4,10 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use builder::{BuildError, Destination, EngineConfig, Event, Kind, NamedContext, RootView};
+use builder::{BuildError, Destination, EngineConfig, Event, Kind, RootView};
 use camino::Utf8Path;
 use model::condition::BuildReason;
 use model::image_check::{Entry, ImageRoot};
-use model::layering::BUILD_CONTEXT;
 use model::pull_spec::PullSpec;
 use oci::{Client, ClientConfig};
 use tokio_util::sync::CancellationToken;
@@ -45,7 +44,6 @@ impl Engine {
             builder::Engine::open(config).map_err(|error| Error::Builder(chain(&error)))?;
         Ok(Engine { engine })
     }
-
 }
 
 fn client(access: ClientConfig) -> Result<Client, Failure> {
@@ -70,11 +68,8 @@ impl Build for Engine {
         let what = builder::Request {
             containerfile: request.containerfile,
             file_name: "Containerfile".to_owned(),
-            named_contexts: [(
-                BUILD_CONTEXT.to_owned(),
-                NamedContext::Dir(request.build_files.into_std_path_buf()),
-            )]
-            .into(),
+            named_contexts: request.named_contexts,
+            secrets: request.secrets,
             no_cache: !request.use_cache,
             destinations: vec![to.clone()],
             ..builder::Request::default()

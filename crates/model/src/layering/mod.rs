@@ -4,6 +4,7 @@
 //! read during the build, and where the result is pushed. Every other file and unit is a live input that the agent writes.
 
 mod build_input;
+pub mod sources;
 
 use std::collections::BTreeMap;
 
@@ -21,6 +22,7 @@ use crate::pull_spec::{PullSpec, PullSpecError};
 use crate::render::hex;
 
 pub use build_input::{PREFIXES, is_build_input};
+use sources::Source;
 
 /// Name of the build context that holds [`ImageInputs::files`].
 pub const BUILD_CONTEXT: &str = "machineconfig";
@@ -36,6 +38,7 @@ pub struct ImageInputs {
     arch: ContainerfileArch,
     containerfile: String,
     files: Vec<BuildFile>,
+    sources: Vec<Source>,
     rebuild: Option<String>,
 }
 
@@ -73,6 +76,16 @@ pub enum LayeringError {
         /// Name of the MachineOSConfig.
         name: String,
         /// What is wrong with it.
+        reason: String,
+    },
+    /// An annotation that names a source of the build cannot be understood.
+    #[error("MachineOSConfig `{name}`: annotation `{annotation}`: {reason}")]
+    Source {
+        /// Name of the MachineOSConfig.
+        name: String,
+        /// The annotation.
+        annotation: String,
+        /// What was expected.
         reason: String,
     },
     /// The rendered config asks for something that builds do not do.
@@ -129,8 +142,14 @@ impl ImageInputs {
             arch,
             containerfile: containerfile.to_owned(),
             files: build_files(rendered)?,
+            sources: Vec::new(),
             rebuild: None,
         })
+    }
+
+    /// The same inputs with what [`sources::asked`] asks for.
+    pub fn with_sources(self, sources: Vec<Source>) -> Self {
+        ImageInputs { sources, ..self }
     }
 
     /// The same inputs, to be built once more under another name. `wish` tells one wish for that from the next.
@@ -156,6 +175,11 @@ impl ImageInputs {
         &self.files
     }
 
+    /// Further contexts and secrets of the build.
+    pub fn sources(&self) -> &[Source] {
+        &self.sources
+    }
+
     /// Hexadecimal digest of everything that decides what the image holds and where it goes. Credentials do neither.
     pub fn digest(&self) -> String {
         let files: Vec<Value> = self
@@ -172,6 +196,9 @@ impl ImageInputs {
             "pool": self.pool,
             "push": self.push.repository(),
         });
+        if !self.sources.is_empty() {
+            inputs["sources"] = self.sources.iter().map(Source::identity).collect();
+        }
         if let Some(wish) = &self.rebuild {
             inputs["rebuild"] = json!(wish);
         }

@@ -39,6 +39,50 @@ fn inputs_of(
     )
 }
 
+/// Equal sources are one build, other content another; builds without any keep their names.
+#[test]
+fn sources_are_part_of_the_identity() {
+    use super::sources::{Content, Hidden, Source};
+    let plain = inputs_of(&rendered(&[]), &mosc(no_arch("FROM configs"))).unwrap();
+    let of = |content: Content| {
+        let name = "site".to_owned();
+        plain
+            .clone()
+            .with_sources(vec![Source { name, content }])
+            .digest()
+    };
+    let files = |contents: &str| {
+        let file = BuildFile {
+            path: "/a".to_owned(),
+            mode: 0o644,
+            contents: contents.into(),
+        };
+        Content::Files(vec![file])
+    };
+    let secret = |version: &str, value: &str| Content::Secret {
+        version: version.to_owned(),
+        value: Hidden(value.into()),
+    };
+    assert_eq!(
+        plain.clone().with_sources(Vec::new()).digest(),
+        plain.digest()
+    );
+    assert_eq!(of(files("1")), of(files("1")));
+    // What a secret holds is in no digest, which anybody could try values against.
+    assert_eq!(of(secret("1", "a")), of(secret("1", "b")));
+    let image = |text: &str| Content::Image(text.parse().unwrap());
+    let all = [
+        plain.digest(),
+        of(files("1")),
+        of(files("2")),
+        of(secret("1", "a")),
+        of(secret("2", "a")),
+        of(image(BASE)),
+    ];
+    let different: std::collections::BTreeSet<&String> = all.iter().collect();
+    assert_eq!(different.len(), all.len());
+}
+
 fn no_arch(text: &str) -> Value {
     json!([{"content": text}])
 }
