@@ -105,19 +105,13 @@ impl DockerConfig {
             serde_json::from_slice(bytes).map_err(json)?;
         let auths = match top.contains_key("auths") {
             true => serde_json::from_slice::<File>(bytes).map_err(json)?.auths,
-            // A `config.json` of credential helpers alone has other keys, none of them a registry's.
-            false
-                if top
-                    .keys()
-                    .any(|key| matches!(key.as_str(), "credsStore" | "credHelpers")) =>
-            {
-                BTreeMap::new()
-            }
+            // A `config.json` without credentials has other settings, none of them named like a registry.
+            false if !top.is_empty() && !top.keys().any(|key| is_registry(key)) => BTreeMap::new(),
             false => serde_json::from_slice(bytes).map_err(json)?,
         };
         let mut entries = BTreeMap::new();
         for (key, entry) in auths {
-            let place = normalise(&key).ok_or_else(|| AuthError::Key(key.clone()))?;
+            let place = place_of(&key).ok_or_else(|| AuthError::Key(key.clone()))?;
             if let Some(credentials) = entry.credentials(&key)? {
                 entries.insert(place, credentials);
             }
@@ -131,7 +125,7 @@ impl DockerConfig {
             username: username.to_owned(),
             password: password.to_owned(),
         };
-        let place = normalise(place).unwrap_or_else(|| place.to_owned());
+        let place = place_of(place).unwrap_or_else(|| place.to_owned());
         DockerConfig {
             entries: BTreeMap::from([(place, credentials)]),
         }
@@ -215,8 +209,9 @@ impl Entry {
     }
 }
 
-/// Turns a key such as `https://index.docker.io/v1/` into `docker.io`.
-fn normalise(key: &str) -> Option<String> {
+/// The registry, or the repositories of one, that a key of such a file names: `docker.io` for
+/// `https://index.docker.io/v1/`. None for what names no registry.
+pub fn place_of(key: &str) -> Option<String> {
     let key = key
         .strip_prefix("https://")
         .or_else(|| key.strip_prefix("http://"))
@@ -239,6 +234,11 @@ fn normalise(key: &str) -> Option<String> {
         "" => host,
         path => format!("{host}/{path}"),
     })
+}
+
+/// Whether a key can only be a registry's: settings of docker have plain words.
+fn is_registry(key: &str) -> bool {
+    key.contains(['.', ':', '/']) || key == "localhost"
 }
 
 fn is_prefix(path: &str, repository: &str) -> bool {

@@ -5,9 +5,11 @@
 
 pub mod auth;
 pub mod blob_store;
+pub mod certs;
 pub mod client;
 pub mod digest;
 mod durable;
+pub mod keychain;
 pub mod layer;
 pub mod manifest;
 pub mod policy;
@@ -22,6 +24,7 @@ pub use client::{
     BlobSource, Client, ClientConfig, ClientError, FetchedManifest, Growth, Image, Pushed, Retry,
 };
 pub use digest::{Digest, DigestError, Digester};
+pub use keychain::{Keychain, KeychainError};
 pub use policy::{Demand, Policy, PolicyError};
 pub use reference::{Reference, ReferenceError};
 pub use registries::{Registries, RegistriesError};

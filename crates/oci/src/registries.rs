@@ -45,9 +45,9 @@ pub enum RegistriesError {
     },
 }
 
-/// The image may not be pulled at all.
+/// The image may be neither pulled nor pushed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("registry `{prefix}` is blocked in registries.conf, so `{reference}` cannot be pulled")]
+#[error("registry `{prefix}` is blocked in registries.conf, so `{reference}` cannot be reached")]
 pub struct Blocked {
     /// The entry that blocks it.
     pub prefix: String,
@@ -210,6 +210,25 @@ impl Registries {
             .collect())
     }
 
+    /// Whether an image may be pushed where its name says, and there without a certificate that verifies. Mirrors and
+    /// other locations are for pulls alone.
+    ///
+    /// # Errors
+    /// When the registry is blocked.
+    pub fn target(&self, reference: &Reference) -> Result<Source, Blocked> {
+        let entry = self.entry(reference);
+        match entry {
+            Some((prefix, entry)) if entry.blocked => Err(Blocked {
+                prefix: prefix.to_owned(),
+                reference: reference.to_string(),
+            }),
+            entry => Ok(Source {
+                reference: reference.clone(),
+                insecure: entry.is_some_and(|(_, entry)| entry.insecure),
+            }),
+        }
+    }
+
     fn entry(&self, reference: &Reference) -> Option<(&str, &Entry)> {
         self.entries
             .iter()
@@ -241,10 +260,8 @@ impl RegistryTable {
                 "expected a `location`: only a `prefix` that begins with `*.` goes without one",
             ));
         }
-        if prefix.starts_with("*.") && prefix.contains('/') {
-            return Err(problem(
-                "a `prefix` that begins with `*.` names hosts alone, without a path",
-            ));
+        if prefix.trim_start_matches("*.").contains('*') {
+            return Err(problem("a `*` stands only at the beginning of a `prefix`"));
         }
         for text in self
             .mirror
@@ -285,13 +302,15 @@ impl RegistryTable {
 
 /// What of the reference's name comes after `prefix`, when that is its beginning up to a boundary.
 fn covered<'a>(reference: &'a Reference, prefix: &str) -> Option<&'a str> {
-    if let Some(domain) = prefix.strip_prefix('*') {
-        let host = reference.host();
-        return (host.ends_with(domain) && host.len() > domain.len())
-            .then_some(reference.repository());
-    }
     let (host, path) = prefix.split_once('/').unwrap_or((prefix, ""));
-    if host != reference.host() {
+    let same_host = match host.strip_prefix('*') {
+        Some(domain) => {
+            let found = reference.host().strip_suffix(domain);
+            found.is_some_and(|rest| !rest.is_empty())
+        }
+        None => host == reference.host(),
+    };
+    if !same_host {
         return None;
     }
     // A prefix may be one image, with its tag or digest.

@@ -1,6 +1,7 @@
 //! One module per command.
 
 mod agent;
+mod authfile;
 mod backup;
 mod build;
 mod certs;

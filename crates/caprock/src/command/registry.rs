@@ -1,26 +1,32 @@
 //! Registries as the command line reaches them: credentials, trust, and images named as `oci:DIR[:TAG]` or by reference.
 
 use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow};
-use camino::Utf8PathBuf;
+use camino::{Utf8Path, Utf8PathBuf};
 use oci::manifest::Document;
-use oci::{BlobStore, Client, ClientConfig, Digest, DockerConfig, Reference};
+use oci::{BlobStore, Client, ClientConfig, Digest, Reference, Registries, certs, registries};
 use serde::Deserialize;
 
+use super::authfile;
 use crate::cli::RegistryAccess;
 use crate::exit::{Failure, refused};
 
 /// A client with the credentials and trust that the flags give. `hosts` are the registries named on the command line:
 /// `--tls-verify=false` is for them alone.
 pub(crate) fn client(access: &RegistryAccess, hosts: &[&Reference]) -> Result<Client, Failure> {
-    let mut config = ClientConfig::default();
-    if let Some(path) = &access.authfile {
-        let text =
-            std::fs::read(path).with_context(|| format!("failed to read the authfile `{path}`"))?;
-        config.auth = DockerConfig::parse(&text).map_err(|error| {
-            refused(anyhow!(error).context(format!("`{path}` is not an authfile")))
-        })?;
+    let found = authfile::read(access.authfile.as_deref().map(Utf8Path::as_std_path))?;
+    let mut config = ClientConfig {
+        auth: found.auth,
+        keychain: found.keychain,
+        registries: Registries::load(&registries_conf())
+            .map_err(|error| refused(anyhow!(error)))?,
+        ..ClientConfig::default()
+    };
+    for dir in certs::SYSTEM_DIRS {
+        let found = certs::authorities(Path::new(dir)).map_err(|error| refused(anyhow!(error)))?;
+        config.cas.extend(found);
     }
     if let Some(path) = &access.ca_file {
         let pem =
@@ -34,6 +40,18 @@ pub(crate) fn client(access: &RegistryAccess, hosts: &[&Reference]) -> Result<Cl
             .collect::<BTreeSet<_>>();
     }
     Ok(Client::new(config)?)
+}
+
+/// The settings for registries that count for this user, as containers-registries.conf(5) has it.
+fn registries_conf() -> PathBuf {
+    let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    if let Some(named) = variable("CONTAINERS_REGISTRIES_CONF") {
+        return named.into();
+    }
+    let own = variable("HOME")
+        .map(|home| PathBuf::from(home).join(".config/containers/registries.conf"))
+        .filter(|path| path.is_file());
+    own.unwrap_or_else(|| registries::SYSTEM_CONFIG.into())
 }
 
 /// Where an image is.

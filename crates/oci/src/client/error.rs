@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::blob_store::StoreError;
 use crate::digest::Digest;
+use crate::keychain::KeychainError;
 use crate::manifest::ManifestError;
 use crate::registries::Blocked;
 
@@ -115,6 +116,8 @@ pub enum ClientError {
         status: u16,
         /// What it said, shortened.
         message: String,
+        /// How long it wants us to wait.
+        retry_after: Option<Duration>,
     },
     /// The registry refused, or answered what the distribution specification does not allow.
     #[error("`{host}` refused the {action} of `{what}` with status {status}: {message}")]
@@ -146,6 +149,14 @@ pub enum ClientError {
     /// The local blob store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The credentials are kept somewhere that does not give them.
+    #[error("credentials for `{host}` cannot be had: {source}")]
+    Keychain {
+        /// The registry.
+        host: String,
+        /// Who keeps them, and what is wrong.
+        source: KeychainError,
+    },
     /// The client's own configuration cannot be used.
     #[error("registry client cannot be set up: {0}")]
     Config(String),
@@ -172,6 +183,7 @@ impl ClientError {
             | ClientError::Refused { .. }
             | ClientError::Blocked(_)
             | ClientError::Store(_)
+            | ClientError::Keychain { .. }
             | ClientError::Config(_) => false,
         }
     }

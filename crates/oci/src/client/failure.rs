@@ -102,6 +102,7 @@ pub(super) async fn check(call: &Call<'_>, response: Response) -> Result<Respons
             host,
             status: status.as_u16(),
             message,
+            retry_after,
         },
         status => refused(call, status, message),
     })

@@ -11,6 +11,8 @@ use tokio::sync::OnceCell;
 
 use super::challenge::Challenge;
 use super::{ClientConfig, ClientError, failure, tls};
+use crate::auth::Credentials;
+use crate::keychain::{Keychain, KeychainError};
 
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 /// Longest silence of a peer.
@@ -28,6 +30,8 @@ pub(super) struct Host {
     base: OnceCell<Url>,
     challenge: Mutex<Option<Challenge>>,
     tokens: Mutex<BTreeMap<String, Token>>,
+    /// What the keychain has for this host, once it was asked.
+    kept: OnceCell<Option<Credentials>>,
 }
 
 struct Token {
@@ -87,7 +91,22 @@ impl Host {
             base: OnceCell::new(),
             challenge: Mutex::default(),
             tokens: Mutex::default(),
+            kept: OnceCell::new(),
         })
+    }
+
+    /// What the keychain has for this host; it is asked once.
+    pub(super) async fn kept(
+        &self,
+        keychain: &dyn Keychain,
+    ) -> Result<Option<&Credentials>, KeychainError> {
+        let asked = async || keychain.credentials(&self.name).await;
+        Ok(self.kept.get_or_try_init(asked).await?.as_ref())
+    }
+
+    /// Whether the keychain was asked and had something.
+    pub(super) fn has_kept(&self) -> bool {
+        self.kept.get().is_some_and(Option::is_some)
     }
 
     /// The name that references use, `host[:port]`.

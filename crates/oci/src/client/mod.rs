@@ -16,6 +16,7 @@ mod retry;
 mod stream;
 mod tags;
 mod tls;
+mod upload;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU64;
@@ -26,6 +27,7 @@ use bytes::Bytes;
 use crate::auth::{Credentials, DockerConfig};
 use crate::blob_store::BlobStore;
 use crate::digest::Digest;
+use crate::keychain::Keychain;
 use crate::manifest::{Document, ImageConfig, Manifest, ManifestError};
 use crate::reference::Reference;
 use crate::registries::Registries;
@@ -43,6 +45,8 @@ pub use stream::Growth;
 pub struct ClientConfig {
     /// Credentials by registry or repository prefix.
     pub auth: DockerConfig,
+    /// Asked before [`ClientConfig::auth`].
+    pub keychain: Option<Arc<dyn Keychain>>,
     /// Further certificate authorities by registry (`host` or `host:port`), as PEM.
     pub cas: BTreeMap<String, Vec<u8>>,
     /// Further certificate authorities for every registry, as PEM.
@@ -63,6 +67,7 @@ impl Default for ClientConfig {
     fn default() -> ClientConfig {
         ClientConfig {
             auth: DockerConfig::default(),
+            keychain: None,
             cas: BTreeMap::new(),
             extra_roots: Vec::new(),
             insecure_hosts: BTreeSet::new(),
@@ -162,7 +167,7 @@ impl Client {
         })
     }
 
-    /// What the image's registry would be shown.
+    /// What the image's registry would be shown, when no keychain has anything for it.
     pub fn credentials_for(&self, reference: &Reference) -> Option<&Credentials> {
         let auth = &self.shared.config.auth;
         auth.credentials_for(reference.host(), reference.repository())
@@ -181,6 +186,15 @@ impl Client {
 
     fn host(&self, name: &str) -> Result<Arc<Host>, ClientError> {
         self.host_as(name, self.shared.config.insecure_hosts.contains(name))
+    }
+
+    /// The registry that the reference names, to be written to.
+    fn target(&self, reference: &Reference) -> Result<Arc<Host>, ClientError> {
+        let registries = &self.shared.config.registries;
+        let target = registries.target(reference).map_err(ClientError::Blocked)?;
+        let name = reference.host();
+        let insecure = target.insecure || self.shared.config.insecure_hosts.contains(name);
+        self.host_as(name, insecure)
     }
 
     fn host_as(&self, name: &str, insecure: bool) -> Result<Arc<Host>, ClientError> {

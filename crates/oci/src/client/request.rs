@@ -63,7 +63,7 @@ pub(super) struct Call<'a> {
 
 impl Call<'_> {
     pub(super) fn has_credentials(&self) -> bool {
-        self.credentials.is_some()
+        self.credentials.is_some() || self.host.has_kept()
     }
 
     /// The URL of `path` in the repository.
@@ -157,23 +157,25 @@ impl Client {
         &self,
         call: &Call<'_>,
     ) -> Result<Option<(HeaderValue, Shown)>, ClientError> {
-        match (call.host.challenge(), call.credentials) {
-            (None, _) => Ok(None),
-            (Some(Challenge::Basic), Some(Credentials::Basic { username, password })) => {
+        let Some(challenge) = call.host.challenge() else {
+            return Ok(None);
+        };
+        match (challenge, self.credentials(call).await?) {
+            (Challenge::Basic, Some(Credentials::Basic { username, password })) => {
                 let text = format!(
                     "Basic {}",
                     STANDARD.encode(format!("{username}:{password}"))
                 );
                 Ok(Some((sensitive(&text, call)?, Shown::Basic)))
             }
-            (Some(Challenge::Basic), _) => Ok(None),
-            (Some(Challenge::Bearer { realm, service, .. }), _) => {
+            (Challenge::Basic, _) => Ok(None),
+            (Challenge::Bearer { realm, service, .. }, credentials) => {
                 let scopes = call.scopes();
                 let token = match call.host.token(&scopes) {
                     Some(token) => token,
                     None => {
                         let (token, valid) = self
-                            .fetch_token(call, &realm, service.as_deref(), &scopes)
+                            .fetch_token(call, credentials, &realm, service.as_deref(), &scopes)
                             .await?;
                         call.host.remember(scopes, token.clone(), valid);
                         token
@@ -187,11 +189,30 @@ impl Client {
         }
     }
 
+    /// What the keychain has for the registry, or else what the configuration has.
+    async fn credentials<'c>(
+        &self,
+        call: &Call<'c>,
+    ) -> Result<Option<&'c Credentials>, ClientError> {
+        let kept =
+            match &self.shared.config.keychain {
+                None => None,
+                Some(keychain) => call.host.kept(keychain.as_ref()).await.map_err(|source| {
+                    ClientError::Keychain {
+                        host: call.host.name().to_owned(),
+                        source,
+                    }
+                })?,
+            };
+        Ok(kept.or(call.credentials))
+    }
+
     /// Asks the token service at `realm` for a token: with a refresh token by the OAuth 2 way, otherwise with user
     /// name and password or anonymously.
     async fn fetch_token(
         &self,
         call: &Call<'_>,
+        credentials: Option<&Credentials>,
         realm: &str,
         service: Option<&str>,
         scopes: &str,
@@ -213,7 +234,7 @@ impl Client {
         let mut parameters: Vec<(&str, &str)> =
             scopes.split(' ').map(|scope| ("scope", scope)).collect();
         parameters.extend(service.map(|service| ("service", service)));
-        let request = match call.credentials {
+        let request = match credentials {
             Some(Credentials::IdentityToken(token)) => {
                 let scope = ("scope", scopes);
                 parameters.retain(|(key, _)| *key != "scope");

@@ -53,7 +53,8 @@ impl Backoff {
             return Err(error);
         }
         let asked = match &error {
-            ClientError::RateLimited { retry_after, .. } => *retry_after,
+            ClientError::RateLimited { retry_after, .. }
+            | ClientError::Server { retry_after, .. } => *retry_after,
             _ => None,
         };
         let wait = wait(&self.retry, self.failures, asked, random_fraction());

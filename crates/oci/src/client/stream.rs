@@ -7,12 +7,12 @@ use std::sync::Mutex;
 
 use bytes::Bytes;
 use futures::{Stream, stream};
-use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use reqwest::header::CONTENT_TYPE;
 use reqwest::{Body, Method};
 use tokio::sync::watch;
 
-use super::push::{CHUNK, location};
 use super::request::Action;
+use super::upload::{CHUNK, empty, location};
 use super::{Client, ClientError, failure};
 use crate::digest::Digest;
 use crate::reference::Reference;
@@ -50,11 +50,10 @@ impl Client {
         file: File,
         growth: watch::Receiver<Growth>,
     ) -> Result<(), ClientError> {
-        let host = self.host(reference.host())?;
+        let host = self.target(reference)?;
         let what = format!("{}/{}", reference.host(), reference.repository());
         let call = self.call(&host, reference, Action::Push, what);
         let url = call.url("blobs/uploads/").await?;
-        let empty = |request: reqwest::RequestBuilder| Ok(request.header(CONTENT_LENGTH, 0));
         let started = self
             .send_once(&call, &host.http, Method::POST, url, empty)
             .await?;

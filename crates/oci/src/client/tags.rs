@@ -17,7 +17,7 @@ const MAX_TAGS_PAGES: usize = 1000;
 impl Client {
     /// The tags of the repository, sorted.
     pub async fn tags(&self, reference: &Reference) -> Result<Vec<String>, ClientError> {
-        let host = self.host(reference.host())?;
+        let host = self.target(reference)?;
         let what = format!("{}/{}", reference.host(), reference.repository());
         let call = self.call(&host, reference, Action::Pull, what);
         let mut url = call.url("tags/list?n=1000").await?;

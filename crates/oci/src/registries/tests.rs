@@ -120,7 +120,7 @@ fn the_longest_prefix_counts_and_a_location_moves_it() {
         .unwrap_err();
     assert_eq!(
         blocked.to_string(),
-        "registry `quay.io/a/b/one:2` is blocked in registries.conf, so `quay.io/a/b/one:2` cannot be pulled"
+        "registry `quay.io/a/b/one:2` is blocked in registries.conf, so `quay.io/a/b/one:2` cannot be reached"
     );
 }
 
@@ -178,4 +178,45 @@ fn drop_ins_follow_in_the_order_of_their_names_and_replace() {
     std::fs::write(folder.join("30-bad.conf"), "nonsense [").unwrap();
     let error = Registries::load(&path).unwrap_err().to_string();
     assert!(error.contains("30-bad.conf"), "{error}");
+}
+
+#[test]
+fn a_wildcard_may_have_a_path() {
+    let text = "[[registry]]\nprefix = '*.example.com:5000/team'\nlocation = 'm.example/t'";
+    let cases = [
+        ("a.example.com:5000/team/app:1", "m.example/t/app:1"),
+        ("a.b.example.com:5000/team:1", "m.example/t:1"),
+        (
+            "a.example.com:5000/teams/app:1",
+            "a.example.com:5000/teams/app:1",
+        ),
+        ("example.com:5000/team/app:1", "example.com:5000/team/app:1"),
+        ("a.example.com/team/app:1", "a.example.com/team/app:1"),
+    ];
+    for (reference, expected) in cases {
+        assert_eq!(places(text, reference), [expected], "{reference}");
+    }
+    assert!(parse("[[registry]]\nprefix = 'a.*.example'\nlocation = 'x.example'").is_err());
+}
+
+#[test]
+fn pushes_go_where_the_name_says_unless_that_is_blocked() {
+    let text = "
+        [[registry]]
+        prefix = 'a.example'
+        location = 'b.example'
+        insecure = true
+        [[registry.mirror]]
+        location = 'c.example'
+        [[registry]]
+        location = 'd.example/closed'
+        blocked = true
+    ";
+    let target = |reference: &str| parse(text).unwrap().target(&reference.parse().unwrap());
+    let found = target("a.example/x:1").unwrap();
+    assert_eq!(found.reference.to_string(), "a.example/x:1");
+    assert!(found.insecure);
+    assert!(!target("d.example/open:1").unwrap().insecure);
+    let error = target("d.example/closed/x:1").unwrap_err().to_string();
+    assert!(error.contains("`d.example/closed` is blocked"), "{error}");
 }

@@ -3,6 +3,7 @@
 #![allow(dead_code, clippy::unwrap_used)]
 
 pub(crate) mod layers;
+pub(crate) mod proxy;
 
 use std::collections::BTreeMap;
 use std::io;

@@ -120,3 +120,78 @@ async fn a_manifest_that_cannot_be_read_keeps_everything() {
     assert!(f.registry.collect_garbage(GRACE).is_err());
     assert!(has(&f, "a", &digest).await && has(&f, "a", &lonely).await);
 }
+
+/// Clients name layers that have lain about unneeded for long, while all of those are collected: either the client hears
+/// that the layer is gone and sends it, or it stays. No image that was taken is ever without a layer.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn images_pushed_beside_collections_are_whole() {
+    let f = std::sync::Arc::new(fixture());
+    for round in 0..ROUNDS {
+        for repository in ["r0", "r1"] {
+            f.push_blob(repository, &layer_of(round)).await;
+        }
+    }
+    age(&f);
+    let push = |pusher: usize| {
+        let f = f.clone();
+        async move {
+            for round in 0..ROUNDS {
+                let config = Bytes::from(format!("{{\"round\": {round}}}"));
+                let shared = layer_of(round);
+                let image = manifest(&config, &[&shared]);
+                let repository = format!("r{}", pusher % 2);
+                for content in [&config, &shared] {
+                    let digest = Digest::of(content);
+                    if !has_head(&f, &repository, &digest).await {
+                        f.push_blob(&repository, content).await;
+                    }
+                }
+                let tag = format!("t{pusher}-{round}");
+                let put = f.put_manifest(&repository, &tag, &image).await;
+                assert_eq!(put.status, 201, "{:?}", put.body);
+                // Half of them are taken back at once, by tag.
+                if round % 2 == 0 {
+                    let path = format!("/v2/{repository}/manifests/{tag}");
+                    assert_eq!(f.ask(Method::DELETE, &path, "").await.status, 202);
+                }
+            }
+        }
+    };
+    let collect = {
+        let f = f.clone();
+        tokio::task::spawn_blocking(move || {
+            for _ in 0..40 {
+                f.registry.collect_garbage(GRACE).unwrap();
+            }
+        })
+    };
+    let pushers: Vec<_> = (0..4).map(|pusher| tokio::spawn(push(pusher))).collect();
+    for pusher in pushers {
+        pusher.await.unwrap();
+    }
+    collect.await.unwrap();
+    age(&f);
+    f.registry.collect_garbage(GRACE).unwrap();
+    for pusher in 0..4 {
+        for round in (1..ROUNDS).step_by(2) {
+            let repository = format!("r{}", pusher % 2);
+            let found = f
+                .get(&format!("/v2/{repository}/manifests/t{pusher}-{round}"))
+                .await;
+            assert_eq!(found.status, 200);
+            let layer = Digest::of(&layer_of(round));
+            assert!(has(&f, &repository, &layer).await, "{repository} {round}");
+        }
+    }
+}
+
+const ROUNDS: usize = 12;
+
+fn layer_of(round: usize) -> Bytes {
+    format!("layer of round {round}").into()
+}
+
+async fn has_head(f: &Fixture, repository: &str, digest: &Digest) -> bool {
+    let path = format!("/v2/{repository}/blobs/{digest}");
+    f.ask(Method::HEAD, &path, "").await.status == 200
+}

@@ -9,4 +9,5 @@ mod common;
 mod outside;
 mod pull;
 mod push;
+mod specification;
 mod support;
