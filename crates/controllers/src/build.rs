@@ -122,7 +122,7 @@ async fn look<R: Resolve>(
     };
     let existing = wanted::builds_of(&ctx.cache, config);
     let inputs = match wanted::wanted(&ctx.cache, config, &rendered, &existing) {
-        Wanted::Build(inputs) => inputs,
+        Wanted::Build(inputs) => *inputs,
         Wanted::Blocked(failure) => return Ok(Outcome::Blocked(failure)),
         Wanted::Unpinned(base) => match pin(ctx, config, builds, &base).await {
             Err(outcome) => return Ok(outcome),

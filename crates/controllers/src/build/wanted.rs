@@ -23,7 +23,7 @@ pub(crate) const BASE_DIGEST: &str = "caprock.dev/base-image";
 #[derive(Debug)]
 pub(crate) enum Wanted {
     /// The build of these inputs.
-    Build(ImageInputs),
+    Build(Box<ImageInputs>),
     /// A registry has to be asked first what this base image's tag stands for.
     Unpinned(PullSpec),
     /// Nothing, before somebody corrects what the message names.
@@ -57,7 +57,7 @@ pub(crate) fn wanted(
         }
     };
     match inputs(cache, config, rendered, &pinned) {
-        Ok(inputs) => Wanted::Build(inputs),
+        Ok(inputs) => Wanted::Build(Box::new(inputs)),
         Err(failure) => Wanted::Blocked(failure),
     }
 }

@@ -93,11 +93,11 @@ impl Client {
         upload: &mut Upload<'_>,
         progress: &(dyn Fn(u64) + Sync),
     ) -> Result<Pushed, ClientError> {
-        if let Some(session) = upload.session.take() {
-            if let Some((place, start)) = self.upload_status(upload, session).await? {
-                upload.confirmed = upload.confirmed.max(start);
-                return self.send_rest(upload, place, start, progress).await;
-            }
+        if let Some(session) = upload.session.take()
+            && let Some((place, start)) = self.upload_status(upload, session).await?
+        {
+            upload.confirmed = upload.confirmed.max(start);
+            return self.send_rest(upload, place, start, progress).await;
         }
         let call = &upload.call;
         let http = &call.host.http;
