@@ -7,7 +7,7 @@ export PATH := $(abspath $(CARGO_TARGET_DIR))/tools:$(PATH)
 # Packages are there before anything is built; cargo uses all cores by itself.
 .NOTPARALLEL:
 
-.PHONY: demo demo-stop test unit privileged scenarios build bench check fmt deps
+.PHONY: demo demo-stop test unit privileged scenarios build bench check fmt deps clients
 
 ## demo: the walk-through on this machine, with real nodes; KEEP=1 leaves them running
 demo: deps build
@@ -20,7 +20,7 @@ demo-stop:
 ## test: everything; `cargo test` alone is the part that needs neither root nor network
 test: unit privileged scenarios
 
-unit: deps
+unit: clients
 	@echo '==> building the tests'
 	cargo test --workspace --no-run
 	@echo '==> tests without root and network'
@@ -57,3 +57,7 @@ fmt:
 
 deps:
 	@demo/deps.sh
+
+# What only the tests need.
+clients:
+	@demo/deps.sh clients

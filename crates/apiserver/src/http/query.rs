@@ -30,6 +30,11 @@ impl Query {
         values.map(|(_, value)| value.as_str()).collect()
     }
 
+    /// Whether a parameter is there, with any value or none.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.0.iter().any(|(key, _)| key == name)
+    }
+
     pub(crate) fn flag(&self, name: &str) -> bool {
         matches!(self.get(name), Some("true" | "1"))
     }

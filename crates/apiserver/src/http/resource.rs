@@ -397,7 +397,11 @@ impl Call<'_> {
         let (patch, given) = if patched {
             let document = body::parse(&bytes)?.value;
             (
-                Some(Patch::parse(&media_type, document, true)?),
+                Some(Patch::parse(
+                    &media_type,
+                    document,
+                    self.target.resource.behaviour.custom,
+                )?),
                 Value::Null,
             )
         } else {

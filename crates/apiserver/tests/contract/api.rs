@@ -32,8 +32,8 @@ pub(crate) struct Authority {
 /// A server to test, and how to reach it.
 pub(crate) struct Api {
     pub(crate) client: kube::Client,
-    directory: tempfile::TempDir,
-    kubeconfig: PathBuf,
+    pub(crate) directory: tempfile::TempDir,
+    pub(crate) kubeconfig: PathBuf,
     /// What is known of a server that this test started.
     pub(crate) embedded: Option<Embedded>,
 }

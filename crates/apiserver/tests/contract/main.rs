@@ -11,5 +11,6 @@ mod common;
 
 mod access;
 mod api;
+mod clients;
 mod lists;
 mod objects;
