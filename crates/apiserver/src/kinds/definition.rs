@@ -5,6 +5,8 @@ use serde_json::{Value, json};
 
 use super::custom;
 use crate::resources::metadata::timestamp;
+use crate::rules;
+use crate::schema::Schema;
 use crate::status::Cause;
 
 /// The finalizer that keeps a definition until its objects are gone.
@@ -32,6 +34,7 @@ pub(super) fn prepare(definition: &mut Value) {
 /// The problems of a definition that its own schema does not find.
 pub(super) fn validate(definition: &Value, old: Option<&Value>) -> Vec<Cause> {
     let mut causes = custom::resource(definition).err().unwrap_or_default();
+    causes.append(&mut check_rules(definition, old));
     if let Some(old) = old {
         for field in ["group", "scope"] {
             if old["spec"][field] != definition["spec"][field] {
@@ -41,6 +44,28 @@ pub(super) fn validate(definition: &Value, old: Option<&Value>) -> Vec<Cause> {
                     "field is immutable",
                 ));
             }
+        }
+    }
+    causes
+}
+
+/// The rules whose types do not fit. What was there before may stay, as it was accepted then.
+fn check_rules(definition: &Value, old: Option<&Value>) -> Vec<Cause> {
+    let versions = |definition: &Value| {
+        let listed = definition["spec"]["versions"].as_array();
+        listed.cloned().unwrap_or_default()
+    };
+    let before = old.map(versions).unwrap_or_default();
+    let mut causes = Vec::new();
+    for (index, version) in versions(definition).iter().enumerate() {
+        let declared = &version["schema"]["openAPIV3Schema"];
+        let same = |old: &Value| old["schema"]["openAPIV3Schema"] == *declared;
+        if before.iter().any(same) {
+            continue;
+        }
+        let path = format!("spec.versions[{index}].schema.openAPIV3Schema");
+        if let Ok(schema) = Schema::parse(declared, &path) {
+            causes.append(&mut rules::check_types(&schema, &path));
         }
     }
     causes

@@ -15,7 +15,7 @@ const MAX_LENGTH: usize = 8 << 10;
 /// Nesting of a rule's syntax tree at most.
 const MAX_DEPTH: usize = 200;
 /// The parser recurses far deeper than the tree it makes.
-const STACK: usize = 64 << 20;
+pub(super) const STACK: usize = 64 << 20;
 
 /// An entry of `x-kubernetes-validations`, compiled.
 #[derive(Debug, Clone)]
@@ -189,7 +189,9 @@ impl Shape {
 /// Loops within a function, over lists that it is given.
 fn hidden_loops(function: &str) -> u32 {
     match function {
-        operators::IN | "sum" | "isSorted" | "join" => 1,
+        operators::IN | "sum" | "isSorted" | "join" | "min" | "max" | "indexOf" | "lastIndexOf" => {
+            1
+        }
         "sets.contains" | "sets.intersects" | "sets.equivalent" => 2,
         _ => 0,
     }

@@ -1,9 +1,11 @@
 //! The functions that rules may use: CEL's own, its string extensions, and those that Kubernetes adds.
 
+use std::cmp::Ordering;
 use std::sync::{Arc, LazyLock};
 
 use cel::common::types::{
-    CelBool, CelInt, CelList, CelOptional, CelString, LIST_TYPE, STRING_TYPE, Type,
+    CelBool, CelInt, CelList, CelOptional, CelString, DYN_TYPE, INT_TYPE, LIST_TYPE, STRING_TYPE,
+    Type,
 };
 use cel::common::value::{CowVal, Val};
 use cel::objects::Opaque;
@@ -41,7 +43,44 @@ fn register(env: &mut Env) -> Result<(), DeclarationError> {
         vec![STRING_TYPE],
         find_all,
     )?;
+    env.add_member_overload(
+        "findAll",
+        "string_find_all_limit",
+        STRING_TYPE,
+        vec![STRING_TYPE, INT_TYPE],
+        find_all,
+    )?;
     env.add_member_overload("sum", "list_sum", LIST_TYPE, vec![], sum)?;
+    env.add_member_overload("min", "list_min", LIST_TYPE, vec![], |arguments| {
+        extreme(&arguments, Ordering::Less)
+    })?;
+    env.add_member_overload("max", "list_max", LIST_TYPE, vec![], |arguments| {
+        extreme(&arguments, Ordering::Greater)
+    })?;
+    env.add_member_overload(
+        "indexOf",
+        "list_index_of",
+        LIST_TYPE,
+        vec![DYN_TYPE],
+        |arguments| {
+            let wanted = Value::try_from(arguments[1].as_ref())?;
+            position(list(&arguments, 0)?.iter().position(|item| *item == wanted))
+        },
+    )?;
+    env.add_member_overload(
+        "lastIndexOf",
+        "list_last_index_of",
+        LIST_TYPE,
+        vec![DYN_TYPE],
+        |arguments| {
+            let wanted = Value::try_from(arguments[1].as_ref())?;
+            position(
+                list(&arguments, 0)?
+                    .iter()
+                    .rposition(|item| *item == wanted),
+            )
+        },
+    )?;
     env.add_member_overload("isSorted", "list_is_sorted", LIST_TYPE, vec![], is_sorted)?;
     register_sets(env)?;
     types::register(env)?;
@@ -90,9 +129,41 @@ fn find<'b, 'v>(arguments: Arguments<'b, 'v>) -> Answer<'b, 'v> {
 
 fn find_all<'b, 'v>(arguments: Arguments<'b, 'v>) -> Answer<'b, 'v> {
     let (subject, pattern) = (text(&arguments, 0)?, pattern(&text(&arguments, 1)?)?);
-    Ok(texts(
-        pattern.find_iter(&subject).map(|m| m.as_str().to_owned()),
-    ))
+    // A limit below zero is none.
+    let limit = match arguments.get(2) {
+        None => usize::MAX,
+        Some(limit) => match Value::try_from(limit.as_ref())? {
+            Value::Int(limit) => usize::try_from(limit).unwrap_or(usize::MAX),
+            other => {
+                let message = format!("unexpected {}", other.type_of());
+                return Err(ExecutionError::function_error("findAll", message));
+            }
+        },
+    };
+    let found = pattern.find_iter(&subject).take(limit);
+    Ok(texts(found.map(|m| m.as_str().to_owned())))
+}
+
+/// The smallest or the largest item.
+fn extreme<'b, 'v>(arguments: &Arguments<'b, 'v>, wanted: Ordering) -> Answer<'b, 'v> {
+    let mut items = list(arguments, 0)?.into_iter();
+    let error = |message: &str| ExecutionError::function_error("list", message);
+    let mut found = items
+        .next()
+        .ok_or_else(|| error("called on an empty list"))?;
+    for item in items {
+        let order = item.partial_cmp(&found);
+        if order.ok_or_else(|| error("items cannot be compared"))? == wanted {
+            found = item;
+        }
+    }
+    Ok(CowVal::Owned(found.try_into()?))
+}
+
+/// Where something was found; -1 for nowhere.
+fn position<'b, 'v>(index: Option<usize>) -> Answer<'b, 'v> {
+    let index = index.and_then(|index| i64::try_from(index).ok());
+    Ok(CowVal::owned(CelInt::from(index.unwrap_or(-1))))
 }
 
 fn sum<'b, 'v>(arguments: Arguments<'b, 'v>) -> Answer<'b, 'v> {

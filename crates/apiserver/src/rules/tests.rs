@@ -272,3 +272,129 @@ fn the_types_that_kubernetes_adds() {
     }
     check("quantity('x') == quantity('1')", json!({}), false);
 }
+
+/// Why a definition with this rule at `spec` is refused; empty if it is not.
+#[track_caller]
+fn type_problem(rule: &Value) -> String {
+    let causes = super::check_types(&schema(rule), "s");
+    let told = causes
+        .iter()
+        .map(|cause| format!("{}: {}", cause.field, cause.message));
+    told.collect::<Vec<_>>().join("; ")
+}
+
+#[test]
+fn what_types_tell_is_refused_when_the_definition_is_written() {
+    let refused = |rule: &str, expected: &str| {
+        let problem = type_problem(&json!({"rule": rule}));
+        assert!(problem.contains(expected), "{rule}: {problem:?}");
+        assert!(problem.starts_with("s.properties[spec].x-kubernetes-validations[0].rule: "));
+    };
+    refused("self.missing == 1", "undefined field 'missing'");
+    refused(
+        "self.n == 'x'",
+        "found no matching overload for '_==_' applied to '(int, string)'",
+    );
+    refused("self.n + self.s > 1", "'_+_' applied to '(int, string)'");
+    refused("self.n", "cel expression must evaluate to a bool");
+    refused(
+        "other > 1",
+        "undeclared reference to 'other' (in container '')",
+    );
+    refused(
+        "self.s.startsWith(1)",
+        "'startsWith' applied to 'string.(int)'",
+    );
+    refused(
+        "self.s.frobnicate()",
+        "undeclared reference to 'frobnicate'",
+    );
+    refused("self.n.all(x, true)", "cannot be range of a comprehension");
+    refused(
+        "self.list.all(x, x.startsWith('a'))",
+        "'startsWith' applied to 'int.(string)'",
+    );
+    refused(
+        "self.conditions.exists(c, c.kind == 'a')",
+        "undefined field 'kind'",
+    );
+    refused(
+        "self.labels.all(k, self.labels[k] > 1)",
+        "'_>_' applied to '(string, int)'",
+    );
+    refused(
+        "self.n.x == 1",
+        "type 'int' does not support field selection",
+    );
+    refused("!self.n", "'!_' applied to '(int)'");
+    refused(
+        "self.n > 1 ? self.s : self.n",
+        "'_?_:_' applied to '(bool, string, int)'",
+    );
+    refused(
+        "self.?n.orValue(1).startsWith('a')",
+        "'startsWith' applied to 'int.(string)'",
+    );
+    refused("self.n in self.s", "'@in' applied to '(int, string)'");
+    refused(
+        "sets.missing([1], [2])",
+        "undeclared reference to 'sets.missing'",
+    );
+    refused("has(self.list.x)", "does not support field selection");
+    let placed = type_problem(&json!({"rule": "true &&\n self.missing == 1"}));
+    assert!(placed.contains("ERROR: <input>:2:"), "{placed}");
+    assert!(
+        placed.contains("\n |  self.missing == 1\n | ..."),
+        "{placed}"
+    );
+    let message = type_problem(&json!({"rule": "true", "messageExpression": "self.n"}));
+    assert!(message.contains(".messageExpression: "), "{message}");
+    assert!(message.contains("must evaluate to a string"), "{message}");
+}
+
+#[test]
+fn what_types_cannot_tell_is_left_to_the_objects() {
+    for rule in [
+        "self.port == 5 || self.port == '5%'",
+        "type(self.port) == int && self.f > self.n",
+        "self.f == 2 && self.n * 2 - 1 > 0 && 5 % 2 == 1",
+        "self.from < self.to && self.to - self.from < duration('1h')",
+        "self.from.getFullYear() > 2000",
+        "self.list.map(x, x * 2).filter(x, x > 2).all(x, x < 9)",
+        "self.list.exists_one(x, x == 1) && 1 in self.list && self.list + [1] == [1, 1]",
+        "self.conditions.map(c, c.type).all(t, t.startsWith('A'))",
+        "self.conditions.filter(c, c.status == 'True')[0].type == 'x'",
+        "self.labels['a'] == 'b' && 'a' in self.labels && self.labels.a == 'b'",
+        "self.?n.hasValue() && self.?labels[?'a'].orValue('') == ''",
+        "has(self.s) && self.a__dash__b == 'x' && self.__namespace__ == 'y'",
+        "self.s.split('/').join('-').size() > 2 && size(self.list) == 1",
+        "!format.dns1123Label().validate(self.s).hasValue()",
+        "format.named('uuid').value().validate(self.s).hasValue()",
+        "quantity(self.s).add(quantity('1')).isGreaterThan(quantity('0'))",
+        "cidr(self.s).containsIP(ip(self.t)) && url(self.s).getHost() == ''",
+        "self.s == null || self == oldSelf || dyn(self.n) == 'x'",
+        "self.n > 1 ? true : false",
+        "[1, 2].sum() == 3 && [1, 2].min() == 1 && [2, 1].max() == 2",
+        "['a', 'b'].indexOf('b') == 1 && [1, 1].lastIndexOf(1) == 1 && [1].indexOf(2) == -1",
+        "'a1b2'.findAll('[0-9]', 1) == ['1'] && 'a1b2'.findAll('[0-9]') == ['1', '2']",
+        "string(self.n) + 'x' == '1x' && int(self.s) > 0 && b'a' == bytes('a')",
+    ] {
+        assert_eq!(type_problem(&json!({"rule": rule})), "", "{rule}");
+    }
+    let before = json!({"optionalOldSelf": true,
+        "rule": "self.s == self.t || oldSelf.hasValue() && oldSelf.t.value() == self.t",
+        "messageExpression": "'expected ' + self.s"});
+    assert_eq!(type_problem(&before), "");
+    // What the first half of the list says of these it also does.
+    check(
+        "['a', 'b'].indexOf('b') == 1 && [1, 1].lastIndexOf(1) == 1 && [1].indexOf(2) == -1",
+        json!({}),
+        true,
+    );
+    check(
+        "[1, 2].min() == 1 && [2, 1].max() == 2 && ['b', 'a'].min() == 'a'",
+        json!({}),
+        true,
+    );
+    check("'a1b2'.findAll('[0-9]', 1) == ['1']", json!({}), true);
+}
