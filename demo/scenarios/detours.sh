@@ -1,5 +1,6 @@
 # What comes between on the way to a layered image: half of the image is gone, the server too; the node changes pools in
-# the middle; somebody else reboots it; a unit of the new version fails. Each ends where it should, and in service.
+# the middle, and when the new deployment is made; somebody else reboots it; a unit of the new version fails. Each ends
+# where it should, and in service.
 # shellcheck shell=bash
 . "$(dirname "${BASH_SOURCE[0]}")/../scenario.sh"
 
@@ -11,6 +12,7 @@ log_says() { node_log | grep -qF -- "$1"; }
 runs_plain_image() { node exec worker-1 test ! -e /usr/lib/systemd/system/autofs.service; }
 has_rebooted() { [ "$(reboots worker-1)" -gt "$1" ]; }
 is_updated() { pool_is_updated "$1" 1 && is_in_service; }
+has_pending() { node exec worker-1 ostree admin status | grep -qF '(pending)'; }
 move_back() { kubectl label node worker-1 "node-role.kubernetes.io/$POOL-" node-role.kubernetes.io/worker=; }
 
 with_nodes worker-1
@@ -36,6 +38,17 @@ move_back
 expect 300 "worker-1 to be back in pool worker" is_updated worker
 runs_plain_image || die "worker-1 runs the layered image"
 note "$(reboots worker-1) reboots"
+
+step "its target goes back when the new deployment is made and cannot be booted"
+before=$(reboots worker-1)
+node exec worker-1 systemctl mask --runtime --quiet reboot.target
+move worker-1 "$POOL"
+expect 300 "the deployment to be made" has_pending
+move_back
+expect 300 "worker-1 to be back in pool worker" is_updated worker
+! has_pending || die "a deployment waits that nobody wants: $(node exec worker-1 ostree admin status)"
+node exec worker-1 systemctl unmask --runtime --quiet reboot.target
+equal "reboots" "$(reboots worker-1)" "$before"
 
 step "somebody else reboots it in the middle"
 before=$(reboots worker-1)

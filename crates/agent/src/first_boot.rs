@@ -293,6 +293,7 @@ impl Machine {
             kernel_arguments: &sight.kernel_arguments,
             image_present: present,
             deployed: pending == Some(version.target()),
+            unbooted: sight.unbooted,
             verified: true,
             drain: DrainRequest {
                 desired: drained.clone(),
@@ -302,6 +303,8 @@ impl Machine {
             prefetch: None,
             // Nothing runs here yet that a policy could protect.
             policy: None,
+            adds_packages: self.host.os().adds_packages(),
+            // What the pool's policy allows is not known here yet.
             soft_reboot: false,
         });
         if let Some(why) = stuck {
@@ -342,6 +345,11 @@ impl Machine {
                 tokio::time::sleep(REBOOT_PATIENCE).await;
                 let text = "the machine did not reboot within five minutes".to_owned();
                 return Err(AgentError::Unwell(text));
+            }
+            Step::Discard => {
+                self.host
+                    .run(move |host| host.discard(&sight, &version.name))
+                    .await?;
             }
             Step::Apply { actions } => {
                 self.host

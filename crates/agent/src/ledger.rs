@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use model::ledger::{Cause, KEPT, Reboot};
 use serde::{Deserialize, Serialize};
 
+use crate::host::is_soft;
 use crate::os::DeploymentId;
 use crate::state::{State, StateError};
 
@@ -46,6 +47,15 @@ impl State {
         self.write(Utf8Path::new(NEXT), &Next { boot, cause })
     }
 
+    /// No reboot is to come any more.
+    ///
+    /// # Errors
+    /// When what was written down cannot be removed.
+    pub fn forget_next_reboot(&self) -> Result<(), StateError> {
+        self.files().remove(Utf8Path::new(NEXT))?;
+        Ok(())
+    }
+
     /// Notes a boot, once; `otherwise` is what it was for when nobody wrote that down before it. The first boot that is
     /// seen is no reboot.
     ///
@@ -70,6 +80,7 @@ impl State {
                 ledger.reboots.push(Reboot {
                     at: now,
                     deployment: deployment.to_string(),
+                    soft: is_soft(boot),
                     cause,
                 });
             }

@@ -151,7 +151,12 @@ pub async fn first_boot(
 /// # Errors
 /// When something cannot be read or written.
 pub async fn complete_boot(paths: Paths) -> Result<(), AgentError> {
-    blocking(move |runtime| Ok(open_early(&paths, runtime)?.complete_boot()?)).await
+    blocking(move |runtime| {
+        let host = open_early(&paths, runtime)?;
+        host.begin_boot()?;
+        Ok(host.complete_boot()?)
+    })
+    .await
 }
 
 /// Configures the deployment that the host's tools have made at shutdown: what stopping the finalising unit runs.
@@ -218,6 +223,7 @@ pub async fn install(
                     remove: Vec::new(),
                     add: kernel_arguments,
                 },
+                &os::PackageChanges::default(),
             )?;
         }
         Ok(())

@@ -188,7 +188,7 @@ fn phase(step: &Step) -> usize {
         Step::Pull { .. } => Type::ImagePulledFromRegistry,
         Step::Drain { asked: false, .. } => Type::Cordoned,
         Step::Drain { asked: true, .. } => Type::Drained,
-        Step::Deploy | Step::Apply { .. } => Type::AppliedFilesAndOS,
+        Step::Deploy | Step::Discard | Step::Apply { .. } => Type::AppliedFilesAndOS,
         Step::Reboot | Step::SoftReboot => Type::RebootedNode,
         Step::Verify => Type::UpdatePostActionComplete,
         Step::Uncordon { .. } => Type::Uncordoned,
@@ -207,6 +207,7 @@ fn failed_reason(step: Option<&Step>) -> Reason {
             Step::Deploy
             | Step::Reboot
             | Step::SoftReboot
+            | Step::Discard
             | Step::Apply { .. }
             | Step::Uncordon { .. },
         ) => Reason::ApplyFailed,

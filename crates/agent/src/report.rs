@@ -321,6 +321,7 @@ fn turn(plan: &Plan, doing: &Doing) -> Option<(&'static str, &'static str, Strin
         Doing::Step(Step::Reboot | Step::SoftReboot) => {
             normal("Rebooting", format!("reboots into {target}: {plan}"))
         }
+        Doing::Step(step @ Step::Discard) => normal("Discarding", format!("{step}, for {target}")),
         Doing::Step(Step::Verify) => normal("Verifying", format!("verifies {target}")),
         Doing::Step(Step::Drain { asked: true, .. } | Step::Uncordon { .. }) => None,
         Doing::Failed { reason, .. } => Some(("Warning", "Degraded", reason.clone())),

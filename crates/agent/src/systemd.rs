@@ -15,6 +15,9 @@ use crate::command::{Command, CommandError};
 /// How long a job may take: above the 90 seconds that systemd itself gives a unit to start or to stop.
 const JOB_DEADLINE: Duration = Duration::from_secs(200);
 
+/// What a soft reboot is to systemd, from version 254.
+pub(crate) const SOFT_REBOOT: &str = "soft-reboot.target";
+
 /// How much of the end of what a command says is kept.
 const SAID_BYTES: usize = 300;
 /// Lines of a failed unit's journal that a reason shows.
@@ -85,6 +88,8 @@ impl fmt::Display for Job {
 /// What systemd knows of a unit.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct UnitState {
+    /// Its own name, whichever alias it was asked for by.
+    pub id: String,
     /// `loaded`, `not-found`, `masked`, ….
     pub load: String,
     /// `active`, `inactive`, `failed`, `activating`, ….
@@ -147,6 +152,18 @@ pub trait Systemd: Send + Sync + fmt::Debug {
     /// When it cannot be started.
     fn command(&self, argv: &[String], timeout: Duration) -> Result<Ended, SystemdError>;
 
+    /// Names this start of everything but the kernel: another name after each reboot and soft reboot.
+    ///
+    /// # Errors
+    /// When systemd does not answer.
+    fn started(&self) -> Result<String, SystemdError>;
+
+    /// Starts everything but the kernel anew, in good order, without waiting.
+    ///
+    /// # Errors
+    /// When systemd refuses.
+    fn soft_reboot(&self) -> Result<(), SystemdError>;
+
     /// Reboots in good order, without waiting.
     ///
     /// # Errors
@@ -181,6 +198,8 @@ trait Manager {
     default_service = "org.freedesktop.systemd1"
 )]
 trait Unit {
+    #[zbus(property)]
+    fn id(&self) -> zbus::Result<String>;
     #[zbus(property)]
     fn load_state(&self) -> zbus::Result<String>;
     #[zbus(property)]
@@ -247,6 +266,14 @@ impl Bus {
             })
     }
 
+    fn leave_for(&self, action: &str, target: &str) -> Result<(), SystemdError> {
+        self.ask(action, async |connection| {
+            let manager = ManagerProxy::new(&connection).await?;
+            let job = manager.start_unit(target, "replace-irreversibly");
+            job.await.map(drop)
+        })
+    }
+
     async fn job(job: Job, unit: &str) -> zbus::Result<String> {
         let manager = ManagerProxy::new(&zbus::Connection::system().await?).await?;
         manager.subscribe().await?;
@@ -304,6 +331,7 @@ impl Systemd for Bus {
             let path = manager.load_unit(name).await?;
             let unit = unit_proxy(&connection, path.clone()).await?;
             let mut state = UnitState {
+                id: unit.id().await?,
                 load: unit.load_state().await?,
                 active: unit.active_state().await?,
                 sub: unit.sub_state().await?,
@@ -359,14 +387,23 @@ impl Systemd for Bus {
         })
     }
 
+    fn started(&self) -> Result<String, SystemdError> {
+        // A target that every start reaches once, and early.
+        let command = Command::new("systemctl").args([
+            "show",
+            "--property=InvocationID",
+            "--value",
+            "local-fs.target",
+        ]);
+        Ok(command.run()?.trim().to_owned())
+    }
+
+    fn soft_reboot(&self) -> Result<(), SystemdError> {
+        self.leave_for("soft-reboot", SOFT_REBOOT)
+    }
+
     fn reboot(&self) -> Result<(), SystemdError> {
-        self.ask("reboot", async |connection| {
-            let manager = ManagerProxy::new(&connection).await?;
-            manager
-                .start_unit("reboot.target", "replace-irreversibly")
-                .await
-                .map(drop)
-        })
+        self.leave_for("reboot", "reboot.target")
     }
 }
 

@@ -112,6 +112,16 @@ impl Host {
         Ok(self.state.set_trial(&trial)?)
     }
 
+    /// The deployment that was put on trial and never booted.
+    pub(crate) fn unbooted_trial(
+        &self,
+        booted: &DeploymentId,
+    ) -> Result<Option<DeploymentId>, HostError> {
+        let trial = self.state.trial()?.filter(|trial| trial.boots == 0);
+        let made = trial.map(|trial| trial.deployment.parse()).transpose()?;
+        Ok(made.filter(|made| made != booted))
+    }
+
     /// Lets the next boot take the deployment that ran before the one on trial, and keeps why. Returns whether there is
     /// such a way back; the caller reboots.
     ///

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use agent::os::bootc::Bootc;
 use agent::os::rpm_ostree::{Patience, RpmOstree};
-use agent::os::{KernelArguments, Os, OsError, Role, Tools};
+use agent::os::{KernelArguments, Os, OsError, PackageChanges, Role, Tools};
 use camino::{Utf8Path, Utf8PathBuf};
 use oci::{Client, ClientConfig, Digest, DockerConfig};
 use suite::{Published, Subject};
@@ -34,7 +34,7 @@ impl FakeHost {
         fs::create_dir_all(dir.join("bin")).unwrap();
         fs::create_dir_all(dir.join("boot/loader/entries")).unwrap();
         let script = Utf8Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/host/tool.sh");
-        for tool in ["bootc", "rpm-ostree", "ostree"] {
+        for tool in ["bootc", "rpm-ostree", "ostree", "rpm"] {
             symlink(&script, dir.join("bin").join(tool)).unwrap();
         }
         let host = FakeHost {
@@ -46,6 +46,10 @@ impl FakeHost {
         host.write("deployments", &format!("booted {} 0 {base}\n", base.hex()));
         host.write("images", &format!("{base}\n"));
         host.write("registry", "");
+        host.write(
+            "image-packages",
+            "bash\nkernel\nkernel-core\nkernel-modules\n",
+        );
         host.entry(2, "rw quiet");
         host
     }
@@ -129,6 +133,10 @@ impl Subject for FakeHost {
             self.entry(1, "old");
             self.entry(2, arguments.trim());
             fs::remove_file(self.dir.join("pending-kargs")).unwrap();
+            for what in ["packages", "removals"] {
+                let (from, to) = (format!("pending-{what}"), format!("booted-{what}"));
+                fs::rename(self.dir.join(from), self.dir.join(to)).unwrap();
+            }
         }
     }
 
@@ -165,6 +173,201 @@ fn back_is_back() {
     for kind in KINDS {
         suite::back_is_back(&FakeHost::new(kind), base());
     }
+}
+
+#[test]
+fn what_is_not_wanted_any_more_goes() {
+    for kind in KINDS {
+        suite::what_is_not_wanted_any_more_goes(&FakeHost::new(kind), base());
+        for when in ["before", "after"] {
+            let host = FakeHost::new(kind);
+            let image = host.publish("second");
+            let made = suite::go(&host, &image, &KernelArguments::default()).unwrap();
+            host.write("fail", &format!("{} {when}", host.changes() + 1));
+            let first = host.os().discard(&made.id);
+            assert!(first.is_err() || when == "after", "{when}");
+            fs::remove_file(host.dir.join("fail")).unwrap();
+            host.os().discard(&made.id).unwrap();
+            assert_eq!(host.os().status().unwrap().0.len(), 1, "{when}");
+        }
+    }
+}
+
+#[test]
+fn a_soft_reboot_takes_a_host_that_knows_it_and_a_kernel_that_stays() {
+    for kind in KINDS {
+        let host = FakeHost::new(kind);
+        let can = || host.os().soft_reboot().unwrap();
+        assert_eq!(can(), None, "an older host");
+        host.write("soft", "true");
+        let how = can().unwrap();
+        let ostree = host.dir.join("bin/ostree");
+        let verb = |last: &str| format!("{ostree} admin prepare-soft-reboot {last}");
+        assert_eq!(
+            (how.prepare.join(" "), how.reset.join(" ")),
+            (verb("0"), verb("--reset"))
+        );
+        let image = host.publish("second");
+        suite::go(&host, &image, &KernelArguments::default()).unwrap();
+        assert!(can().is_some());
+        host.write("soft", "false");
+        // bootc knows beforehand, elsewhere the preparation tells.
+        assert_eq!(can().is_some(), kind == Kind::RpmOstree);
+    }
+}
+
+fn packages(
+    install: &[&str],
+    uninstall: &[&str],
+    remove: &[&str],
+    reset: &[&str],
+) -> PackageChanges {
+    let owned = |names: &[&str]| names.iter().map(ToString::to_string).collect();
+    PackageChanges {
+        install: owned(install),
+        uninstall: owned(uninstall),
+        remove: owned(remove),
+        reset: owned(reset),
+    }
+}
+
+/// Packages of the kernel, of which this image has the first two.
+const KERNEL: [&str; 3] = ["kernel", "kernel-core", "kernel-modules-extra"];
+
+#[test]
+fn packages_come_and_go_in_one_transaction_with_the_rebase() {
+    let host = FakeHost::new(Kind::RpmOstree);
+    // Somebody's own, which stays throughout.
+    host.write("booted-packages", "htop\n");
+    let quiet = KernelArguments::default();
+    let step = |name: &str, changes: PackageChanges, transactions: usize, expected: [&str; 2]| {
+        let image = match name {
+            "base" => Published {
+                digest: base(),
+                pull_spec: format!("r.example/os/image@{}", base()),
+            },
+            name => host.publish(name),
+        };
+        let count = || {
+            ["rebase", "install", "uninstall", "override"]
+                .map(|verb| host.calls(&format!("rpm-ostree {verb}")))
+                .iter()
+                .sum::<usize>()
+        };
+        let before = count();
+        for _ in 0..2 {
+            suite::go_with(&host, &image, &quiet, &changes).unwrap();
+            assert_eq!(
+                count() - before,
+                transactions,
+                "{name}: {}",
+                host.read("calls")
+            );
+        }
+        host.boot();
+        let found = ["booted-packages", "booted-removals"]
+            .map(|list| host.read(list).trim().replace('\n', " "));
+        assert_eq!(found, expected, "{name}");
+    };
+    step(
+        "base",
+        packages(&["usbguard"], &[], &[], &[]),
+        1,
+        ["htop usbguard", ""],
+    );
+    step(
+        "second",
+        packages(&["usbguard", "sysstat"], &[], &[], &[]),
+        1,
+        ["htop usbguard sysstat", ""],
+    );
+    step(
+        "third",
+        packages(&["sysstat"], &["usbguard"], &[], &[]),
+        1,
+        ["htop sysstat", ""],
+    );
+    let rt = ["sysstat", "kernel-rt-core"];
+    step(
+        "third",
+        packages(&rt, &[], &KERNEL, &[]),
+        1,
+        ["htop sysstat kernel-rt-core", "kernel kernel-core"],
+    );
+    // An image of its own for what has another kernel already.
+    step(
+        "fourth",
+        packages(&rt, &[], &KERNEL, &[]),
+        1,
+        ["htop sysstat kernel-rt-core", "kernel kernel-core"],
+    );
+    let sixty_four = packages(&["kernel-64k-core"], &rt, &KERNEL, &[]);
+    step(
+        "fourth",
+        sixty_four,
+        1,
+        ["htop kernel-64k-core", "kernel kernel-core"],
+    );
+    let back = packages(&[], &["kernel-64k-core"], &[], &KERNEL);
+    step("fifth", back, 2, ["htop", ""]);
+}
+
+#[test]
+fn packages_that_fail_at_any_call_are_made_good_by_the_next_attempt() {
+    let changes = KernelArguments {
+        remove: vec!["quiet".to_owned()],
+        add: vec!["audit=0".to_owned()],
+    };
+    let wanted = packages(&["usbguard", "kernel-rt-core"], &["gone"], &KERNEL, &[]);
+    for name in ["base", "second"] {
+        let start = || {
+            let host = FakeHost::new(Kind::RpmOstree);
+            host.write("booted-packages", "gone\n");
+            let image = match name {
+                "base" => Published {
+                    digest: base(),
+                    pull_spec: format!("r.example/os/image@{}", base()),
+                },
+                name => host.publish(name),
+            };
+            (host, image)
+        };
+        let (calm, image) = start();
+        suite::go_with(&calm, &image, &changes, &wanted).unwrap();
+        assert!(calm.changes() >= 2);
+        for call in 1..=calm.changes() {
+            for when in ["before", "after"] {
+                let (host, image) = start();
+                host.write("fail", &format!("{call} {when}"));
+                let first = suite::go_with(&host, &image, &changes, &wanted);
+                assert!(first.is_err() || when == "after", "{name} {call} {when}");
+                fs::remove_file(host.dir.join("fail")).unwrap();
+                suite::go_with(&host, &image, &changes, &wanted).unwrap();
+                for file in [
+                    "deployments",
+                    "pending-kargs",
+                    "pending-packages",
+                    "pending-removals",
+                ] {
+                    assert_eq!(
+                        host.read(file),
+                        calm.read(file),
+                        "{file}, {name} {call} {when}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn other_hosts_refuse_packages_with_a_remedy() {
+    let host = FakeHost::new(Kind::Bootc);
+    let image = host.publish("second");
+    let wanted = packages(&["usbguard"], &[], &[], &[]);
+    let error = suite::go_with(&host, &image, &KernelArguments::default(), &wanted).unwrap_err();
+    assert!(error.to_string().contains("Containerfile"), "{error}");
+    assert_eq!(host.calls("bootc switch"), 0);
 }
 
 #[test]
@@ -234,6 +437,7 @@ fn somebody_elses_transaction_is_waited_for_and_then_cancelled() {
         &image.digest,
         Some(&image.pull_spec),
         &KernelArguments::default(),
+        &PackageChanges::default(),
     )
     .unwrap();
     assert_eq!(host.calls("rpm-ostree cancel"), 1);

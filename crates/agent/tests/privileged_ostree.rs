@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::Command;
 
 use agent::os::ostree::{Ostree, Source};
-use agent::os::{KernelArguments, Os, OsError, Role};
+use agent::os::{KernelArguments, Os, OsError, PackageChanges, Role};
 use camino::{Utf8Path, Utf8PathBuf};
 use oci::Digest;
 use serde_json::{Value, json};
@@ -231,7 +231,12 @@ fn privileged_a_layered_image_imports_only_its_own_layers() {
     );
 
     ostree
-        .deploy(&image, None, &KernelArguments::default())
+        .deploy(
+            &image,
+            None,
+            &KernelArguments::default(),
+            &PackageChanges::default(),
+        )
         .unwrap();
     let root = deployment(&ostree, Role::Pending);
     assert_eq!(read(&root, "etc/motd"), "layered\n");
@@ -267,10 +272,20 @@ fn privileged_layers_delete_and_change_kinds() {
         .import(&lab.image("both", &[base(), deleting]))
         .unwrap();
     ostree
-        .deploy(&base_image, None, &KernelArguments::default())
+        .deploy(
+            &base_image,
+            None,
+            &KernelArguments::default(),
+            &PackageChanges::default(),
+        )
         .unwrap();
     ostree
-        .deploy(&image, None, &KernelArguments::default())
+        .deploy(
+            &image,
+            None,
+            &KernelArguments::default(),
+            &PackageChanges::default(),
+        )
         .unwrap();
     let root = deployment(&ostree, Role::Pending);
     assert_eq!(read(&root, "usr/bin/doomed"), "entity not found");
@@ -307,7 +322,12 @@ fn privileged_a_killed_import_is_taken_up() {
     fs::write(&blob, &third).unwrap();
     let image = ostree.import(&source).unwrap();
     ostree
-        .deploy(&image, None, &KernelArguments::default())
+        .deploy(
+            &image,
+            None,
+            &KernelArguments::default(),
+            &PackageChanges::default(),
+        )
         .unwrap();
     let root = deployment(&ostree, Role::Pending);
     assert_eq!(
@@ -338,7 +358,12 @@ fn privileged_deployments_take_kernel_arguments_turns_and_a_clean_up() {
         add: add.iter().map(ToString::to_string).collect(),
     };
     ostree
-        .deploy(&first, None, &arguments(&[], &["rw", "quiet"]))
+        .deploy(
+            &first,
+            None,
+            &arguments(&[], &["rw", "quiet"]),
+            &PackageChanges::default(),
+        )
         .unwrap();
     assert_eq!(ostree.kernel_arguments().unwrap(), ["rw", "quiet"]);
     ostree
@@ -346,6 +371,7 @@ fn privileged_deployments_take_kernel_arguments_turns_and_a_clean_up() {
             &second,
             None,
             &arguments(&["quiet", "absent"], &["rw", "audit=0"]),
+            &PackageChanges::default(),
         )
         .unwrap();
     assert_eq!(ostree.kernel_arguments().unwrap(), ["rw", "audit=0"]);
@@ -447,7 +473,9 @@ fn installed() -> (Lab, Digest) {
         remove: Vec::new(),
         add: vec!["rw".to_owned(), "quiet".to_owned()],
     };
-    ostree.deploy(&image, None, &arguments).unwrap();
+    ostree
+        .deploy(&image, None, &arguments, &PackageChanges::default())
+        .unwrap();
     (lab, image)
 }
 
@@ -458,6 +486,8 @@ fn privileged_ostree_does_what_every_backend_must_do() {
     }
     suite::doing_it_again_is_success(&installed().0);
     suite::the_last_one_counts(&installed().0);
+    let (lab, before) = installed();
+    suite::what_is_not_wanted_any_more_goes(&lab, before);
     let (lab, before) = installed();
     suite::back_is_back(&lab, before);
     let (lab, before) = installed();
@@ -523,7 +553,12 @@ fn on_a_read_only_sysroot() {
     };
     let image = open().import(&source).unwrap();
     let made = open()
-        .deploy(&image, None, &KernelArguments::default())
+        .deploy(
+            &image,
+            None,
+            &KernelArguments::default(),
+            &PackageChanges::default(),
+        )
         .unwrap();
     let root = open().root_of(&made);
     fs::write(root.join("etc/configured"), "by the agent").unwrap();

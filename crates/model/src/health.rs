@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node;
 use kube_core::ResourceExt;
 
@@ -311,8 +312,8 @@ fn bounded(given: Option<kube_core::Duration>, otherwise: Duration) -> Result<Du
 /// Why the Node is not Ready since this boot, or nothing: because it is, or because nobody says whether it is.
 ///
 /// A Node keeps its last word while the machine reboots; `boot_id` is the running kernel's, and who keeps the Node Ready
-/// writes it there too.
-pub fn unready(node: &Node, boot_id: &str) -> Option<String> {
+/// writes it there too. After a soft reboot the kernel is the same: then only what was said since `since` counts.
+pub fn unready(node: &Node, boot_id: &str, since: Option<Timestamp>) -> Option<String> {
     let status = node.status.as_ref()?;
     let ready = status
         .conditions
@@ -322,6 +323,12 @@ pub fn unready(node: &Node, boot_id: &str) -> Option<String> {
     let reported = status.node_info.as_ref().map(|info| info.boot_id.as_str());
     if reported.is_some_and(|reported| !reported.is_empty() && reported != boot_id) {
         return Some("the Node has not been reported Ready since this boot".to_owned());
+    }
+    let said = ready.last_heartbeat_time.as_ref().map(|time| time.0);
+    // Nodes count in seconds.
+    let before = |since: Timestamp| said.is_some_and(|said| said.as_second() < since.as_second());
+    if since.is_some_and(before) {
+        return Some("the Node has not been reported Ready since this soft reboot".to_owned());
     }
     if ready.status == "True" {
         return None;
@@ -492,7 +499,7 @@ mod tests {
     fn ready_counts_from_this_boot() {
         let check = |status: Value, expected: Option<&str>| {
             let node = serde_json::from_value(json!({"status": status})).unwrap();
-            assert_eq!(unready(&node, "now").as_deref(), expected);
+            assert_eq!(unready(&node, "now", None).as_deref(), expected);
         };
         let status = |ready: &str, boot: &str| {
             json!({
@@ -504,6 +511,15 @@ mod tests {
         };
         check(json!({}), None);
         check(json!({"conditions": []}), None);
+        let soft = |said: i64| {
+            let mut status = status("True", "now");
+            status["conditions"][0]["lastHeartbeatTime"] =
+                json!(Timestamp::constant(said, 0).to_string());
+            let node = serde_json::from_value(json!({"status": status})).unwrap();
+            unready(&node, "now", Some(Timestamp::constant(100, 7)))
+        };
+        assert!(soft(99).unwrap().contains("since this soft reboot"));
+        assert_eq!(soft(100), None);
         check(status("True", "now"), None);
         check(status("True", ""), None);
         check(

@@ -85,6 +85,9 @@ pub struct Reboot {
     pub at: Timestamp,
     /// The deployment that it came back on.
     pub deployment: String,
+    /// Whether the kernel ran on.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub soft: bool,
     /// What it was for.
     #[serde(flatten)]
     pub cause: Cause,
@@ -119,6 +122,7 @@ mod tests {
         Reboot {
             at: Timestamp::constant(second, 0),
             deployment: "ab.0".to_owned(),
+            soft: false,
             cause,
         }
     }

@@ -16,6 +16,7 @@ pub mod layering;
 pub mod ledger;
 pub mod manifest;
 pub mod node;
+pub mod packages;
 pub mod pool;
 pub mod pool_status;
 pub mod problem;

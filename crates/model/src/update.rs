@@ -17,8 +17,9 @@ mod version;
 use std::fmt;
 
 use crate::problem::Problem;
+use crate::render::field;
 
-pub use action::Action;
+pub use action::{Action, by_own_names};
 pub use change::{Change, Edit};
 pub use listed::{Because, Listed};
 pub use policy::{Policy, problems as policy_problems};
@@ -152,18 +153,31 @@ impl Update {
     /// The same update with a soft reboot in the place of a reboot, if nothing but the image asks for one: the kernel
     /// and its arguments stay. Only the host can know whether the new image has the kernel that runs.
     pub fn softened(self) -> Update {
+        match self.can_be_soft() {
+            true => Update {
+                disruption: Disruption::SoftReboot,
+                ..self
+            },
+            false => self,
+        }
+    }
+
+    /// The same update on a host that puts packages on top of its image by itself.
+    pub fn with_packages(mut self) -> Self {
+        let packages = [field::EXTENSIONS, field::KERNEL_TYPE];
+        self.obstacles
+            .retain(|obstacle| !packages.contains(&obstacle.field.as_str()));
+        self
+    }
+
+    /// Whether nothing but the image asks for the reboot.
+    pub fn can_be_soft(&self) -> bool {
         let only_the_image = self
             .changes
             .iter()
             .all(|change| change.is_live() || matches!(change, Change::Image { .. }));
         let policies = self.reboot.iter().any(|reason| reason.policy.is_some());
-        match self.disruption {
-            Disruption::Reboot if only_the_image && !policies => Update {
-                disruption: Disruption::SoftReboot,
-                ..self
-            },
-            _ => self,
-        }
+        self.disruption == Disruption::Reboot && only_the_image && !policies
     }
 
     /// Whether the versions mean the same.

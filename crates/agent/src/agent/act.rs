@@ -84,13 +84,24 @@ impl Agent {
                     .run(move |host| host.deploy(&sight, &to, image))
                     .await?;
             }
-            // No host says yet that it can do less than a reboot.
+            Step::Discard => {
+                let keep = version().name;
+                self.host
+                    .run(move |host| host.discard(&sight, &keep))
+                    .await?;
+            }
             Step::Reboot | Step::SoftReboot => {
                 let (target, cause) = (version().target(), cause(observed, plan));
+                let soft = *step == Step::SoftReboot;
                 self.host
-                    .run(move |host| host.reboot(&sight, &target, cause))
+                    .run(move |host| match soft {
+                        true => host.soft_reboot(&sight, &target, cause),
+                        false => host.reboot(&sight, &target, cause),
+                    })
                     .await?;
                 tokio::time::sleep(REBOOT_PATIENCE).await;
+                // The next attempt is a reboot.
+                self.soft_failed |= soft;
                 let seconds = REBOOT_PATIENCE.as_secs();
                 return Err(AgentError::Unwell(format!(
                     "the node did not reboot within {seconds} seconds"

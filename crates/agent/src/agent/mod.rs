@@ -90,6 +90,8 @@ pub(crate) struct Agent {
     clean: bool,
     /// The step that failed last, and why: it is being tried again.
     failed: Option<(Step, String)>,
+    /// Whether a soft reboot was asked for and did not begin.
+    soft_failed: bool,
     /// The node's reboots, as its annotation shows them.
     reboots: Option<String>,
     /// Whether what the boot needs was completed.
@@ -138,6 +140,7 @@ impl Agent {
             resolved: BTreeMap::new(),
             clean: false,
             failed: None,
+            soft_failed: false,
             reboots: None,
             completed: false,
             known: None,
@@ -251,7 +254,7 @@ impl Agent {
                 return Err(error);
             }
         };
-        let plan = self.plan(&observed)?;
+        let plan = self.softest_plan(&observed).await?;
         self.log(&plan);
         let Some(step) = plan.steps.first() else {
             return self.settle(&observed, &plan).await;

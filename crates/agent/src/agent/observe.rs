@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use k8s_openapi::api::core::v1::Node;
 use kube::api::ListParams;
-use model::api::{CLUSTER, MachineConfigNode, MachineOSConfig};
+use model::api::{CLUSTER, MachineConfigNode, MachineOSConfig, SoftRebootPolicy};
 use model::health::policy_of;
 use model::keys;
 use model::node::{Target, annotation};
@@ -187,7 +187,21 @@ impl Agent {
         .await
     }
 
-    pub(super) fn plan(&self, observed: &Observed) -> Result<Plan, AgentError> {
+    /// The plan, with a soft reboot in the place of a reboot where the update, the policy and the host allow it.
+    pub(super) async fn softest_plan(&self, observed: &Observed) -> Result<Plan, AgentError> {
+        let plan = self.plan(observed, false)?;
+        let allowed = match self.host.state().policy()? {
+            Some(policy) => policy.spec.soft_reboot == SoftRebootPolicy::WhenPossible,
+            None => true,
+        };
+        let wanted = allowed && !self.soft_failed && plan.reboots() && plan.update.can_be_soft();
+        match wanted && self.host.run(|host| host.can_soft_reboot()).await? {
+            true => self.plan(observed, true),
+            false => Ok(plan),
+        }
+    }
+
+    fn plan(&self, observed: &Observed, soft_reboot: bool) -> Result<Plan, AgentError> {
         let Observed {
             node,
             sight,
@@ -219,6 +233,7 @@ impl Agent {
             kernel_arguments: &sight.kernel_arguments,
             image_present: present(desired.as_ref().and_then(Version::image))?,
             deployed: pending.is_some() && pending == desired.as_ref().map(Version::target),
+            unbooted: sight.unbooted,
             verified: sight.verified(),
             drain: DrainRequest {
                 desired: annotation(node, keys::DESIRED_DRAIN).map(str::to_owned),
@@ -227,7 +242,8 @@ impl Agent {
             failure: sight.failure.as_ref(),
             prefetch: next,
             policy: Some(policy),
-            soft_reboot: false,
+            adds_packages: os.adds_packages(),
+            soft_reboot,
         }))
     }
 }

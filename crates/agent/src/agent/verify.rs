@@ -10,7 +10,7 @@ use super::act::REBOOT_PATIENCE;
 use super::observe::Observed;
 use super::{Agent, Next};
 use crate::error::AgentError;
-use crate::host::{Health, TakenBack};
+use crate::host::{Health, TakenBack, soft_since};
 use crate::probe;
 use crate::progress::Doing;
 use crate::register::boot_id;
@@ -118,7 +118,9 @@ impl Agent {
         if own != Health::Well {
             return Ok(own);
         }
-        if let Some(why) = health::unready(&observed.node, &boot_id()) {
+        if let Some(why) =
+            health::unready(&observed.node, &boot_id(), soft_since(&observed.sight.boot))
+        {
             return Ok(Health::Waiting(why));
         }
         Ok(probe::run(&self.host, &wanted.probes).await)

@@ -1,6 +1,6 @@
 //! The way without a reboot: files and units of the running root, and what follows for services. What fails is undone.
 
-use model::update::{Action, Failure, Policy, Update, Version};
+use model::update::{Action, Failure, Policy, Update, Version, by_own_names};
 
 use super::{Host, HostError, Sight};
 use crate::configure::{Places, prepare};
@@ -18,6 +18,7 @@ impl Host {
     /// When something cannot be written, or systemd cannot do what follows.
     pub fn apply(&self, sight: &Sight, to: &Version, actions: &[Action]) -> Result<(), HostError> {
         let target = to.target();
+        let actions = &self.by_own_names(actions)?;
         // A half-written version that is not the one to come must be gone before its journal is.
         if sight
             .interrupted
@@ -170,7 +171,8 @@ impl Host {
         let (None, Some(back)) = (&record.verified, self.state.version(&replaced.target())?) else {
             return Ok(false);
         };
-        let units = self.concerned(&Update::between(bad, &back, &[], policy).actions)?;
+        let actions = Update::between(bad, &back, &[], policy).actions;
+        let units = self.concerned(&self.by_own_names(&actions)?)?;
         let target = back.target();
         self.state.begin(&Journal::Apply {
             config: target.config,
@@ -243,6 +245,10 @@ impl Host {
             "loaded" if has_work => Ok(self.systemd.run(Job::Start, unit)?),
             _ => Ok(()),
         }
+    }
+
+    fn by_own_names(&self, actions: &[Action]) -> Result<Vec<Action>, HostError> {
+        by_own_names(actions, |unit| Ok(self.systemd.unit(unit)?.id))
     }
 
     fn concerned(&self, actions: &[Action]) -> Result<Vec<Concerned>, HostError> {

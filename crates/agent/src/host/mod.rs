@@ -48,6 +48,9 @@ pub enum HostError {
     /// The host's tool for authorities.
     #[error("the host's programs were not told of new authorities")]
     Trust(#[source] Box<CommandError>),
+    /// The next deployment cannot be started without a new kernel.
+    #[error("no soft reboot: {0}")]
+    NoSoftReboot(String),
     /// The host does not run from a deployment.
     #[error("this host is not booted from an ostree deployment")]
     NotBooted,
@@ -68,6 +71,7 @@ impl HostError {
             | HostError::Systemd(_)
             | HostError::Trust(_)
             | HostError::NotBooted
+            | HostError::NoSoftReboot(_)
             | HostError::NoImage(_) => false,
         }
     }
@@ -86,6 +90,8 @@ pub struct Sight {
     pub interrupted: Option<Version>,
     /// What the next boot's deployment was configured with, when that is complete, or will be when it is made.
     pub pending: Option<Record>,
+    /// Whether a deployment that never booted was made for us, or begun.
+    pub unbooted: bool,
     /// Arguments of the running kernel's deployment.
     pub kernel_arguments: Vec<String>,
     /// What was taken back last.
@@ -196,14 +202,21 @@ impl Host {
             },
             None => None,
         };
-        let interrupted = match self.state.journal()? {
+        let (boot, journal) = (self.boot()?, self.state.journal()?);
+        let to_come = match &journal {
+            Some(Journal::Deploy { .. }) => true,
+            Some(Journal::Reboot { boot: asked_in, .. }) => *asked_in == boot,
+            Some(Journal::Apply { .. }) | None => false,
+        };
+        let interrupted = match journal {
             Some(journal @ Journal::Apply { .. }) => self.state.version(&journal.target())?,
             Some(Journal::Deploy { .. } | Journal::Reboot { .. }) | None => None,
         };
         Ok(Sight {
             kernel_arguments: self.os.kernel_arguments()?,
             failure: self.state.failure()?,
-            boot: self.boot()?,
+            unbooted: to_come || self.unbooted_trial(&booted.id)?.is_some(),
+            boot,
             deployments,
             // A record without its config is worth nothing: the node starts over from its first config.
             record: record.filter(|_| current.is_some()),
@@ -211,6 +224,35 @@ impl Host {
             interrupted,
             pending,
         })
+    }
+
+    /// Begins a boot: what runs early in each one calls it. A marker of an earlier start of everything but the kernel gives
+    /// way to a new one, since a soft reboot keeps `/run`.
+    ///
+    /// # Errors
+    /// When systemd does not answer, or the marker cannot be written.
+    pub fn begin_boot(&self) -> Result<(), HostError> {
+        let started = self.systemd.started()?;
+        std::fs::create_dir_all(&self.run_dir).map_err(|source| StateError::Create {
+            path: self.run_dir.clone(),
+            source,
+        })?;
+        let root = Root::open(&self.run_dir)?;
+        let before = match root.find(Utf8Path::new(STARTED))? {
+            Found::File { bytes, .. } => Some(bytes),
+            _ => None,
+        };
+        if before.is_some_and(|before| before != started.as_bytes()) {
+            let marker = marker() + SOFT;
+            root.write(Utf8Path::new(BOOT), marker.as_bytes(), mine(0o644))?;
+        }
+        root.write(Utf8Path::new(STARTED), started.as_bytes(), mine(0o644))?;
+        Ok(())
+    }
+
+    /// Whether this boot was begun by what runs early in each: then it will notice the next one too.
+    pub(crate) fn notices_boots(&self) -> bool {
+        self.run_dir.join(STARTED.trim_start_matches('/')).exists()
     }
 
     /// Marker of this boot: made at the first look and gone with it. The kernel's own would be shared by nodes that
@@ -221,12 +263,11 @@ impl Host {
             source,
         })?;
         let root = Root::open(&self.run_dir)?;
-        let path = Utf8Path::new("/boot");
+        let path = Utf8Path::new(BOOT);
         if let Found::File { bytes, .. } = root.find(path)? {
             return Ok(String::from_utf8_lossy(&bytes).into_owned());
         }
-        let now = Timestamp::now();
-        let marker = format!("{:x}-{:x}", now.as_nanosecond(), std::process::id());
+        let marker = marker();
         root.write(path, marker.as_bytes(), mine(0o644))?;
         Ok(marker)
     }
@@ -259,6 +300,28 @@ impl Host {
             &self.state.versions(&deployments)?,
         )?)
     }
+}
+
+/// Marker of the boot that runs, and the start of userspace that it is for.
+const BOOT: &str = "/boot";
+const STARTED: &str = "/started";
+/// How the marker of a boot ends that kept the kernel.
+const SOFT: &str = "-soft";
+
+fn marker() -> String {
+    let now = Timestamp::now();
+    format!("{:x}-{:x}", now.as_nanosecond(), std::process::id())
+}
+
+/// Whether the boot of a marker kept the kernel.
+pub(crate) fn is_soft(boot: &str) -> bool {
+    boot.ends_with(SOFT)
+}
+
+/// When the boot of a marker began, if it kept the kernel.
+pub(crate) fn soft_since(boot: &str) -> Option<Timestamp> {
+    let began = boot.strip_suffix(SOFT)?.split('-').next()?;
+    Timestamp::from_nanosecond(i128::from_str_radix(began, 16).ok()?).ok()
 }
 
 /// Digest of a pull spec that has one.

@@ -119,6 +119,13 @@ impl Deployments {
             .find(|d| matches!(d.role, Role::Pending | Role::Staged))
     }
 
+    /// Whether a deployment that is not running is what the next boot takes.
+    #[must_use]
+    pub fn is_next(&self, id: &DeploymentId) -> bool {
+        let to_come = |d: &&Deployment| matches!(d.role, Role::Pending | Role::Staged);
+        self.0.first().filter(to_come).is_some_and(|d| d.id == *id)
+    }
+
     /// Where a rollback goes.
     #[must_use]
     pub fn rollback(&self) -> Option<&Deployment> {
@@ -130,6 +137,49 @@ impl Deployments {
     pub fn ids(&self) -> Vec<DeploymentId> {
         self.0.iter().map(|d| d.id.clone()).collect()
     }
+}
+
+/// Packages on top of the image: what changes between two versions. What is there, or gone, already is left.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PackageChanges {
+    /// Added.
+    pub install: Vec<String>,
+    /// No longer added.
+    pub uninstall: Vec<String>,
+    /// Taken out of the image, where it has them.
+    pub remove: Vec<String>,
+    /// The image's own again.
+    pub reset: Vec<String>,
+}
+
+impl PackageChanges {
+    /// Whether nothing is to change.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == PackageChanges::default()
+    }
+
+    /// On hosts that take images as they are: none can be asked for, and none were.
+    pub(crate) fn refuse(&self) -> Result<(), OsError> {
+        if self.install.is_empty() && self.remove.is_empty() {
+            return Ok(());
+        }
+        Err(OsError::Unsupported(format!(
+            "packages `{}` cannot be put on top of the image of this host, which rpm-ostree does not update; install \
+             them in the MachineOSConfig's Containerfile",
+            self.install.join("`, `")
+        )))
+    }
+}
+
+/// Commands around a soft reboot. They mount the next root where the first process looks for it, so they are run outside of
+/// the agent's own mount namespace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SoftReboot {
+    /// Lets a soft reboot start the next deployment; fails when that has another kernel or other kernel arguments.
+    pub prepare: Vec<String>,
+    /// Takes that back.
+    pub reset: Vec<String>,
 }
 
 /// Kernel arguments to take from and add to those of the booted deployment.
@@ -273,7 +323,13 @@ pub trait Os: Send + Sync + fmt::Debug {
         image: &Digest,
         pull_spec: Option<&str>,
         arguments: &KernelArguments,
+        packages: &PackageChanges,
     ) -> Result<Deployment, OsError>;
+
+    /// Whether [`Os::deploy`] puts packages on top of images.
+    fn adds_packages(&self) -> bool {
+        false
+    }
 
     /// Arguments that the booted deployment's kernel is started with.
     ///
@@ -283,6 +339,20 @@ pub trait Os: Send + Sync + fmt::Debug {
 
     /// Where a deployment's root directory is.
     fn root_of(&self, deployment: &Deployment) -> Utf8PathBuf;
+
+    /// How the deployment that is next starts without a new kernel; while none is next, how one would that has the kernel
+    /// which runs. None when it takes a reboot.
+    ///
+    /// # Errors
+    /// When the host's tools cannot say.
+    fn soft_reboot(&self) -> Result<Option<SoftReboot>, OsError>;
+
+    /// Takes a deployment that never booted away, so that the next boot takes what it took before. Does nothing when it is
+    /// not what the next boot takes.
+    ///
+    /// # Errors
+    /// When the host's tools fail.
+    fn discard(&self, deployment: &DeploymentId) -> Result<(), OsError>;
 
     /// Lets the next boot take the rollback deployment.
     ///

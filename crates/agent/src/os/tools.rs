@@ -2,7 +2,10 @@
 
 use camino::Utf8PathBuf;
 
+use super::{OsError, SoftReboot};
 use crate::command::Command;
+
+const PREPARE: &str = "prepare-soft-reboot";
 
 /// Where the host's tools are.
 #[derive(Debug, Clone, Default)]
@@ -18,10 +21,30 @@ impl Tools {
     }
 
     pub(super) fn command(&self, name: &str) -> Command {
+        Command::new(&self.program(name))
+    }
+
+    fn program(&self, name: &str) -> String {
         match &self.dir {
-            Some(dir) => Command::new(dir.join(name).as_str()),
-            None => Command::new(name),
+            Some(dir) => dir.join(name).into_string(),
+            None => name.to_owned(),
         }
+    }
+
+    /// How `ostree` starts the deployment that is next without a new kernel: since 2025.3, when it was built for it.
+    pub(super) fn soft_reboot(&self) -> Result<Option<SoftReboot>, OsError> {
+        let verbs = self.command("ostree").args(["admin", "--help"]).run()?;
+        if !verbs.contains(PREPARE) {
+            return Ok(None);
+        }
+        let verb = |argument: &str| {
+            let program = self.program("ostree");
+            vec![program, "admin".into(), PREPARE.into(), argument.into()]
+        };
+        Ok(Some(SoftReboot {
+            prepare: verb("0"),
+            reset: verb("--reset"),
+        }))
     }
 
     /// Whether a tool answers to `--version`.

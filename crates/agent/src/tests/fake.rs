@@ -11,7 +11,8 @@ use oci::{Client, Digest};
 
 use super::kill::{Kill, Life, Place};
 use crate::os::{
-    Deployment, DeploymentId, Deployments, KernelArguments, Os, OsError, ProgressSink, Role,
+    Deployment, DeploymentId, Deployments, KernelArguments, Os, OsError, PackageChanges,
+    ProgressSink, Role, SoftReboot,
 };
 use crate::state::State;
 use crate::systemd::{Ended, Job, Systemd, SystemdError, UnitState};
@@ -27,8 +28,27 @@ pub(crate) struct Machine {
     stages: AtomicBool,
     skips_finalize: AtomicBool,
     pub(crate) kill: Kill,
+    /// How far the machine comes with a soft reboot.
+    pub(crate) soft: Mutex<Soft>,
     /// Told when a reboot was asked for.
     pub(crate) reboot: tokio::sync::Notify,
+}
+
+/// Another name of `ssh.service`, as on Debian.
+pub(crate) const ALIAS: &str = "sshd.service";
+
+/// How far a machine comes with a soft reboot.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Soft {
+    /// Its tools know of none.
+    #[default]
+    Unknown,
+    /// They know, and this deployment takes another kernel.
+    Unprepared,
+    /// systemd refuses.
+    Refused,
+    /// To the end.
+    Done,
 }
 
 #[derive(Debug, Default)]
@@ -42,7 +62,11 @@ struct Disk {
     /// The first deployment is made at shutdown.
     staged: bool,
     rebooting: bool,
+    /// Without a new kernel.
+    softly: bool,
+    /// Starts of everything but the kernel.
     boots: u32,
+    soft_boots: u32,
     /// What was asked of systemd, since the last boot.
     jobs: Vec<String>,
     /// Units that fail when they run in this image.
@@ -58,6 +82,7 @@ impl Machine {
             state: Mutex::default(),
             stages: AtomicBool::new(false),
             skips_finalize: AtomicBool::new(false),
+            soft: Mutex::default(),
             kill: Kill::default(),
             reboot: tokio::sync::Notify::new(),
         });
@@ -172,7 +197,9 @@ impl Machine {
         disk.boots += 1;
         disk.jobs.clear();
         let run = self.dir.join("run");
-        if run.exists() {
+        if std::mem::take(&mut disk.softly) {
+            disk.soft_boots += 1;
+        } else if run.exists() {
             fs::remove_dir_all(run).unwrap();
         }
     }
@@ -210,6 +237,16 @@ impl Machine {
     /// Times it was booted after the first.
     pub(crate) fn reboots(&self) -> u32 {
         self.state.lock().unwrap().boots - 1
+    }
+
+    /// How often it was booted with the kernel that ran.
+    pub(crate) fn soft_reboots(&self) -> u32 {
+        self.state.lock().unwrap().soft_boots
+    }
+
+    /// How many deployments there are.
+    pub(crate) fn deployments(&self) -> usize {
+        self.state.lock().unwrap().deployments.len()
     }
 
     pub(crate) fn pulls(&self) -> u32 {
@@ -310,6 +347,7 @@ impl Os for Fake {
         image: &Digest,
         _: Option<&str>,
         arguments: &KernelArguments,
+        _: &PackageChanges,
     ) -> Result<Deployment, OsError> {
         self.point(Place::Before("deploy"));
         let mut kept = self.kernel_arguments()?;
@@ -341,6 +379,33 @@ impl Os for Fake {
 
     fn root_of(&self, deployment: &Deployment) -> Utf8PathBuf {
         self.machine.place(&deployment.id)
+    }
+
+    fn soft_reboot(&self) -> Result<Option<SoftReboot>, OsError> {
+        let known = |program: &str| SoftReboot {
+            prepare: vec![program.to_owned()],
+            reset: vec!["true".to_owned()],
+        };
+        Ok(match *self.machine.soft.lock().unwrap() {
+            Soft::Unknown => None,
+            Soft::Unprepared => Some(known("false")),
+            Soft::Refused | Soft::Done => Some(known("true")),
+        })
+    }
+
+    fn discard(&self, deployment: &DeploymentId) -> Result<(), OsError> {
+        self.point(Place::Before("discard"));
+        let next = self.status()?.is_next(deployment);
+        {
+            let mut disk = self.machine.state.lock().unwrap();
+            if next {
+                let (id, ..) = disk.deployments.remove(0);
+                disk.staged = false;
+                fs::remove_dir_all(self.machine.place(&id)).unwrap();
+            }
+        }
+        self.point(Place::After("discard"));
+        Ok(())
     }
 
     fn rollback(&self) -> Result<(), OsError> {
@@ -387,7 +452,12 @@ impl Systemd for Fake {
         self.point(Place::Before("unit"));
         let broken = self.machine.state.lock().unwrap().broken.contains(name);
         let active = if broken { "failed" } else { "active" };
+        let id = match name {
+            ALIAS => "ssh.service",
+            name => name,
+        };
         Ok(UnitState {
+            id: id.into(),
             load: "loaded".into(),
             active: active.into(),
             result: "exit-code".into(),
@@ -411,6 +481,21 @@ impl Systemd for Fake {
             status: run.status.code(),
             said: said.trim().to_owned(),
         })
+    }
+
+    fn started(&self) -> Result<String, SystemdError> {
+        Ok(self.machine.state.lock().unwrap().boots.to_string())
+    }
+
+    fn soft_reboot(&self) -> Result<(), SystemdError> {
+        self.point(Place::Before("soft reboot"));
+        if *self.machine.soft.lock().unwrap() == Soft::Refused {
+            return Err(SystemdError::Deadline {
+                action: "soft-reboot".to_owned(),
+            });
+        }
+        self.machine.state.lock().unwrap().softly = true;
+        self.reboot()
     }
 
     fn reboot(&self) -> Result<(), SystemdError> {

@@ -1,6 +1,7 @@
 //! The agent on the real API server, on a machine that is not there.
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
+mod discards;
 mod drift;
 pub(crate) mod fake;
 mod health;
@@ -8,6 +9,7 @@ pub(crate) mod kill;
 mod kills;
 mod live;
 mod plain;
+mod soft_reboot;
 mod syscalls;
 pub(crate) mod tree;
 mod updates;

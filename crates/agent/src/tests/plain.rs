@@ -12,7 +12,8 @@ use serde_json::{Value, json};
 
 use crate::host::Host;
 use crate::os::{
-    Deployment, DeploymentId, Deployments, KernelArguments, Os, OsError, ProgressSink, Role,
+    Deployment, DeploymentId, Deployments, KernelArguments, Os, OsError, PackageChanges,
+    ProgressSink, Role, SoftReboot,
 };
 use crate::state::State;
 use crate::systemd::{Ended, Job, Systemd, SystemdError, UnitState};
@@ -154,11 +155,23 @@ impl Os for Plain {
         Err(OsError::Unexpected("this node has every image".to_owned()))
     }
 
+    fn soft_reboot(&self) -> Result<Option<SoftReboot>, OsError> {
+        Ok(None)
+    }
+
+    fn discard(&self, deployment: &DeploymentId) -> Result<(), OsError> {
+        if self.status()?.is_next(deployment) {
+            self.set_order(&self.order()[1..]);
+        }
+        Ok(())
+    }
+
     fn deploy(
         &self,
         image: &Digest,
         _: Option<&str>,
         _: &KernelArguments,
+        _: &PackageChanges,
     ) -> Result<Deployment, OsError> {
         let known = self.order();
         for entry in self.0.join("deploy").read_dir_utf8().unwrap().flatten() {
@@ -218,8 +231,9 @@ impl Systemd for Plain {
         Ok(())
     }
 
-    fn unit(&self, _: &str) -> Result<UnitState, SystemdError> {
+    fn unit(&self, name: &str) -> Result<UnitState, SystemdError> {
         Ok(UnitState {
+            id: name.to_owned(),
             load: "loaded".into(),
             active: "active".into(),
             ..UnitState::default()
@@ -235,6 +249,14 @@ impl Systemd for Plain {
             status: Some(0),
             said: String::new(),
         })
+    }
+
+    fn started(&self) -> Result<String, SystemdError> {
+        Ok("once".to_owned())
+    }
+
+    fn soft_reboot(&self) -> Result<(), SystemdError> {
+        self.reboot()
     }
 
     fn reboot(&self) -> Result<(), SystemdError> {

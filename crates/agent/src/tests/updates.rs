@@ -28,10 +28,7 @@ async fn the_first_config_is_applied_live() {
         ("one", "one")
     );
     assert_eq!(world.machine.reboots(), 0);
-    assert_eq!(
-        world.machine.jobs(),
-        ["daemon-reload", "start sshd.service"]
-    );
+    assert_eq!(world.machine.jobs(), ["daemon-reload", "start ssh.service"]);
     assert_eq!(
         world.condition("Updated").await,
         "True: the node runs `rendered-1`"
@@ -100,6 +97,17 @@ async fn a_layered_image_with_its_units_takes_one_reboot() {
             "Updated"
         ]
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_with_two_names_is_reloaded_once() {
+    let mut world = World::settled(&[]).await;
+    let image = world.machine.booted_image();
+    let files = [("/etc/ssh/sshd_config.d/50-x.conf", "two")];
+    world
+        .reach("rendered-2", rendered(image, &files, json!([])), None)
+        .await;
+    assert_eq!(world.machine.jobs(), ["reload ssh.service"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -101,7 +101,7 @@ impl World {
         let server = Arc::new(Mutex::new(Some(ApiServer::open(config).unwrap())));
         let client = client(&server, None);
         let controllers = tokio::spawn(drain(client.clone()));
-        World {
+        let world = World {
             _dir: dir,
             machine,
             client,
@@ -109,7 +109,9 @@ impl World {
             agent: None,
             life: Arc::default(),
             controllers,
-        }
+        };
+        world.own().begin_boot().unwrap();
+        world
     }
 
     /// A node that its agent has registered and that has its MachineConfigNode.
@@ -244,6 +246,15 @@ impl World {
         self.life.is_over()
     }
 
+    /// Waits until the agent died where a test wanted it to, and leaves it dead.
+    pub(super) async fn until_dead(&self) {
+        let began = Instant::now();
+        while !self.is_dead() {
+            assert!(began.elapsed() < DEADLINE, "the agent lives on");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
     /// Ends the agent as SIGKILL does: nothing of it runs on.
     pub(super) async fn kill(&mut self) {
         if let Some(agent) = self.agent.take() {
@@ -272,6 +283,7 @@ impl World {
                 () = machine.reboot.notified() => {
                     self.kill().await;
                     machine.boot();
+                    self.own().begin_boot().unwrap();
                     self.start();
                 }
                 () = self.life.died.notified() => {

@@ -1,7 +1,9 @@
 #!/bin/sh
-# Plays `bootc`, `rpm-ostree` and `ostree` on one host, as much as the agent asks of them. The host is a directory: its
+# Plays `bootc`, `rpm-ostree`, `ostree` and `rpm` on one host, as much as the agent asks of them. The host is a directory: its
 # deployments are lines of `deployments` in boot order, "ROLE CHECKSUM SERIAL IMAGE", its pulled images lines of `images`,
-# kernel arguments those of `boot/loader/entries`, and of `pending-kargs` for what is staged.
+# kernel arguments those of `boot/loader/entries`, and of `pending-kargs` for what is staged. Packages on top of the image
+# and without what of it are `booted-packages`, `booted-removals`, and `pending-…` for what is staged; `image-packages`
+# are those that every image has.
 #
 # Each call is a line of `calls`. `fail` may hold "N before" or "N after": the N-th call that changes something then fails
 # before or after its effect.
@@ -34,7 +36,7 @@ kargs() { if [ -f pending-kargs ]; then cat pending-kargs; else booted_kargs; fi
 unstage() {
     grep -v '^staged ' deployments >deployments.new || true
     mv deployments.new deployments
-    rm -f pending-kargs
+    rm -f pending-kargs pending-packages pending-removals
 }
 stage() {
     image=$1
@@ -45,6 +47,53 @@ stage() {
     { echo "staged $checksum $serial $image"; cat deployments; } >deployments.new
     mv deployments.new deployments
     booted_kargs >pending-kargs
+    for what in packages removals; do cat booted-$what >pending-$what 2>/dev/null || true; done
+}
+edit_list() { # FILE +NAME|-NAME: as rpm-ostree, nothing twice and nothing away that is not there
+    name=${2#?}
+    case $2 in
+        +*) if grep -q -x -F -- "$name" "$1"; then die "$name is already requested"; fi; echo "$name" >>"$1" ;;
+        -*)
+            grep -q -x -F -- "$name" "$1" || die "$name is not requested"
+            grep -v -x -F -- "$name" "$1" >"$1.new" || true
+            mv "$1.new" "$1"
+            ;;
+    esac
+}
+# SIGN FILE for names without an option; --install and --uninstall are for packages.
+edit_packages() {
+    sign=$1 list=$2
+    shift 2
+    for argument; do
+        case $argument in
+            --install=*) edit_list pending-packages "+${argument#*=}" ;;
+            --uninstall=*) edit_list pending-packages "-${argument#*=}" ;;
+            --*) ;;
+            *)
+                if [ "$list $sign" = 'pending-removals +' ]; then
+                    grep -q -x -F -- "$argument" image-packages || die "$argument is not in the image"
+                fi
+                edit_list "$list" "$sign$argument"
+                ;;
+        esac
+    done
+}
+layer() {
+    [ -f pending-kargs ] || stage "$(booted | cut -d' ' -f4)"
+    edit_packages "$@"
+}
+rebase() {
+    image=$1
+    shift
+    stage "$image"
+    edit_packages + pending-packages "$@"
+}
+names() { # FILE as the inside of a JSON list
+    comma=
+    while read -r name; do
+        printf '%s"%s"' "$comma" "$name"
+        comma=,
+    done <"$1" 2>/dev/null || true
 }
 edit_kargs() {
     now=$(kargs)
@@ -74,7 +123,9 @@ case "$tool $1" in
     'bootc status')
         entry() {
             [ -n "$*" ] || { printf null; return; }
-            printf '{"image":{"image":{"image":"r.example/os","transport":"registry"},"imageDigest":"%s","architecture":"amd64"},"incompatible":false,"pinned":false,"ostree":{"stateroot":"test","checksum":"%s","deploySerial":%s}}' "$4" "$2" "$3"
+            soft=
+            if [ -f soft ]; then soft="\"softRebootCapable\":$([ "$1" = staged ] && cat soft || echo false),"; fi
+            printf '{"image":{"image":{"image":"r.example/os","transport":"registry"},"imageDigest":"%s","architecture":"amd64"},"incompatible":false,%s"pinned":false,"ostree":{"stateroot":"test","checksum":"%s","deploySerial":%s}}' "$4" "$soft" "$2" "$3"
         }
         queued=false
         if rollback_queued; then queued=true; fi
@@ -92,7 +143,11 @@ case "$tool $1" in
         printf '{"deployments":['
         comma=
         while read -r role checksum serial image; do
-            printf '%s{"osname":"test","checksum":"%s","serial":%s,"booted":%s,"staged":%s,"container-image-reference-digest":"%s"}' "$comma" "$checksum" "$serial" \
+            of=none
+            case $role in booted) of=booted ;; staged) of=pending ;; esac
+            printf '%s{"requested-packages":[%s],"requested-base-removals":[%s],' "$comma" \
+                "$([ ! -f $of-packages ] || names $of-packages)" "$([ ! -f $of-removals ] || names $of-removals)"
+            printf '"osname":"test","checksum":"%s","serial":%s,"booted":%s,"staged":%s,"container-image-reference-digest":"%s"}' "$checksum" "$serial" \
                 "$([ "$role" = booted ] && echo true || echo false)" "$([ "$role" = staged ] && echo true || echo false)" "$image"
             comma=,
         done <deployments
@@ -109,7 +164,22 @@ case "$tool $1" in
     'rpm-ostree rebase')
         image=$(digest_of "$*")
         if head -n 1 deployments | grep -q " $image$"; then die "Old and new refs are equal: $image"; fi
-        change stage "$image"
+        # The pull spec is no package.
+        options=
+        for argument; do case $argument in --install=* | --uninstall=*) options="$options $argument" ;; esac; done
+        change rebase "$image" $options
+        ;;
+    'rpm-ostree install') shift; change layer + pending-packages "$@" ;;
+    'rpm-ostree uninstall') shift; change layer - pending-packages "$@" ;;
+    'rpm-ostree override')
+        sign=+
+        [ "$2" = remove ] || sign=-
+        shift 2
+        change layer $sign pending-removals "$@"
+        ;;
+    'rpm -q')
+        shift 2
+        for name; do if grep -x -F -- "$name" image-packages; then :; else echo "package $name is not installed"; fi; done
         ;;
     'rpm-ostree cleanup') change unstage ;;
     'rpm-ostree rollback') change swap ;;
@@ -137,10 +207,12 @@ case "$tool $1" in
         ;;
     'ostree show') echo "'sha256:${*##*/}'" ;;
     'ostree admin')
+        # `soft` is there where the host can do a soft reboot.
         restage() { stage "$(booted | cut -d' ' -f4)"; edit_kargs "$@"; }
         case $2 in
             cleanup) ;;
             undeploy) change unstage ;;
+            --help) echo "  deploy"; if [ -f soft ]; then echo "  prepare-soft-reboot"; fi ;;
             deploy) change restage "$@" ;;
             *) die "$*" ;;
         esac

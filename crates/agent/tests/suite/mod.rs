@@ -2,7 +2,7 @@
 
 #![allow(dead_code, clippy::unwrap_used)]
 
-use agent::os::{Deployment, Deployments, KernelArguments, Os, Role};
+use agent::os::{Deployment, Deployments, KernelArguments, Os, PackageChanges, Role};
 use oci::Digest;
 
 /// A host to try a backend on.
@@ -48,10 +48,19 @@ pub(crate) fn go(
     image: &Published,
     changes: &KernelArguments,
 ) -> Result<Deployment, agent::os::OsError> {
+    go_with(subject, image, changes, &PackageChanges::default())
+}
+
+/// Goes to an image, with packages on top of it too.
+pub(crate) fn go_with(
+    subject: &impl Subject,
+    image: &Published,
+    changes: &KernelArguments,
+    packages: &PackageChanges,
+) -> Result<Deployment, agent::os::OsError> {
     subject.bring(image)?;
-    subject
-        .os()
-        .deploy(&image.digest, Some(&image.pull_spec), changes)
+    let from = Some(image.pull_spec.as_str());
+    subject.os().deploy(&image.digest, from, changes, packages)
 }
 
 /// Everything twice: what is there already is success, and nothing is there twice.
@@ -99,6 +108,26 @@ pub(crate) fn back_is_back(subject: &impl Subject, before: Digest) {
             return;
         }
     }
+}
+
+/// What was to come goes again, with all that it would have changed; what is not to come stays.
+pub(crate) fn what_is_not_wanted_any_more_goes(subject: &impl Subject, before: Digest) {
+    let second = subject.publish("second");
+    let was = subject.os().status().unwrap();
+    let made = go(subject, &second, &arguments(&["quiet"], &["audit=0"])).unwrap();
+    for _ in 0..2 {
+        subject.os().discard(&made.id).unwrap();
+        let seen = subject.os().status().unwrap();
+        assert_eq!((next(&seen).image, seen.ids()), (Some(before), was.ids()));
+    }
+    if let Some(booted) = was.booted() {
+        subject.os().discard(&booted.id).unwrap();
+    }
+    assert_eq!(subject.os().status().unwrap().ids(), was.ids());
+    // The way there is open again.
+    let again = go(subject, &second, &KernelArguments::default()).unwrap();
+    assert_eq!(again.image, Some(second.digest));
+    assert!(!subject.next_arguments().contains(&"audit=0".to_owned()));
 }
 
 /// Only what nobody needs is removed.

@@ -55,7 +55,7 @@ pub use machine_os_config::{
 pub use reference::Named;
 pub use rollout_policy::{
     CommandProbe, DriftPolicy, FileProbe, HttpProbe, MountProbe, NodeHealth, Probe, RolloutPolicy,
-    RolloutPolicySpec, UnitProbe,
+    RolloutPolicySpec, SoftRebootPolicy, UnitProbe,
 };
 
 /// The API group of every kind here but RolloutPolicy and MachineConfiguration.

@@ -43,6 +43,11 @@ pub struct RolloutPolicySpec {
     #[serde(default)]
     pub drift: DriftPolicy,
 
+    /// Whether an update in which kernel and kernel arguments stay starts everything but the kernel anew, in the place of a
+    /// reboot, on hosts that can: `WhenPossible`, or `Never`.
+    #[serde(default)]
+    pub soft_reboot: SoftRebootPolicy,
+
     /// How many nodes may fail an update before no further node starts it: a count, or a percentage of the pool's nodes.
     /// `0` stops at the first. Without it, failed nodes only keep their slots of the pool's `maxUnavailable`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -167,6 +172,16 @@ pub enum DriftPolicy {
     Report,
     /// It is put back, and an event says so.
     Heal,
+}
+
+/// Whether a soft reboot may take the place of a reboot.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SoftRebootPolicy {
+    /// Wherever the host can.
+    #[default]
+    WhenPossible,
+    /// Every reboot is one.
+    Never,
 }
 
 fn duration_up_to_an_hour() -> kube_core::Rule {

@@ -104,7 +104,12 @@ impl Explanation {
         if let Some(reboots) = &self.reboots {
             let told = |reboot: &Reboot| {
                 let deployment = &reboot.deployment[..reboot.deployment.len().min(12)];
-                format!("{} on {deployment}: {}", seconds(reboot.at), reboot.cause)
+                let soft = if reboot.soft { " (soft reboot)" } else { "" };
+                format!(
+                    "{} on {deployment}{soft}: {}",
+                    seconds(reboot.at),
+                    reboot.cause
+                )
             };
             match reboots.is_empty() {
                 true => say("reboots", &mut std::iter::once("none on record".to_owned())),

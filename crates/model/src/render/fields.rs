@@ -5,23 +5,10 @@ use std::collections::BTreeSet;
 use super::{ConfigProblem, Defaults, kernel, name_of};
 use crate::api::{MachineConfig, MachineConfigSpec};
 use crate::ignition::{self, Config, MAX_CONTENT_BYTES};
+use crate::packages::{self, DEFAULT_KERNEL};
 use crate::problem::{Problem, did_you_mean};
 use crate::pull_spec::PullSpec;
 
-/// Kernels to choose from.
-const KERNEL_TYPES: &[&str] = &["default", "realtime", "64k-pages"];
-/// The kernel when nobody chooses.
-const DEFAULT_KERNEL: &str = "default";
-/// Extensions to choose from.
-const EXTENSIONS: &[&str] = &[
-    "ipsec",
-    "kerberos",
-    "kernel-devel",
-    "sandboxed-containers",
-    "sysstat",
-    "two-node-ha",
-    "usbguard",
-];
 /// The extension that only fits the default kernel.
 const KERNEL_DEVEL: &str = "kernel-devel";
 
@@ -61,18 +48,16 @@ fn within(outer: &str, field: &str) -> String {
 
 fn spec_problems(spec: &MachineConfigSpec) -> Vec<Problem> {
     let mut problems = Vec::new();
-    let kernel_type = spec.kernel_type.as_str();
-    if !kernel_type.is_empty() && !KERNEL_TYPES.contains(&kernel_type) {
-        problems.push(Problem::new(
-            "spec.kernelType",
-            one_of(kernel_type, KERNEL_TYPES),
-        ));
+    let (kernel_type, known) = (spec.kernel_type.as_str(), packages::kernel_types());
+    if !kernel_type.is_empty() && !known.contains(&kernel_type) {
+        problems.push(Problem::new("spec.kernelType", one_of(kernel_type, &known)));
     }
+    let known = packages::extensions();
     for (index, extension) in spec.extensions.iter().enumerate() {
-        if !EXTENSIONS.contains(&extension.as_str()) {
+        if !known.contains(&extension.as_str()) {
             problems.push(Problem::new(
                 format!("spec.extensions[{index}]"),
-                one_of(extension, EXTENSIONS),
+                one_of(extension, &known),
             ));
         }
     }

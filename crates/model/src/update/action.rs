@@ -151,6 +151,27 @@ impl fmt::Display for Action {
     }
 }
 
+/// The actions with every unit by its own name, as `name` has it, and each thing once: an alias is no unit of its own.
+///
+/// # Errors
+/// What `name` fails with.
+pub fn by_own_names<E>(
+    actions: &[Action],
+    name: impl Fn(&str) -> Result<String, E>,
+) -> Result<Vec<Action>, E> {
+    let mut named = actions.to_vec();
+    for action in &mut named {
+        match action {
+            Action::DaemonReload { .. } => {}
+            Action::Stop { unit, .. }
+            | Action::Reload { unit, .. }
+            | Action::Restart { unit, .. }
+            | Action::Start { unit, .. } => *unit = name(unit)?,
+        }
+    }
+    Ok(in_order(vec![named]))
+}
+
 /// Makes one list of what each change asks for. Within what one change asks for, its order is kept; between changes a
 /// stronger action on a unit makes a weaker one unnecessary. Where orders contradict each other, the first by kind and
 /// name goes first.

@@ -6,6 +6,7 @@ use super::reason::Reason;
 use super::{Version, same_image};
 use crate::ignition::{Config, Node, NodeKind, Unit};
 use crate::keys;
+use crate::packages::Packages;
 use crate::problem::Problem;
 use crate::render::field;
 
@@ -454,28 +455,42 @@ pub(super) fn summary(changes: &[Change]) -> String {
     parts.join(", ")
 }
 
+/// Where packages come from: only some hosts can do it by themselves.
+const PACKAGES: &str = "takes a host that rpm-ostree updates (`--host-backend rpm-ostree`); elsewhere create a MachineOSConfig for the pool and install the packages in its Containerfile";
+
 /// What the node cannot do.
 pub(super) fn obstacles(from: &Version, to: &Version, changes: &[Change]) -> Vec<Problem> {
-    let new_image = changes
-        .iter()
-        .any(|change| matches!(change, Change::Image { .. }));
+    let layered = to.layered_image.is_some();
     let mut problems = Vec::new();
     for change in changes {
         match change {
-            Change::Extensions { .. } | Change::ExtensionsImage { .. } if !new_image => problems.push(Problem::new(
-                "spec.extensions",
-                "extensions come with a layered image; create a MachineOSConfig for the pool",
-            )),
-            Change::KernelType { .. } if !new_image => problems.push(Problem::new(
-                "spec.kernelType",
-                "another kernel comes with a layered image; create a MachineOSConfig for the pool",
-            )),
+            Change::Extensions { .. } if !layered => {
+                problems.push(Problem::new(field::EXTENSIONS, PACKAGES));
+            }
+            Change::KernelType { .. } if !layered => {
+                problems.push(Problem::new(field::KERNEL_TYPE, PACKAGES));
+            }
             Change::Fips(_) => problems.push(Problem::new(
                 "spec.fips",
                 "FIPS mode is chosen when a node is installed and cannot be changed on it; install the node anew",
             )),
             _ => {}
         }
+    }
+    let changed = |change: &Change| {
+        matches!(
+            change,
+            Change::Extensions { .. } | Change::ExtensionsImage { .. } | Change::KernelType { .. }
+        )
+    };
+    if changes.iter().any(changed)
+        && !Packages::of(to).is_empty()
+        && !to.extensions_image.is_empty()
+    {
+        problems.push(Problem::new(
+            field::EXTENSIONS_IMAGE,
+            "hosts install packages from the repositories that they have, not from an image of extensions; leave it out, or create a MachineOSConfig for the pool and install the packages in its Containerfile",
+        ));
     }
     if to.image().is_none() && from.layered_image.is_some() {
         problems.push(Problem::new(

@@ -61,6 +61,8 @@ pub struct Seen<'a> {
     pub image_present: bool,
     /// Whether the next boot takes a deployment of exactly the desired version, completely configured.
     pub deployed: bool,
+    /// Whether a deployment that never booted was made for us, or begun: it must go when no reboot is to come.
+    pub unbooted: bool,
     /// Whether the running deployment was found well since it booted or was changed.
     pub verified: bool,
     /// How far its last request to be drained or uncordoned is.
@@ -71,6 +73,8 @@ pub struct Seen<'a> {
     pub prefetch: Option<&'a str>,
     /// The node disruption policy in force; the defaults when there is none.
     pub policy: Option<&'a Policy>,
+    /// Whether the host puts packages on top of its image: extensions, and other kernels.
+    pub adds_packages: bool,
     /// Whether the host can take the desired image without a new kernel: what it says of a staged one, else whether it
     /// can do a soft reboot at all.
     pub soft_reboot: bool,
@@ -97,6 +101,8 @@ pub enum Step {
     Reboot,
     /// Start everything but the kernel anew, in it.
     SoftReboot,
+    /// Take away the deployment that was to boot: it is not wanted any more.
+    Discard,
     /// Write files and units of the running deployment and do what follows for services.
     Apply {
         /// What follows.
@@ -125,6 +131,7 @@ impl fmt::Display for Step {
             Step::Deploy => f.write_str("make the new deployment"),
             Step::Reboot => f.write_str("reboot"),
             Step::SoftReboot => f.write_str("soft-reboot"),
+            Step::Discard => f.write_str("discard the deployment that was to boot"),
             Step::Apply { .. } => f.write_str("write files and units"),
             Step::Verify => f.write_str("verify"),
             Step::Uncordon { asked: false, .. } => f.write_str("ask to be uncordoned"),
@@ -180,7 +187,9 @@ impl Plan {
             Step::Drain { .. } if self.update.reboot.is_empty() => &self.update.drain,
             Step::Pull { .. } | Step::Drain { .. } | Step::Deploy => &self.update.reboot,
             Step::Reboot | Step::SoftReboot => &self.update.reboot,
-            Step::Apply { .. } | Step::Verify | Step::Uncordon { .. } => &self.update.reasons,
+            Step::Discard | Step::Apply { .. } | Step::Verify | Step::Uncordon { .. } => {
+                &self.update.reasons
+            }
         }
     }
 }
@@ -216,6 +225,10 @@ pub fn plan(seen: &Seen<'_>) -> Plan {
     let current = as_it_runs(seen, desired);
     let interrupted: Vec<&Version> = seen.interrupted.into_iter().collect();
     let update = Update::between(&current, desired, &interrupted, policy);
+    let update = match seen.adds_packages {
+        true => update.with_packages(),
+        false => update,
+    };
     let update = match seen.soft_reboot {
         true => update.softened(),
         false => update,
@@ -230,6 +243,10 @@ pub fn plan(seen: &Seen<'_>) -> Plan {
         (None, Disruption::SoftReboot) => rebooting(seen, desired, Step::SoftReboot),
         (None, _) => live(seen, desired, &update),
     };
+    // Before anything else: whatever reboots the node now must find what it runs.
+    if seen.unbooted && !steps.contains(&Step::Reboot) && !steps.contains(&Step::SoftReboot) {
+        steps.insert(0, Step::Discard);
+    }
     if steps.is_empty() {
         steps.extend(prefetch);
     }

@@ -194,13 +194,42 @@ fn what_a_node_cannot_do_is_said_with_a_remedy() {
             .join("\n")
     };
     insta::assert_snapshot!(obstacle(json!({"extensions": ["usbguard"], "kernelType": "realtime", "fips": true})), @r"
-    `spec.extensions`: extensions come with a layered image; create a MachineOSConfig for the pool
-    `spec.kernelType`: another kernel comes with a layered image; create a MachineOSConfig for the pool
+    `spec.extensions`: takes a host that rpm-ostree updates (`--host-backend rpm-ostree`); elsewhere create a MachineOSConfig for the pool and install the packages in its Containerfile
+    `spec.kernelType`: takes a host that rpm-ostree updates (`--host-backend rpm-ostree`); elsewhere create a MachineOSConfig for the pool and install the packages in its Containerfile
     `spec.fips`: FIPS mode is chosen when a node is installed and cannot be changed on it; install the node anew
     ");
+    // Another base image brings no packages of its own accord.
+    assert!(obstacle(json!({"osImageURL": B, "kernelType": "realtime"})).contains("kernelType"));
+    assert!(
+        obstacle(json!({"baseOSExtensionsContainerImage": B, "extensions": ["usbguard"]}))
+            .contains("`spec.baseOSExtensionsContainerImage`: hosts install packages from")
+    );
+    assert_eq!(obstacle(json!({"baseOSExtensionsContainerImage": B})), "");
+}
+
+#[test]
+fn a_host_that_adds_packages_reboots_for_them() {
+    let from = version("a", None, json!({"osImageURL": A}));
+    let spec = json!({"osImageURL": A, "extensions": ["usbguard"], "kernelType": "realtime"});
+    let to = version("b", None, spec);
+    let seen = Seen {
+        node: "n",
+        current: Some(&from),
+        desired: Some(&to),
+        booted_image: Some(A),
+        image_present: true,
+        verified: true,
+        ..Seen::default()
+    };
+    assert!(plan(&seen).stuck.is_some());
+    let seen = Seen {
+        adds_packages: true,
+        soft_reboot: true,
+        ..seen
+    };
     assert_eq!(
-        obstacle(json!({"osImageURL": B, "kernelType": "realtime"})),
-        ""
+        steps(&seen),
+        "ask for the drain; make the new deployment; reboot; verify; ask to be uncordoned"
     );
 }
 
@@ -277,6 +306,40 @@ fn a_layered_image_is_pulled_before_the_drain_and_reboots_once() {
     seen.drain = drain("uncordon-rendered-1", "uncordon-rendered-1");
     assert_eq!(steps(&seen), "");
     assert!(plan(&seen).is_settled());
+}
+
+#[test]
+fn what_was_to_boot_goes_when_no_reboot_is_to_come() {
+    let (from, live, other) = (
+        version("a", None, json!({"osImageURL": A})),
+        version("b", None, files(&[("/etc/motd", "data:,")])),
+        version("c", None, json!({"osImageURL": B})),
+    );
+    let check = |desired: Option<&Version>, expected: &str| {
+        let seen = Seen {
+            node: "n",
+            current: Some(&from),
+            booted_image: Some(A),
+            desired,
+            image_present: true,
+            unbooted: true,
+            verified: true,
+            drain: drain("drain-c", "drain-c"),
+            ..Seen::default()
+        };
+        assert_eq!(steps(&seen), expected);
+    };
+    let discard = "discard the deployment that was to boot";
+    check(Some(&from), &format!("{discard}; ask to be uncordoned"));
+    check(
+        Some(&live),
+        &format!("{discard}; write files and units; verify; ask to be uncordoned"),
+    );
+    check(
+        Some(&other),
+        "make the new deployment; reboot; verify; ask to be uncordoned",
+    );
+    check(None, "");
 }
 
 #[test]

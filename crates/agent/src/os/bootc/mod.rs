@@ -8,7 +8,10 @@ use oci::{Client, Digest};
 use super::image_store::{ImageStore, staged_of};
 use super::sysroot::Sysroot;
 use super::tools::Tools;
-use super::{Deployment, Deployments, KernelArguments, Os, OsError, ProgressSink, Role, access};
+use super::{
+    Deployment, DeploymentId, Deployments, KernelArguments, Os, OsError, PackageChanges,
+    ProgressSink, Role, SoftReboot, access,
+};
 use crate::command::Command;
 
 pub(super) use status::Status;
@@ -39,8 +42,9 @@ impl Bootc {
         read(&self.store.tools)
     }
 
-    /// Takes a staged deployment away: bootc itself would only replace it.
+    /// Takes the deployment that is next away: bootc itself would only replace it.
     fn unstage(&self) -> Result<(), OsError> {
+        self.store.sysroot.make_writable()?;
         self.store
             .tools
             .command("ostree")
@@ -119,7 +123,9 @@ impl Os for Bootc {
         image: &Digest,
         pull_spec: Option<&str>,
         arguments: &KernelArguments,
+        packages: &PackageChanges,
     ) -> Result<Deployment, OsError> {
+        packages.refuse()?;
         let seen = self.seen()?;
         match seen.deployments.booted() {
             Some(booted) if booted.image == Some(*image) => {
@@ -144,6 +150,20 @@ impl Os for Bootc {
 
     fn kernel_arguments(&self) -> Result<Vec<String>, OsError> {
         self.store.sysroot.kernel_arguments(&self.status()?)
+    }
+
+    fn soft_reboot(&self) -> Result<Option<SoftReboot>, OsError> {
+        match self.seen()?.soft_reboot {
+            true => self.store.tools.soft_reboot(),
+            false => Ok(None),
+        }
+    }
+
+    fn discard(&self, deployment: &DeploymentId) -> Result<(), OsError> {
+        match self.status()?.is_next(deployment) {
+            true => self.unstage(),
+            false => Ok(()),
+        }
     }
 
     fn rollback(&self) -> Result<(), OsError> {

@@ -15,6 +15,8 @@ pub(in crate::os) struct Status {
     pub(super) rollback_queued: bool,
     /// Whether the staged deployment waits for a word before shutdown may make it.
     pub(super) download_only: bool,
+    /// Whether the staged deployment starts without a new kernel; without one, whether bootc knows of such a thing.
+    pub(super) soft_reboot: bool,
 }
 
 #[derive(Deserialize)]
@@ -43,6 +45,8 @@ struct Entry {
     incompatible: bool,
     #[serde(default)]
     download_only: bool,
+    /// Absent in versions that cannot.
+    soft_reboot_capable: Option<bool>,
     ostree: Option<OstreeEntry>,
 }
 
@@ -83,6 +87,11 @@ impl Status {
             compatible,
             rollback_queued: status.rollback_queued,
             download_only: staged.is_some_and(|staged| staged.download_only),
+            soft_reboot: match (staged, &status.booted) {
+                (Some(staged), _) => staged.soft_reboot_capable == Some(true),
+                (None, Some(booted)) => booted.soft_reboot_capable.is_some(),
+                (None, None) => false,
+            },
         };
         // What goes back becomes the next boot's when that is queued.
         let back = match status.rollback_queued {
@@ -140,6 +149,7 @@ mod tests {
             (status.compatible, "compatible"),
             (status.rollback_queued, "rollback queued"),
             (status.download_only, "download only"),
+            (status.soft_reboot, "soft reboot"),
         ];
         let notes = notes
             .iter()

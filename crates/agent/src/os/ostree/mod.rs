@@ -15,8 +15,8 @@ use tokio::runtime::Handle;
 use super::image_store::DIGEST_KEY;
 use super::sysroot::Sysroot;
 use super::{
-    Deployment, Deployments, KernelArguments, Os, OsError, Progress, ProgressSink, access,
-    boot_entry, io_error,
+    Deployment, DeploymentId, Deployments, KernelArguments, Os, OsError, PackageChanges, Progress,
+    ProgressSink, SoftReboot, Tools, access, boot_entry, io_error,
 };
 use crate::command::Command;
 use import::{Import, LAYER_REF, LAYERS_KEY, Layer, chain_ids, image_ref, layer_ref};
@@ -232,7 +232,9 @@ impl Os for Ostree {
         image: &Digest,
         _: Option<&str>,
         arguments: &KernelArguments,
+        packages: &PackageChanges,
     ) -> Result<Deployment, OsError> {
+        packages.refuse()?;
         self.sysroot.make_writable()?;
         let before = self.status()?;
         let present = self.sysroot.kernel_arguments(&before)?;
@@ -267,6 +269,18 @@ impl Os for Ostree {
 
     fn kernel_arguments(&self) -> Result<Vec<String>, OsError> {
         self.sysroot.kernel_arguments(&self.status()?)
+    }
+
+    fn soft_reboot(&self) -> Result<Option<SoftReboot>, OsError> {
+        Tools::default().soft_reboot()
+    }
+
+    fn discard(&self, deployment: &DeploymentId) -> Result<(), OsError> {
+        if self.status()?.is_next(deployment) {
+            self.sysroot.make_writable()?;
+            self.admin("undeploy").arg("0").run()?;
+        }
+        Ok(())
     }
 
     fn rollback(&self) -> Result<(), OsError> {

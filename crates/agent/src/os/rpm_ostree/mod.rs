@@ -1,6 +1,7 @@
 //! The `rpm-ostree` backend: runs `rpm-ostree`, whose daemon does one transaction at a time, and reads its status.
 //! Images are staged; the deployment is made at shutdown.
 
+mod packages;
 mod status;
 
 use std::time::{Duration, Instant};
@@ -11,7 +12,10 @@ use oci::{Client, Digest};
 use super::image_store::{ImageStore, staged_of};
 use super::sysroot::Sysroot;
 use super::tools::Tools;
-use super::{Deployment, Deployments, KernelArguments, Os, OsError, ProgressSink, Role};
+use super::{
+    Deployment, DeploymentId, Deployments, KernelArguments, Os, OsError, PackageChanges,
+    ProgressSink, Role, SoftReboot,
+};
 use crate::command::Command;
 
 use status::Status;
@@ -94,16 +98,34 @@ impl RpmOstree {
         }
     }
 
-    fn stage(&self, seen: &Status, image: &Digest, pull_spec: Option<&str>) -> Result<(), OsError> {
-        let (reference, verified) = self.store.origin(image, pull_spec)?;
-        // A rebase to what is staged already is an error to the tool, and what another attempt left is in its way.
+    /// A rebase to what is staged already is an error to the tool, and what another attempt left is in its way.
+    fn unstage(&self, seen: &Status) -> Result<(), OsError> {
         if seen.deployments.0.iter().any(|d| d.role == Role::Staged) {
             self.tool("cleanup").arg("--pending").run()?;
         }
+        Ok(())
+    }
+
+    /// Rebases, in one transaction with the packages, but for kernels: those are changed in the new image.
+    fn stage(
+        &self,
+        seen: &Status,
+        image: &Digest,
+        pull_spec: Option<&str>,
+        packages: &PackageChanges,
+    ) -> Result<(), OsError> {
+        let (reference, verified) = self.store.origin(image, pull_spec)?;
+        self.unstage(seen)?;
+        let left = self.left(&seen.booted, packages)?;
+        let together = match left.swaps_kernels() {
+            true => Vec::new(),
+            false => left.options(),
+        };
         let done = self
             .tool("rebase")
             // Older versions want the first; the second is for hosts that an update agent of their own drives.
             .args(["--experimental", "--bypass-driver"])
+            .args(together)
             .arg(verified.image_reference(&reference))
             .run();
         let Err(error) = done else {
@@ -140,21 +162,31 @@ impl Os for RpmOstree {
         image: &Digest,
         pull_spec: Option<&str>,
         arguments: &KernelArguments,
+        packages: &PackageChanges,
     ) -> Result<Deployment, OsError> {
         let seen = self.idle()?;
+        let is_booted = seen.deployments.booted().and_then(|booted| booted.image) == Some(*image);
         match seen.deployments.booted() {
-            Some(booted) if booted.image == Some(*image) => {
+            Some(booted) if is_booted && self.left(&seen.booted, packages)?.is_empty() => {
                 self.store
                     .stage_booted(booted, &seen.deployments, arguments)?;
             }
             _ => {
-                if staged_of(seen.deployments.clone(), image).is_err() {
-                    self.stage(&seen, image, pull_spec)?;
+                let is_next = staged_of(seen.deployments.clone(), image).is_ok();
+                if is_booted && !is_next {
+                    self.unstage(&seen)?;
+                } else if !is_next {
+                    self.stage(&seen, image, pull_spec, packages)?;
                 }
+                self.change_packages(packages)?;
                 self.store.change_arguments(arguments)?;
             }
         }
         staged_of(self.idle()?.deployments, image)
+    }
+
+    fn adds_packages(&self) -> bool {
+        true
     }
 
     fn root_of(&self, deployment: &Deployment) -> Utf8PathBuf {
@@ -163,6 +195,22 @@ impl Os for RpmOstree {
 
     fn kernel_arguments(&self) -> Result<Vec<String>, OsError> {
         self.store.sysroot.kernel_arguments(&self.status()?)
+    }
+
+    fn soft_reboot(&self) -> Result<Option<SoftReboot>, OsError> {
+        self.store.tools.soft_reboot()
+    }
+
+    fn discard(&self, deployment: &DeploymentId) -> Result<(), OsError> {
+        if !self.idle()?.deployments.is_next(deployment) {
+            return Ok(());
+        }
+        let done = self.tool("cleanup").arg("--pending").run();
+        match done {
+            // The connection to the daemon may have broken while it went on.
+            Err(error) if self.idle()?.deployments.is_next(deployment) => Err(error.into()),
+            _ => Ok(()),
+        }
     }
 
     fn rollback(&self) -> Result<(), OsError> {

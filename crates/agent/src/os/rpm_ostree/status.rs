@@ -10,6 +10,17 @@ pub(super) struct Status {
     pub(super) deployments: Deployments,
     /// What its daemon is doing.
     pub(super) transaction: Option<String>,
+    /// Packages of the running deployment.
+    pub(super) booted: Requested,
+    /// Packages of the deployment that the next boot takes.
+    pub(super) next: Requested,
+}
+
+/// What a deployment was asked to have on top of its image, and without what of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Requested {
+    pub(super) added: Vec<String>,
+    pub(super) removed: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -32,6 +43,19 @@ struct Entry {
     staged: bool,
     /// Absent where the origin is no image, or none that is understood.
     container_image_reference_digest: Option<String>,
+    #[serde(default)]
+    requested_packages: Vec<String>,
+    #[serde(default)]
+    requested_base_removals: Vec<String>,
+}
+
+impl Entry {
+    fn requested(&self) -> Requested {
+        Requested {
+            added: self.requested_packages.clone(),
+            removed: self.requested_base_removals.clone(),
+        }
+    }
 }
 
 impl Status {
@@ -54,6 +78,11 @@ impl Status {
             None if at == 1 => Role::Rollback,
             None => Role::Other,
         };
+        let of = |entry: Option<&Entry>| entry.map(Entry::requested).unwrap_or_default();
+        let (running, next) = (
+            of(printed.deployments.iter().find(|entry| entry.booted)),
+            of(printed.deployments.first()),
+        );
         let deployments = printed.deployments.iter().enumerate();
         let deployments = deployments.map(|(at, entry)| Deployment {
             role: role(at, entry),
@@ -69,6 +98,8 @@ impl Status {
         });
         Ok(Status {
             deployments: Deployments(deployments.collect()),
+            booted: running,
+            next,
             transaction: printed
                 .transaction
                 .map(|told| told.into_iter().next().unwrap_or_default()),
