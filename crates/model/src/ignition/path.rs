@@ -95,7 +95,7 @@ pub(super) fn problem(path: &str, is_directory: bool) -> Option<String> {
     // The root directory holds what the image brings and takes nothing new: not even what one of its links would give
     // way to.
     let is_open = |open: &&str| is_below(&place, open) || (is_directory && place == **open);
-    if OPEN.iter().any(|open| is_open(&open)) {
+    if OPEN.iter().any(is_open) {
         return None;
     }
     Some(format!(
