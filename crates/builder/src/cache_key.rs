@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::state::Action;
 
 /// Changes when the same step would give another layer than before.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 
 /// What decides the result of a step.
 #[derive(Debug, Serialize)]

@@ -103,6 +103,11 @@ fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
 }
 
 impl ImageConfig {
+    /// The variant of the architecture, if it has one.
+    pub fn variant(&self) -> Option<&str> {
+        self.other.get("variant").and_then(Value::as_str)
+    }
+
     /// The configuration of `FROM scratch`.
     pub fn scratch(os: &str, architecture: &str, variant: Option<&str>) -> Self {
         let mut other = Map::new();

@@ -29,6 +29,8 @@ pub enum Event {
         /// The step.
         step: usize,
     },
+    /// Something that people should know and that does not stop the build.
+    Note(String),
     /// A blob is on its way.
     Bytes {
         /// From or to a registry.

@@ -14,6 +14,7 @@ use crate::event::{Event, Progress, Transfer};
 use crate::evict::Hold;
 use crate::pack::Uploads;
 use crate::root_view::RootView;
+use crate::shared_cache::Step;
 
 /// An image whose own layers are in the engine's store. Nothing is pushed yet.
 #[derive(Clone)]
@@ -25,6 +26,8 @@ pub struct Image {
     pub(crate) config: Arc<ImageConfig>,
     pub(crate) layers: Arc<Vec<Layer>>,
     pub(crate) uploads: Arc<Uploads>,
+    /// What its steps gave, when the request asked to keep that.
+    pub(crate) steps: Arc<Vec<Step>>,
     /// Keeps its layers in the cache.
     pub(crate) _hold: Arc<Hold>,
 }

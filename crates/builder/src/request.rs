@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use jiff::Timestamp;
+use oci::Reference;
 use oci::manifest::Platform;
 
 use crate::ignore::Ignore;
@@ -37,6 +38,10 @@ pub struct Request {
     pub ignore: Option<Ignore>,
     /// Where the image will be pushed to: its layers are sent there while it is built.
     pub destinations: Vec<Destination>,
+    /// Build caches in registries, for steps that the cache of this machine does not have.
+    pub cache_from: Vec<Reference>,
+    /// Keeps what every step gave, for [`Engine::export_cache`](crate::Engine::export_cache).
+    pub keep_steps: bool,
     /// Executes every step, whatever the cache has.
     pub no_cache: bool,
     /// What to build for; the platform of this machine when absent.

@@ -150,9 +150,10 @@ pub(crate) struct Build {
     /// An annotation of the image's manifest.
     #[arg(long, value_name = "K=V")]
     pub(crate) annotation: Vec<String>,
-    /// What to build for, `os/architecture[/variant]`; default: this machine.
-    #[arg(long, value_name = "PLATFORM")]
-    pub(crate) platform: Option<String>,
+    /// What to build for, `os/architecture[/variant]`; default: this machine. Several, separated by commas, give an
+    /// index with an image for each.
+    #[arg(long, value_name = "PLATFORM", value_delimiter = ',')]
+    pub(crate) platform: Vec<String>,
     /// What of the context is not seen; default: FILE.dockerignore, else .containerignore or .dockerignore in CONTEXT.
     #[arg(long, value_name = "FILE")]
     pub(crate) ignorefile: Option<Utf8PathBuf>,
@@ -162,6 +163,12 @@ pub(crate) struct Build {
     /// Build every step again.
     #[arg(long)]
     pub(crate) no_cache: bool,
+    /// Take steps that this machine did not do from a build cache in a registry; may be given several times.
+    #[arg(long, value_name = "REF")]
+    pub(crate) cache_from: Vec<String>,
+    /// Put every step of this build into a build cache in a registry.
+    #[arg(long, value_name = "REF")]
+    pub(crate) cache_to: Option<String>,
     /// Push the result to every name given with `--tag`.
     #[arg(long, requires = "tag")]
     pub(crate) push: bool,
@@ -319,11 +326,12 @@ pub(crate) struct Status {
     pub(crate) output: Format,
 }
 
-/// Say what a node, a pool or a build is doing, what it waits for, and what you can do.
+/// Say what a node, a pool or a build is doing, what it waits for, and what you can do; or what a finding of `lint`
+/// means.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  caprock explain node/worker-1 --reboots")]
 pub(crate) struct Explain {
-    /// `node/NAME`, `pool/NAME` or `build/NAME`; kubectl's names of the kinds do too.
+    /// `node/NAME`, `pool/NAME` or `build/NAME`; kubectl's names of the kinds do too. `lint/ID` for a finding.
     #[arg(value_name = "OBJECT")]
     pub(crate) object: String,
     /// Also why the node rebooted, each time.

@@ -140,6 +140,15 @@ fn lint_tells_every_problem_with_its_place() {
     assert!(lines[0].ends_with("[lost-cd]"), "{text}");
     assert_eq!(lines[1], "    hint: use `WORKDIR`");
     assert_eq!(caprock(&["lint", "--strict", name]).0, Some(1));
+    let (code, text, _) = caprock(&["explain", "lint/lost-cd"]);
+    assert_eq!(code, Some(0));
+    assert!(
+        text.starts_with("lost-cd (warning)\n\nEach `RUN` starts a new shell"),
+        "{text}"
+    );
+    let (code, _, words) = caprock(&["explain", "lint/lost"]);
+    assert_eq!(code, Some(1));
+    assert!(words.contains("there is no finding `lost`"), "{words}");
 
     std::fs::write(&file, "FROM a:1\nCOPPY x y\n").unwrap();
     let (code, text, _) = caprock(&["lint", "-o", "json", name]);

@@ -94,6 +94,24 @@ pub(super) fn blobs(work: &Work, layers: &[StageLayer]) -> Result<Vec<Layer>, Bu
     Ok(blobs)
 }
 
+/// A layer that a step gave on a chain, with its blob.
+pub(super) fn packed(
+    work: &Work,
+    layer: CachedLayer,
+    key: Digest,
+    below: Option<Digest>,
+) -> Result<CachedLayer, BuildError> {
+    if layer.blob.is_some() {
+        return Ok(layer);
+    }
+    let tree = work.cache().layer(&chain_on(below, &layer.diff_id));
+    let blob = Packing::start(work, tree, None, layer.diff_id, key).finish(work)?;
+    Ok(CachedLayer {
+        blob: Some(blob),
+        ..layer
+    })
+}
+
 /// The name of the stack of layers.
 pub(super) fn chain(layers: &[StageLayer]) -> Option<Digest> {
     layers

@@ -21,6 +21,7 @@ use crate::error::BuildError;
 use crate::ignore::Ignore;
 use crate::image::{CONFIG, Image};
 use crate::request::Request;
+use crate::shared_cache::{Imported, Step};
 use crate::stages::{self, Inputs, Plan};
 use crate::work::Work;
 use layers::StageLayer;
@@ -39,6 +40,9 @@ pub(crate) struct Build<'a> {
     nothing_ignored: Ignore,
     /// Images that were looked up.
     images: Mutex<BTreeMap<String, Built>>,
+    imported: Imported,
+    /// The steps that were done, with the chains that they stood on.
+    done: Mutex<BTreeMap<Digest, Option<Digest>>>,
     steps: usize,
 }
 
@@ -77,6 +81,8 @@ impl<'a> Build<'a> {
             ignore,
             nothing_ignored: Ignore::default(),
             images: Mutex::default(),
+            imported: Imported::default(),
+            done: Mutex::default(),
             steps: 0,
         };
         build.globals = build.global_args()?;
@@ -85,6 +91,9 @@ impl<'a> Build<'a> {
 
     pub(crate) fn run(mut self) -> Result<Image, BuildError> {
         let plan = self.plan()?;
+        if !self.request.no_cache {
+            self.imported = Imported::read(self.work, &self.request.cache_from)?;
+        }
         let mut first = BTreeMap::new();
         for planned in &plan.stages {
             first.insert(planned.index, self.steps + 1);
@@ -174,6 +183,24 @@ impl<'a> Build<'a> {
         Ok(values)
     }
 
+    /// What every step gave, packed, also those of stages that only files are copied from.
+    fn packed_steps(&self) -> Result<Vec<Step>, BuildError> {
+        let done = self.done.lock().expect("nobody panics with this lock");
+        let mut steps = Vec::new();
+        for (key, below) in done.iter() {
+            // What somebody else removed meanwhile is not exported.
+            let Some(entry) = self.work.cache().lookup(key, *below) else {
+                continue;
+            };
+            let layer = entry
+                .layer
+                .map(|layer| layers::packed(self.work, layer, *key, *below))
+                .transpose()?;
+            steps.push(Step { key: *key, layer });
+        }
+        Ok(steps)
+    }
+
     /// Writes configuration and manifest of the finished image.
     fn finish(self, target: Built) -> Result<Image, BuildError> {
         let Built {
@@ -182,6 +209,10 @@ impl<'a> Build<'a> {
             base,
         } = target;
         let layers = layers::blobs(self.work, &layers)?;
+        let steps = match self.request.keep_steps {
+            true => self.packed_steps()?,
+            false => Vec::new(),
+        };
         let created = self.request.created.unwrap_or_else(|| config.created());
         config.created = Some(created.to_string());
         config.config.labels.extend(self.request.labels.clone());
@@ -219,6 +250,7 @@ impl<'a> Build<'a> {
             config: Arc::new(config),
             layers: Arc::new(layers),
             uploads: self.work.uploads.clone(),
+            steps: Arc::new(steps),
             _hold: self.work.hold.clone(),
         })
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use oci::Reference;
+use oci::{Digest, Reference};
 
 use super::layers::StageLayer;
 use super::{Build, Built, parse_platform};
@@ -144,6 +144,12 @@ fn changes_files(instruction: &Instruction) -> bool {
 }
 
 impl Build<'_> {
+    /// Remembers a step whose result is to be exported.
+    pub(super) fn note_done(&self, key: Digest, below: Option<Digest>) {
+        let mut done = self.done.lock().expect("nobody panics with this lock");
+        done.insert(key, below);
+    }
+
     fn begin(&self, step: usize, text: &str) {
         self.work.tell(Event::StepStarted {
             step,

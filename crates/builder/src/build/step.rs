@@ -11,11 +11,12 @@ use super::stage::Stage;
 use crate::cache::{CachedLayer, Entry};
 use crate::cache_key;
 use crate::commit::{self, Lower, Times};
-use crate::config::chain_on;
+use crate::config::{ImageConfig, chain_on};
 use crate::containerfile::{Instruction, Word};
 use crate::error::{BuildError, StepStatus};
 use crate::event::Event;
 use crate::execute::copy::{self, Fetched, Found, Tree};
+use crate::execute::foreign;
 use crate::execute::run::{self, Outcome, Sources};
 use crate::execute::user::Users;
 use crate::ignore::Ignore;
@@ -46,22 +47,30 @@ impl Stage<'_, '_> {
         let request = &self.build.request;
         let key = cache_key::key(&cache_key::Inputs {
             chain: below,
-            platform: &format!("{}/{}", config.os, config.architecture),
+            platform: &platform_of(config),
             epoch: self.epoch.as_second(),
             clamp: request.created.is_some(),
             action,
             files: contents.iter().map(|content| content.digest).collect(),
         });
         let work = self.build.work;
+        if request.keep_steps {
+            self.build.note_done(key, below);
+        }
         let lock = work.engine.lock_on(&key);
         let _alone = match request.no_cache {
             true => None,
             // Another build may be doing the same step; then its result is ours.
             false => Some(work.wait(async { Ok(lock.lock().await) })?),
         };
-        if !request.no_cache
-            && let Some(entry) = work.cache().lookup(&key, below)
-        {
+        let known = match request.no_cache {
+            true => None,
+            false => match work.cache().lookup(&key, below) {
+                Some(entry) => Some(entry),
+                None => self.build.imported.take(work, &key)?,
+            },
+        };
+        if let Some(entry) = known {
             work.tell(Event::Cached { step: self.step });
             return Ok(entry.layer.map(|layer| StageLayer::cached(layer, key)));
         }
@@ -298,6 +307,17 @@ impl Stage<'_, '_> {
         let step = self.step;
         let (build, index) = (self.build, self.index);
         let work = build.work;
+        let architecture = self.state.config.architecture.clone();
+        let can_run = foreign::can_run(&architecture).map_err(BuildError::host(
+            "cannot see which programs this machine runs",
+        ))?;
+        if !can_run {
+            let reason = format!(
+                "it takes an emulator for {architecture}, which this machine does not have: install qemu-user-static \
+                 and register it with the kernel (binfmt_misc), or build on a machine of that architecture"
+            );
+            return Err(self.refused(instruction, reason));
+        }
         let mut tree = |from: Option<&Word>| {
             let origin = build.origin(index, from)?;
             self.tree(&origin, from.map_or(instruction.at, |word| word.at))
@@ -355,4 +375,11 @@ impl Stage<'_, '_> {
             },
         }
     }
+}
+
+/// `os/architecture[/variant]`.
+fn platform_of(config: &ImageConfig) -> String {
+    let variant = config.variant().map(|variant| format!("/{variant}"));
+    let variant = variant.unwrap_or_default();
+    format!("{}/{}{variant}", config.os, config.architecture)
 }

@@ -2,6 +2,7 @@
 
 mod agent;
 pub(crate) mod copy;
+pub(crate) mod foreign;
 mod mounts;
 pub(crate) mod run;
 mod runtime;

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, anyhow};
 use builder::{
-    BuildError, Destination, Engine, EngineConfig, Ignore, Image, NamedContext, Request, Secrets,
+    BuildError, Destination, Engine, EngineConfig, Ignore, Image, Index, NamedContext, Request,
+    Secrets,
 };
 use camino::{Utf8Path, Utf8PathBuf};
 use oci::Reference;
@@ -24,8 +25,18 @@ pub(crate) async fn run(args: cli::Build) -> Result<(), Failure> {
         .map(|tag| registry::reference(tag))
         .collect::<Result<Vec<_>, _>>()?;
     let output = args.output.as_deref().map(output_of).transpose()?;
-    let client = registry::client(&args.registry, &tags.iter().collect::<Vec<_>>())?;
+    let cache_from = args
+        .cache_from
+        .iter()
+        .map(|text| cache("--cache-from", text));
+    let cache_from = cache_from.collect::<Result<Vec<_>, _>>()?;
+    let cache_to = args.cache_to.as_ref().map(|text| cache("--cache-to", text));
+    let cache_to = cache_to.transpose()?;
+    let named: Vec<&Reference> = tags.iter().chain(&cache_from).chain(&cache_to).collect();
+    let client = registry::client(&args.registry, &named)?;
     let mut request = request(&args)?;
+    request.keep_steps = cache_to.is_some();
+    request.cache_from = cache_from;
     if args.push {
         let to = |reference: &Reference| Destination {
             reference: reference.clone(),
@@ -44,22 +55,27 @@ pub(crate) async fn run(args: cli::Build) -> Result<(), Failure> {
     let cancel = CancellationToken::new();
     let shown = Shown::new(args.progress);
     let work = async {
-        let image = engine
-            .build(request, cancel.clone(), &|event| shown.event(event))
-            .await
-            .map_err(failure)?;
+        let made = make(&engine, request, &args.platform, &cancel, &shown).await?;
         deliver(
             &engine,
-            &image,
+            &made,
             args.push.then_some(tags.as_slice()),
             output.as_ref(),
             &shown,
         )
         .await?;
-        Ok::<_, Failure>(image)
+        if let Some(to) = &cache_to {
+            let images: Vec<&Image> = made.images().iter().collect();
+            engine
+                .export_cache(&images, to, &|event| shown.event(event))
+                .await
+                .map_err(failure)?;
+            output::words(&format!("put the build cache to {to}\n"));
+        }
+        Ok::<_, Failure>(made)
     };
     tokio::pin!(work);
-    let image = tokio::select! {
+    let made = tokio::select! {
         done = &mut work => done,
         signal = crate::host::stop_signal() => {
             output::words(&format!("stopping on {}\n", signal?));
@@ -69,15 +85,66 @@ pub(crate) async fn run(args: cli::Build) -> Result<(), Failure> {
         }
     }?;
     if let Some(path) = &args.iidfile {
-        std::fs::write(path, image.digest().to_string())
+        std::fs::write(path, made.digest().to_string())
             .with_context(|| format!("failed to write `{path}`"))?;
     }
-    Ok(output::result(&format!("{}\n", image.digest()))?)
+    Ok(output::result(&format!("{}\n", made.digest()))?)
+}
+
+/// What a build made: an image, or one for each of several platforms.
+enum Made {
+    Image(Image),
+    Index(Index),
+}
+
+impl Made {
+    fn digest(&self) -> oci::Digest {
+        match self {
+            Made::Image(image) => image.digest(),
+            Made::Index(index) => index.digest(),
+        }
+    }
+
+    fn images(&self) -> &[Image] {
+        match self {
+            Made::Image(image) => std::slice::from_ref(image),
+            Made::Index(index) => index.images(),
+        }
+    }
+}
+
+async fn make(
+    engine: &Engine,
+    request: Request,
+    platforms: &[String],
+    cancel: &CancellationToken,
+    shown: &Shown,
+) -> Result<Made, Failure> {
+    let tell = |event| shown.event(event);
+    let build = async |request| {
+        let built = engine.build(request, cancel.clone(), &tell).await;
+        built.map_err(failure)
+    };
+    if let [] | [_] = platforms {
+        return build(request).await.map(Made::Image);
+    }
+    let annotations = request.annotations.clone();
+    let mut images = Vec::new();
+    for text in platforms {
+        shown.event(builder::Event::Note(format!("building for {text}")));
+        let request = Request {
+            platform: Some(platform(text)?),
+            ..request.clone()
+        };
+        images.push(build(request).await?);
+    }
+    let index = Index::new(images, &annotations).map_err(failure)?;
+    Ok(Made::Index(index))
 }
 
 async fn deliver(
     engine: &Engine,
-    image: &Image,
+    made: &Made,
     push: Option<&[Reference]>,
     output: Option<&Output>,
     shown: &Shown,
@@ -85,18 +152,30 @@ async fn deliver(
     if let Some(Output { form, path, tag }) = output {
         let (path, tag) = (path.as_std_path(), tag.as_deref());
         let tell = |event| shown.event(event);
-        match form {
-            Form::Directory => engine.write_layout(image, path, tag, &tell).await,
-            Form::Archive => engine.write_archive(image, path, tag, &tell).await,
+        match (form, made) {
+            (Form::Directory, Made::Image(image)) => {
+                engine.write_layout(image, path, tag, &tell).await
+            }
+            (Form::Directory, Made::Index(index)) => {
+                engine.write_index_layout(index, path, tag, &tell).await
+            }
+            (Form::Archive, Made::Image(image)) => {
+                engine.write_archive(image, path, tag, &tell).await
+            }
+            (Form::Archive, Made::Index(index)) => {
+                engine.write_index_archive(index, path, tag, &tell).await
+            }
         }
         .map_err(failure)?;
         output::words(&format!("wrote {}\n", path.display()));
     }
     for tag in push.unwrap_or_default() {
-        engine
-            .push(image, tag, &|event| shown.event(event))
-            .await
-            .map_err(failure)?;
+        let tell = |event| shown.event(event);
+        let pushed = match made {
+            Made::Image(image) => engine.push(image, tag, &tell).await,
+            Made::Index(index) => engine.push_index(index, tag, &tell).await,
+        };
+        pushed.map_err(failure)?;
         output::words(&format!("pushed {tag}\n"));
     }
     Ok(())
@@ -133,7 +212,11 @@ fn request(args: &cli::Build) -> Result<Request, Failure> {
         secrets: secrets(&args.secret)?,
         ssh_agents: agents(&args.ssh)?,
         ignore: ignore(args, &file)?,
-        platform: args.platform.as_deref().map(platform).transpose()?,
+        platform: match args.platform.as_slice() {
+            [one] => Some(platform(one)?),
+            // Each has a request of its own.
+            _ => None,
+        },
         build_args: pairs("--build-arg", &args.build_arg)?,
         target: args.target.clone(),
         no_cache: args.no_cache,
@@ -229,6 +312,28 @@ fn ignore(args: &cli::Build, file: &Utf8Path) -> Result<Option<Ignore>, Failure>
     let text = std::fs::read_to_string(&path)
         .map_err(|error| refused(anyhow!(error).context(format!("failed to read `{path}`"))))?;
     Ok(Some(Ignore::parse(&text)))
+}
+
+/// `REF`, or as BuildKit writes it, `type=registry,ref=REF`.
+fn cache(flag: &str, text: &str) -> Result<Reference, Failure> {
+    let mut name = text;
+    if text.contains('=') {
+        let fields: BTreeMap<&str, &str> = text
+            .split(',')
+            .filter_map(|field| field.split_once('='))
+            .collect();
+        let kind = fields.get("type").copied().unwrap_or("registry");
+        name = fields
+            .get("ref")
+            .copied()
+            .filter(|_| kind == "registry")
+            .ok_or_else(|| {
+                refused(anyhow!(
+                    "`{flag} {text}`: expected `REF` or `type=registry,ref=REF`"
+                ))
+            })?;
+    }
+    registry::reference(name)
 }
 
 fn platform(text: &str) -> Result<Platform, Failure> {

@@ -21,11 +21,14 @@ use crate::output;
 pub(crate) async fn run(args: cli::Explain) -> Result<(), Failure> {
     let expected = || {
         refused(anyhow!(
-            "expected `node/NAME`, `pool/NAME` or `build/NAME`, found `{}`",
+            "expected `node/NAME`, `pool/NAME`, `build/NAME` or `lint/ID`, found `{}`",
             args.object
         ))
     };
     let (kind, name) = args.object.split_once('/').ok_or_else(expected)?;
+    if kind == "lint" {
+        return super::lint::explain(name, args.output);
+    }
     let client = || client(&args.cluster);
     let now = Timestamp::now();
     let explanation = match kind {

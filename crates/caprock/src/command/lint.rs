@@ -4,7 +4,7 @@ use std::io::Read as _;
 use std::process::ExitCode;
 
 use anyhow::anyhow;
-use builder::lint::{Finding, Level, lint};
+use builder::lint::{Finding, Level, Rule, lint, rules};
 use serde::Serialize;
 
 use crate::cli;
@@ -42,6 +42,44 @@ pub(crate) fn run(args: &cli::Lint) -> Result<ExitCode, Failure> {
         Format::Json | Format::Yaml => String::new(),
     })?;
     Ok(ExitCode::from(u8::from(refuses)))
+}
+
+/// What a finding with this id means.
+pub(super) fn explain(id: &str, format: Format) -> Result<(), Failure> {
+    let rule = rules().find(|rule| rule.id == id).ok_or_else(|| {
+        let known: Vec<&str> = rules().map(|rule| rule.id).collect();
+        refused(anyhow!("there is no finding `{id}`"))
+            .hint(format!("there are {}", known.join(", ")))
+    })?;
+    Ok(output::value(
+        format,
+        &Explained::from(rule),
+        Explained::text,
+    )?)
+}
+
+/// A rule as programs read it.
+#[derive(Debug, Serialize)]
+struct Explained {
+    id: &'static str,
+    level: &'static str,
+    explanation: &'static str,
+}
+
+impl From<&Rule> for Explained {
+    fn from(rule: &Rule) -> Self {
+        Explained {
+            id: rule.id,
+            level: rule.level.as_str(),
+            explanation: rule.explanation,
+        }
+    }
+}
+
+impl Explained {
+    fn text(&self) -> String {
+        format!("{} ({})\n\n{}\n", self.id, self.level, self.explanation)
+    }
 }
 
 fn read(file: &str) -> Result<String, Failure> {

@@ -63,6 +63,7 @@ impl Shown {
                 _ => say(&state, &format!("    [{step}] {line}")),
             },
             Event::StepDone { step } => drop(state.running.remove(&step)),
+            Event::Note(text) => say(&state, &format!("note: {text}")),
             Event::Bytes {
                 transfer,
                 blob,
@@ -124,6 +125,7 @@ fn as_json(event: &Event) -> serde_json::Value {
         Event::Cached { step } => json!({ "event": "cached", "step": step }),
         Event::Output { step, line } => json!({ "event": "output", "step": step, "line": line }),
         Event::StepDone { step } => json!({ "event": "done", "step": step }),
+        Event::Note(text) => json!({ "event": "note", "text": text }),
         Event::Bytes {
             transfer,
             blob,

@@ -121,6 +121,7 @@ fn shown(tell: Tell) -> impl Fn(Event) + Send + Sync {
         }),
         Event::Cached { step } => tell(Progress::Line(format!("step {step} is in the cache"))),
         Event::Output { line, .. } => tell(Progress::Line(line)),
+        Event::Note(text) => tell(Progress::Line(text)),
         Event::StepDone { .. } => {}
         Event::Bytes {
             transfer,
