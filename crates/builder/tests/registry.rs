@@ -3,68 +3,11 @@
 
 mod common;
 
-use std::collections::BTreeSet;
-
-use builder::{BuildError, Destination, Engine, EngineConfig, Event, Request, Transfer};
+use builder::{BuildError, Destination, Engine, EngineConfig, Event, Transfer};
+use common::registry::{client, engine, quiet, request, serve};
 use common::{Lab, privileged};
-use oci::{Access, Client, ClientConfig, Reference, Registry, Retry};
+use oci::Reference;
 use tokio_util::sync::CancellationToken;
-
-struct Server {
-    host: String,
-    _dir: tempfile::TempDir,
-}
-
-async fn serve() -> Server {
-    let dir = tempfile::tempdir().unwrap();
-    let registry = Registry::open(dir.path(), Access::anyone()).unwrap();
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let host = listener.local_addr().unwrap().to_string();
-    tokio::spawn(async move { axum::serve(listener, registry.router()).await });
-    Server { host, _dir: dir }
-}
-
-impl Server {
-    fn reference(&self, rest: &str) -> Reference {
-        format!("{}/{rest}", self.host).parse().unwrap()
-    }
-}
-
-fn client(servers: &[&Server]) -> Client {
-    let insecure_hosts: BTreeSet<String> =
-        servers.iter().map(|server| server.host.clone()).collect();
-    let retry = Retry {
-        deadline: std::time::Duration::ZERO,
-        ..Retry::default()
-    };
-    Client::new(ClientConfig {
-        insecure_hosts,
-        retry,
-        ..ClientConfig::default()
-    })
-    .unwrap()
-}
-
-fn engine(lab: &Lab, name: &str, client: Client) -> Engine {
-    let cache_dir = lab.dir.path().join(name);
-    Engine::open(EngineConfig {
-        cache_dir,
-        runtime: None,
-        cache_limit: None,
-        client,
-    })
-    .unwrap()
-}
-
-fn request(containerfile: String) -> Request {
-    Request {
-        containerfile,
-        file_name: "Containerfile".into(),
-        ..Request::default()
-    }
-}
-
-fn quiet(_: Event) {}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn privileged_a_pushed_image_is_a_base_elsewhere() {

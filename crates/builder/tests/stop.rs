@@ -53,7 +53,9 @@ async fn privileged_cancelling_kills_every_process_of_the_step() {
     }
     let lab = Lab::new();
     let cancel = CancellationToken::new();
-    let request = lab.request("RUN sleep 31415 & (sleep 31415 &) ; echo started; sleep 31415");
+    let request = lab.request(
+        "RUN sleep 31415 & (sleep 31415 &) ; setsid sh -c 'sleep 31415 & sleep 31415' & echo started; sleep 31415",
+    );
     let started = |event: &Event| matches!(event, Event::Output { line, .. } if line == "started");
     let progress = |event: Event| {
         if started(&event) {
@@ -192,6 +194,56 @@ async fn privileged_a_builder_killed_again_and_again_gives_the_same_image() {
     assert_eq!(lab.build(steps).await.unwrap().digest(), expected);
     assert_eq!(lab.cached(), [2, 3, 4, 5, 6]);
     assert_eq!(mounts(lab.dir.path()), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_a_builder_killed_at_any_moment_spoils_nothing() {
+    if !privileged() {
+        return;
+    }
+    let steps = "RUN for i in $(seq 1 2000); do echo $i; done > /numbers\nCOPY rootfs /again\nRUN rm -r /again/bin; seq 1 300000 > /more\n\
+                 FROM base\nRUN seq 1 100000 > /side";
+    let expected = Lab::new().build(steps).await.unwrap().digest();
+    let lab = Lab::new();
+    let text = lab.request(steps).containerfile;
+    // Any sequence will do; one that is always the same is easier to look into.
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    for _ in 0..15 {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        let mut child = builder(&lab, &text);
+        // When it is killed decides only how far it came.
+        std::thread::sleep(Duration::from_millis(state % 600));
+        child.kill().unwrap();
+        let ended = child.wait_with_output().unwrap();
+        let killed = ended.status.signal() == Some(9);
+        let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+        assert!(killed || ended.status.success(), "{said}");
+        if !killed {
+            // It was faster: the next one has everything to do again.
+            fs::remove_dir_all(lab.dir.path().join("cache/index")).unwrap();
+            fs::create_dir(lab.dir.path().join("cache/index")).unwrap();
+        }
+    }
+    assert_eq!(lab.build(steps).await.unwrap().digest(), expected);
+    assert_eq!(mounts(lab.dir.path()), 0);
+    // Also what lies in the store is whole.
+    let elsewhere = common::open(&lab.dir.path().join("cache"));
+    let image = elsewhere
+        .build(lab.request(steps), Default::default(), &|_| {})
+        .await
+        .unwrap();
+    let layout = lab.dir.path().join("layout");
+    elsewhere
+        .write_layout(&image, &layout, None, &|_| {})
+        .await
+        .unwrap();
+    for blob in fs::read_dir(layout.join("blobs/sha256")).unwrap() {
+        let blob = blob.unwrap();
+        let found = oci::Digest::of(&fs::read(blob.path()).unwrap()).hex();
+        assert_eq!(found, blob.file_name().to_str().unwrap());
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

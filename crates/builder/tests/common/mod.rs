@@ -1,6 +1,8 @@
 //! A scratch engine and a root file system of busybox for tests that execute steps.
 #![allow(clippy::unwrap_used, clippy::print_stderr, unreachable_pub, dead_code)]
 
+pub mod registry;
+
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -11,10 +13,10 @@ use oci::{Client, ClientConfig};
 use tokio_util::sync::CancellationToken;
 
 const BUSYBOX: &str = "/bin/busybox";
-const APPLETS: [&str; 30] = [
-    "sh", "unshare", "head", "sort", "find", "true", "cat", "ls", "echo", "id", "ln", "rm",
-    "mkdir", "chmod", "chown", "touch", "sleep", "stat", "mknod", "kill", "seq", "test", "env",
-    "pwd", "readlink", "ps", "mount", "wc", "hostname", "rmdir",
+const APPLETS: [&str; 31] = [
+    "sh", "setsid", "unshare", "head", "sort", "find", "true", "cat", "ls", "echo", "id", "ln",
+    "rm", "mkdir", "chmod", "chown", "touch", "sleep", "stat", "mknod", "kill", "seq", "test",
+    "env", "pwd", "readlink", "ps", "mount", "wc", "hostname", "rmdir",
 ];
 
 /// Whether tests that take root, crun and busybox run; says why not.
