@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
@@ -189,6 +190,7 @@ pub(crate) fn checkout(work: &Work, git: &Git) -> Result<PathBuf, Failure> {
                 "--depth=1",
             ],
         )?;
+        settle_modes(&tree).map_err(failed())?;
         match fs::rename(&tree, &place) {
             Err(_) if place.is_dir() => {}
             other => other.map_err(failed())?,
@@ -196,6 +198,22 @@ pub(crate) fn checkout(work: &Work, git: &Git) -> Result<PathBuf, Failure> {
     }
     work.cache().used(&place);
     Ok(place)
+}
+
+/// Gives a directory and all in it the modes that git records, whatever the mask of this process made of them.
+fn settle_modes(dir: &Path) -> io::Result<()> {
+    fs::set_permissions(dir, fs::Permissions::from_mode(0o755))?;
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        let metadata = entry.metadata()?;
+        if metadata.is_dir() {
+            settle_modes(&entry.path())?;
+        } else if metadata.is_file() {
+            let mode = 0o644 | (metadata.mode() & 0o100) / 0o100 * 0o111;
+            fs::set_permissions(entry.path(), fs::Permissions::from_mode(mode))?;
+        }
+    }
+    Ok(())
 }
 
 fn is_commit(text: &str) -> bool {

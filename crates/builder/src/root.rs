@@ -110,7 +110,10 @@ impl Root {
             match rustix::fs::statat(parent, &name, AtFlags::SYMLINK_NOFOLLOW) {
                 Err(Errno::NOENT) => {
                     let before = modified(&rustix::fs::fstat(parent)?);
-                    rustix::fs::mkdirat(parent, &name, Mode::from_raw_mode(0o755))?;
+                    let mode = Mode::from_raw_mode(0o755);
+                    rustix::fs::mkdirat(parent, &name, mode)?;
+                    // The mask of this process is nothing that an image may depend on.
+                    rustix::fs::chmodat(parent, &name, mode, AtFlags::empty())?;
                     owner.give(parent, &name)?;
                     let after = modified(&rustix::fs::fstat(parent)?);
                     let fd = rustix::fs::openat(parent, &name, open, Mode::empty())?;

@@ -71,12 +71,14 @@ impl Snapshot {
             let (upper, work) = (scratch.path.join("upper"), scratch.path.join("work"));
             fs::create_dir(&upper)?;
             fs::create_dir(&work)?;
+            let mut mode = 0o755;
             if let Some(top) = layers.last() {
                 // The top layer gives the root directory its owner and mode.
                 let metadata = fs::metadata(top)?;
                 std::os::unix::fs::chown(&upper, Some(metadata.uid()), Some(metadata.gid()))?;
-                fs::set_permissions(&upper, fs::Permissions::from_mode(metadata.mode() & 0o7777))?;
+                mode = metadata.mode() & 0o7777;
             }
+            fs::set_permissions(&upper, fs::Permissions::from_mode(mode))?;
             held.extend([open(&upper)?, open(&work)?]);
             // What a crash could tear is thrown away anyway, so nothing needs to be synced.
             options += &format!(

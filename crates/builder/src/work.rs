@@ -182,6 +182,9 @@ fn unpack_blob(engine: &Engine, chain: &oci::Digest, layer: &Layer) -> Result<()
     let scratch = engine.cache().scratch().map_err(failed())?;
     let tree = scratch.path.join("tree");
     std::fs::create_dir(&tree).map_err(failed())?;
+    // A layer need not say what the root directory is like.
+    std::fs::set_permissions(&tree, std::os::unix::fs::PermissionsExt::from_mode(0o755))
+        .map_err(failed())?;
     let options = Options {
         whiteouts: Whiteouts::Overlay,
         privilege: Privilege::Full,

@@ -177,6 +177,8 @@ impl Writer<'_> {
                 item.metadata.rdev(),
             )?;
             owner.give(&parent.fd, &name)?;
+            let mode = Mode::from_raw_mode(mode);
+            rustix::fs::chmodat(&parent.fd, &name, mode, AtFlags::empty())?;
         } else {
             return Err(Failure::Refused(format!(
                 "`{}` is a device",
