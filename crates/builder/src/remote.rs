@@ -209,7 +209,11 @@ fn settle_modes(dir: &Path) -> io::Result<()> {
         if metadata.is_dir() {
             settle_modes(&entry.path())?;
         } else if metadata.is_file() {
-            let mode = 0o644 | (metadata.mode() & 0o100) / 0o100 * 0o111;
+            let mode = if metadata.mode() & 0o100 == 0 {
+                0o644
+            } else {
+                0o755
+            };
             fs::set_permissions(entry.path(), fs::Permissions::from_mode(mode))?;
         }
     }

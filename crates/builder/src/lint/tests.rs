@@ -26,8 +26,14 @@ fn what_is_fine_is_not_mentioned() {
     check("FROM configs AS final\nRUN systemctl enable x", &[]);
 }
 
-/// What breaks each rule, with the place; then what is near to it and does not.
-const TABLE: &[(&str, &[(&str, &str)], &[&str])] = &[
+/// A rule; what breaks it, with the place; what is near to that and does not.
+type Case = (
+    &'static str,
+    &'static [(&'static str, &'static str)],
+    &'static [&'static str],
+);
+
+const TABLE: &[Case] = &[
     (
         "syntax",
         &[("FROM a:1\nCOPPY a b", "2:1"), ("RUN x", "1:1")],
