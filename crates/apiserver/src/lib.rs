@@ -21,6 +21,8 @@ mod managed;
 mod metrics;
 mod openapi;
 mod patch;
+#[cfg(test)]
+mod properties;
 mod resources;
 mod rules;
 mod schema;

@@ -342,7 +342,11 @@ fn is_label_text(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use proptest::prelude::*;
+    use serde_json::json;
+
     use super::*;
+    use crate::resources::scale::selector_text;
 
     fn check(selector: &str, labels: &[(&str, &str)], expected: bool) {
         let labels: BTreeMap<&str, &str> = labels.iter().copied().collect();
@@ -373,6 +377,43 @@ mod tests {
         check("x.io/y=", &[("x.io/y", "")], true);
         check("x.io/y=,z=1", &[("x.io/y", ""), ("z", "1")], true);
         check("instance=a", &[("instance", "a")], true);
+    }
+
+    proptest! {
+        /// A `LabelSelector`, its text as clients write it, and plain reading agree.
+        #[test]
+        fn the_text_of_a_selector_means_the_same(
+            equal in prop::collection::btree_map("[a-c]", "[x-z]", 0..2),
+            rules in prop::collection::vec(("[a-c]", 0..4usize, prop::collection::vec("[x-z]", 1..3)), 0..3),
+            labels in prop::collection::btree_map("[a-c]", "[x-z]", 0..3),
+        ) {
+            let operators = ["In", "NotIn", "Exists", "DoesNotExist"];
+            let expressions: Vec<Value> = rules
+                .iter()
+                .map(|(key, operator, values)| {
+                    let values = if *operator < 2 { values.as_slice() } else { &[] };
+                    json!({"key": key, "operator": operators[*operator], "values": values})
+                })
+                .collect();
+            let selector = json!({"matchLabels": equal, "matchExpressions": expressions});
+            let label = |key: &str| labels.get(key).map(String::as_str);
+            let expected = equal.iter().all(|(key, value)| label(key) == Some(value))
+                && rules.iter().all(|(key, operator, values)| {
+                    let among = label(key).is_some_and(|found| values.iter().any(|v| v == found));
+                    match operator {
+                        0 => among,
+                        1 => !among,
+                        2 => label(key).is_some(),
+                        _ => label(key).is_none(),
+                    }
+                });
+            let holds = |requirements: &[Requirement]| {
+                requirements.iter().all(|r| r.test.holds(label(&r.key)))
+            };
+            prop_assert_eq!(holds(&Selector::of_labels(&selector).unwrap().labels), expected);
+            let text = selector_text(&selector);
+            prop_assert_eq!(holds(&parse_labels(&text).unwrap()), expected, "{}", text);
+        }
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! A server killed in the middle of writes keeps every write that it acknowledged, and no half of another.
+//! A server killed in the middle of writes keeps every write that it acknowledged, and no half of another; and a watch goes on
+//! where it was.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
@@ -9,8 +10,10 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
 
 use apiserver::{ApiServer, Config, Token};
+use futures::StreamExt;
 use k8s_openapi::api::core::v1::ConfigMap;
-use kube::api::{Api, ListParams, ObjectMeta, PostParams};
+use kube::ResourceExt;
+use kube::api::{Api, ListParams, ObjectMeta, PostParams, WatchEvent, WatchParams};
 
 const DIRECTORY: &str = "APISERVER_KILL_TEST_DIRECTORY";
 const ROUND: &str = "APISERVER_KILL_TEST_ROUND";
@@ -27,17 +30,33 @@ fn open(directory: &std::path::Path) -> kube::Client {
     kube::Client::new(server.router_as(common::ADMIN), "default")
 }
 
-/// What a restarted server has. Its runtime goes with it, so that the directory is free again.
-fn stored(directory: &std::path::Path) -> BTreeMap<String, ConfigMap> {
+/// What a restarted server has, by name, and what a watch that saw `since` before the kill is told, as versions and
+/// names. The server's runtime goes with it, so that the directory is free again.
+fn stored(
+    directory: &std::path::Path,
+    since: u64,
+) -> (BTreeMap<String, ConfigMap>, Vec<(u64, String)>) {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
         let api: Api<ConfigMap> = Api::default_namespaced(open(directory));
         let found = api.list(&ListParams::default()).await.unwrap();
-        let named = found
-            .into_iter()
-            .map(|map| (map.metadata.name.clone().unwrap(), map));
-        named.collect()
+        let newest = found.iter().map(version).max().unwrap();
+        let mut events = Vec::new();
+        let (parameters, since) = (WatchParams::default(), since.to_string());
+        let mut watch = std::pin::pin!(api.watch(&parameters, &since).await.unwrap());
+        while events.last().is_none_or(|(seen, _)| *seen < newest) {
+            match watch.next().await.unwrap().unwrap() {
+                WatchEvent::Added(map) => events.push((version(&map), map.name_any())),
+                other => panic!("{other:?}"),
+            }
+        }
+        let named = found.into_iter().map(|map| (map.name_any(), map));
+        (named.collect(), events)
     })
+}
+
+fn version(map: &ConfigMap) -> u64 {
+    map.resource_version().unwrap().parse().unwrap()
 }
 
 /// Big enough to span pages, and checkable.
@@ -85,6 +104,8 @@ fn acknowledged_writes_survive_sigkill() {
     let mut acknowledged: BTreeMap<String, String> = BTreeMap::new();
     let mut newest = 0;
     for round in 0..ROUNDS {
+        // What somebody who watches saw last before the kill.
+        let mut since = 0;
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "child_writes_until_killed", "--nocapture"])
             .env(DIRECTORY, directory.path())
@@ -103,6 +124,9 @@ fn acknowledged_writes_survive_sigkill() {
             let number: u64 = version.parse().unwrap();
             assert!(number > newest, "a version was given out twice");
             acknowledged.insert(name.into(), version.into());
+            if since == 0 {
+                since = number;
+            }
             true
         };
         let mut count = 0;
@@ -118,10 +142,25 @@ fn acknowledged_writes_survive_sigkill() {
         let versions = acknowledged.values().map(|v| v.parse().unwrap());
         newest = versions.max().unwrap_or(newest);
 
-        let found = stored(directory.path());
+        let (found, events) = stored(directory.path(), since);
         for (name, map) in &found {
             let data = map.data.as_ref().unwrap();
             assert_eq!(data["key"], content(name), "{name} is half written");
+        }
+        let versions: Vec<u64> = events.iter().map(|(version, _)| *version).collect();
+        assert!(
+            versions.is_sorted_by(|a, b| a < b),
+            "out of order: {versions:?}"
+        );
+        let told: BTreeMap<&str, u64> =
+            events.iter().map(|(v, name)| (name.as_str(), *v)).collect();
+        for (name, map) in &found {
+            let expected = Some(version(map)).filter(|version| *version > since);
+            assert_eq!(
+                told.get(name.as_str()).copied(),
+                expected,
+                "{name} after {since}"
+            );
         }
         for (name, version) in &acknowledged {
             let map = found.get(name).unwrap_or_else(|| panic!("{name} is lost"));

@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
 use jiff::Timestamp;
+use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::apply::{Applied, apply};
@@ -249,4 +250,98 @@ fn entries_survive_being_written_and_read() {
     );
     let malformed = json!({"metadata": {"managedFields": [{"operation": "Apply", "fieldsV1": 3}]}});
     assert_eq!(Entries::of(&malformed), Entries::default());
+}
+
+/// What a manager applies: never empty, and no two managers agree by accident about everything.
+fn any_spec() -> impl Strategy<Value = Value> {
+    let number = || prop::option::of(0i64..2);
+    let parts = prop::collection::btree_map("[a-c]", number(), 0..3);
+    let tags = prop::collection::btree_set("[a-c]", 0..3);
+    let unit = prop::option::of("[a-b]");
+    (0i64..2, number(), number(), parts, tags, unit).prop_map(|(a, b, x, parts, tags, unit)| {
+        let mut spec = json!({"a": a});
+        if let Some(b) = b {
+            spec["b"] = json!(b);
+        }
+        if let Some(x) = x {
+            spec["deep"] = json!({"x": x});
+        }
+        let parts: Vec<Value> = parts
+            .into_iter()
+            .map(|(name, count)| match count {
+                Some(count) => json!({"name": name, "count": count}),
+                None => json!({"name": name}),
+            })
+            .collect();
+        if !parts.is_empty() {
+            spec["parts"] = json!(parts);
+        }
+        if !tags.is_empty() {
+            spec["tags"] = json!(tags);
+        }
+        if let Some(unit) = unit {
+            spec["unit"] = json!({unit: "u"});
+        }
+        spec
+    })
+}
+
+/// The same, whatever order things were added in.
+fn unordered(spec: &Value) -> Value {
+    let mut spec = spec.clone();
+    for list in ["parts", "tags"] {
+        if let Some(items) = spec[list].as_array_mut() {
+            items.sort_by_key(ToString::to_string);
+        }
+    }
+    if let Some(fields) = spec.as_object_mut() {
+        fields.retain(|_, value| !value.is_null());
+    }
+    spec
+}
+
+impl Story {
+    fn spec(&self) -> Value {
+        unordered(&self.object.as_ref().unwrap()["spec"])
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+
+    #[test]
+    fn applying_twice_is_applying_once(first in any_spec(), second in any_spec()) {
+        let mut story = Story::default().apply("one", first).force("two", second.clone());
+        let once = story.object.clone();
+        story.try_apply("two", second, false).unwrap();
+        prop_assert_eq!(story.object, once);
+    }
+
+    #[test]
+    fn conflicts_do_not_depend_on_who_was_first(left in any_spec(), right in any_spec()) {
+        let mut one = Story::default().apply("left", left.clone());
+        let mut other = Story::default().apply("right", right.clone());
+        let refused = one.try_apply("right", right, false).err();
+        let refused_too = other.try_apply("left", left, false).err();
+        match (refused, refused_too) {
+            (None, None) => prop_assert_eq!(one.spec(), other.spec()),
+            (Some(causes), Some(others)) => {
+                let fields = |causes: Vec<Cause>| -> std::collections::BTreeSet<String> {
+                    causes.into_iter().map(|cause| cause.field).collect()
+                };
+                prop_assert_eq!(fields(causes), fields(others));
+            }
+            (one, other) => prop_assert!(false, "{one:?} but {other:?}"),
+        }
+    }
+
+    #[test]
+    fn what_is_applied_no_more_is_as_if_it_never_was(first in any_spec(), second in any_spec()) {
+        let mut story = Story::default().apply("stays", first);
+        let before = story.spec();
+        if story.try_apply("goes", second, false).is_ok() {
+            story.try_apply("goes", json!({}), false).unwrap();
+            prop_assert_eq!(story.spec(), before);
+        }
+    }
 }

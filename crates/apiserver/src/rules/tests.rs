@@ -297,6 +297,7 @@ fn what_types_tell_is_refused_when_the_definition_is_written() {
     );
     refused("self.n + self.s > 1", "'_+_' applied to '(int, string)'");
     refused("self.n", "cel expression must evaluate to a bool");
+    refused("null", "cel expression must evaluate to a bool");
     refused(
         "other > 1",
         "undeclared reference to 'other' (in container '')",
