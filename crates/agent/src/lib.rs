@@ -153,8 +153,10 @@ pub async fn first_boot(
 pub async fn complete_boot(paths: Paths) -> Result<(), AgentError> {
     blocking(move |runtime| {
         let host = open_early(&paths, runtime)?;
-        host.begin_boot()?;
-        Ok(host.complete_boot()?)
+        let begun = host.begin_boot();
+        host.complete_boot()?;
+        // Told, and no reason to leave a boot incomplete.
+        Ok(begun?)
     })
     .await
 }
