@@ -29,7 +29,7 @@ condition mcp/edge ImageBuildDegraded False
 eventually 120 built edge
 first=$(build_of edge)
 say "built with:"
-"$CAPROCK" logs "$first" | sed -n '/\] RUN cat \/usr/,$p' | grep -E '^(one|a tool|[0-9]+)' 
+"$CAPROCK" logs "$first" | sed -n '/\] RUN cat \/usr/,$p' | grep -E '^(one|[0-9]+$)'
 say "pushed: $(kubectl get machineosbuild "$first" -o 'jsonpath={.status.progress.pushed}' | grep -c done)"
 
 # Other content, another build.
@@ -48,7 +48,7 @@ image_of() { kubectl get machineosbuild "$1" -o 'jsonpath={.status.digestedImage
 [ "$(image_of "$second")" = "$(image_of "$(build_of edge)")" ] && say "rotated, the same image"
 
 say "secrets found: $( (kubectl get machineosbuild,machineosconfig -o yaml; kubectl -n "$NS" get configmap -o yaml;
-    kubectl get events -A -o yaml; cat "$SCRATCH/serve.log"; grep -ra 3cret-value "$DATA/registry" || true) | grep -c '3cret-value' || true)"
+    kubectl get events -A -o yaml; cat "$SCRATCH/serve.log"; grep -rhao 3cret-value "$BUILD_CACHE" || true) | grep -c '3cret-value' || true)"
 
 kubectl -n "$NS" delete secret login >&3
 gone() { message mcp/edge ImageBuildDegraded | grep -q 'no Secret'; }
