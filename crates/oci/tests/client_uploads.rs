@@ -111,9 +111,17 @@ async fn what_a_store_has_is_continued_as_well() {
     let layer = blob(2, SIZE);
     store.put(&layer).unwrap();
     f.proxy.cut(&[3_000_000]);
+    // The registry is not at once back in a state to tell.
+    for status in [503, 500] {
+        let fault = Fault::Status(status);
+        f.server.faults.add(Method::GET, "/blobs/uploads/", fault);
+    }
     let pushed = f.push(&layer, BlobSource::Store(&store)).await;
     assert_eq!(pushed.unwrap(), Pushed::Uploaded);
-    assert!(f.proxy.none_left());
+    assert!(f.proxy.none_left() && f.server.faults.none_left());
+    let seen = f.server.faults.seen();
+    let started = seen.iter().filter(|line| line.starts_with("POST ")).count();
+    assert_eq!(started, 1, "{seen:?}");
     f.is_there(&layer).await;
 }
 

@@ -11,6 +11,8 @@ use serde::Deserialize;
 use super::ClientError;
 use super::request::Call;
 
+/// How long the body of an answer that is kept in memory may take.
+const ANSWER_WITHIN: Duration = Duration::from_secs(120);
 /// Longest part of an error answer that is read.
 const MAX_ANSWER: u64 = 16 << 10;
 /// Longest text of a registry that is quoted in a message.
@@ -76,7 +78,7 @@ pub(super) async fn check(call: &Call<'_>, response: Response) -> Result<Respons
     }
     let host = call.host.name().to_owned();
     let retry_after = retry_after(&response);
-    let message = message(response).await;
+    let message = message(&host, response).await;
     Err(match status {
         StatusCode::UNAUTHORIZED if call.has_credentials() => ClientError::Unauthorized {
             host,
@@ -150,14 +152,14 @@ struct Problem {
 }
 
 /// What the registry says about its refusal, fit for one line.
-async fn message(response: Response) -> String {
+async fn message(host: &str, response: Response) -> String {
     let reason = response
         .status()
         .canonical_reason()
         .unwrap_or("no reason given")
         .to_ascii_lowercase();
     // The status alone is still a fair message when the text cannot be had.
-    let Ok(Some(body)) = read_limited(response, MAX_ANSWER).await else {
+    let Ok(Some(body)) = read_limited(host, response, MAX_ANSWER).await else {
         return reason;
     };
     let text = match serde_json::from_slice::<Answer>(&body) {
@@ -187,11 +189,22 @@ fn quote(text: &str) -> String {
         .collect()
 }
 
-/// Reads a body of at most `limit` bytes; `None` when it is longer.
+/// Reads a body of at most `limit` bytes that `host` sends; `None` when it is longer. One that trickles in is given up.
 pub(super) async fn read_limited(
-    mut response: Response,
+    host: &str,
+    response: Response,
     limit: u64,
-) -> Result<Option<Bytes>, reqwest::Error> {
+) -> Result<Option<Bytes>, ClientError> {
+    match tokio::time::timeout(ANSWER_WITHIN, read(response, limit)).await {
+        Ok(read) => read.map_err(|error| transport(host, error)),
+        Err(_) => Err(ClientError::Unreachable {
+            host: host.to_owned(),
+            reason: "no answer in time".to_owned(),
+        }),
+    }
+}
+
+async fn read(mut response: Response, limit: u64) -> Result<Option<Bytes>, reqwest::Error> {
     if response
         .content_length()
         .is_some_and(|length| length > limit)

@@ -269,8 +269,8 @@ pub(super) async fn read_body(
     response: Response,
     limit: u64,
 ) -> Result<Bytes, ClientError> {
-    let body = failure::read_limited(response, limit).await;
-    body.map_err(|error| failure::transport(call.host.name(), error))?
+    failure::read_limited(call.host.name(), response, limit)
+        .await?
         .ok_or_else(|| ClientError::Corrupt {
             what: call.what.clone(),
             reason: format!("it is longer than {limit} bytes"),

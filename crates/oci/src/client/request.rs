@@ -278,9 +278,8 @@ impl Client {
                 ClientError::NotFound(_) => invalid("does not exist"),
                 error => error,
             })?;
-        let answer = failure::read_limited(response, MAX_TOKEN_ANSWER)
-            .await
-            .map_err(|error| failure::transport(&name, error))?
+        let answer = failure::read_limited(&name, response, MAX_TOKEN_ANSWER)
+            .await?
             .ok_or_else(|| invalid("answered at too great a length"))?;
         let answer: TokenAnswer =
             serde_json::from_slice(&answer).map_err(|_| invalid("answered without a token"))?;

@@ -12,7 +12,7 @@ use reqwest::{Body, Method};
 use tokio::sync::watch;
 
 use super::request::Action;
-use super::upload::{CHUNK, empty, location};
+use super::upload::{CHUNK, UPLOAD_WITHIN, empty, location, upload_within};
 use super::{Client, ClientError, failure};
 use crate::digest::Digest;
 use crate::reference::Reference;
@@ -70,9 +70,17 @@ impl Client {
                 .header(CONTENT_TYPE, "application/octet-stream")
                 .body(body.ok_or_else(gone)?))
         };
-        let sent = self
-            .send_once(&call, &host.upload, Method::PATCH, place, with_body)
-            .await?;
+        let sending = self.send_once(&call, &host.upload, Method::PATCH, place, with_body);
+        // How long the blob takes to grow is its maker's business; what comes after that is the registry's.
+        let sent = tokio::select! {
+            sent = sending => sent?,
+            () = overdue(growth.clone()) => {
+                return Err(ClientError::Unreachable {
+                    host: host.name().to_owned(),
+                    reason: "it does not take an upload in time".to_owned(),
+                });
+            }
+        };
         let Growth::Complete { digest, .. } = *growth.borrow() else {
             return Err(gone());
         };
@@ -81,13 +89,32 @@ impl Client {
             .query_pairs_mut()
             .append_pair("digest", &digest.to_string());
         let finished = self
-            .send_once(&call, &host.upload, Method::PUT, place, empty)
+            .send_once(&call, &host.upload, Method::PUT, place, |request| {
+                empty(request.timeout(UPLOAD_WITHIN))
+            })
             .await?;
         match finished.status().is_success() {
             true => Ok(()),
             false => Err(failure::refused(&call, finished.status(), "upload")),
         }
     }
+}
+
+/// Ends when a blob that is complete should have arrived.
+async fn overdue(mut growth: watch::Receiver<Growth>) {
+    let size = loop {
+        let seen = *growth.borrow_and_update();
+        match seen {
+            Growth::Complete { size, .. } => break size,
+            // Nobody writes any more, which ends the request as well.
+            Growth::Written(size) => {
+                if growth.changed().await.is_err() {
+                    break size;
+                }
+            }
+        }
+    };
+    tokio::time::sleep(upload_within(size)).await;
 }
 
 /// What is in the file and what is added to it, until it is complete.

@@ -23,7 +23,7 @@ use crate::manifest::{Descriptor, digest_of};
 use crate::reference::Reference;
 
 /// An upload may take this long, and as long again as its bytes take at the slowest speed put up with.
-const UPLOAD_WITHIN: Duration = Duration::from_secs(300);
+pub(super) const UPLOAD_WITHIN: Duration = Duration::from_secs(300);
 const SLOWEST: u64 = 100_000;
 /// How often progress is told.
 const TICK: Duration = Duration::from_millis(100);
@@ -93,11 +93,14 @@ impl Client {
         upload: &mut Upload<'_>,
         progress: &(dyn Fn(u64) + Sync),
     ) -> Result<Pushed, ClientError> {
-        if let Some(session) = upload.session.take()
-            && let Some((place, start)) = self.upload_status(upload, session).await?
-        {
-            upload.confirmed = upload.confirmed.max(start);
-            return self.send_rest(upload, place, start, progress).await;
+        if let Some(session) = upload.session.clone() {
+            // Kept while the registry cannot be asked.
+            let status = self.upload_status(upload, session).await?;
+            upload.session = None;
+            if let Some((place, start)) = status {
+                upload.confirmed = upload.confirmed.max(start);
+                return self.send_rest(upload, place, start, progress).await;
+            }
         }
         let call = &upload.call;
         let http = &call.host.http;
@@ -163,11 +166,10 @@ impl Client {
             .append_pair("digest", &digest.to_string());
         let left = *size - start;
         let sent = Arc::new(AtomicU64::new(start));
-        let within = UPLOAD_WITHIN + Duration::from_secs(left / SLOWEST);
         let with_body = |request: RequestBuilder| {
             sent.store(start, Ordering::Relaxed);
             let request = request
-                .timeout(within)
+                .timeout(upload_within(left))
                 .header(CONTENT_TYPE, "application/octet-stream")
                 .header(CONTENT_LENGTH, left);
             let request = match (start, left) {
@@ -212,6 +214,11 @@ impl Client {
             tracing::debug!(%error, "an upload was not cancelled");
         }
     }
+}
+
+/// How long an upload of so many bytes may take.
+pub(super) fn upload_within(bytes: u64) -> Duration {
+    UPLOAD_WITHIN + Duration::from_secs(bytes / SLOWEST)
 }
 
 pub(super) fn empty(request: RequestBuilder) -> Result<RequestBuilder, ClientError> {
