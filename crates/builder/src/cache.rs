@@ -23,6 +23,7 @@ use oci::{BlobStore, Digest};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::compress::Compression;
 use crate::config::chain_on;
 use crate::error::BuildError;
 use crate::session::{Scratch, Session};
@@ -57,6 +58,9 @@ pub(crate) struct Blob {
     pub(crate) digest: Digest,
     /// Its length.
     pub(crate) size: u64,
+    /// How it is compressed.
+    #[serde(default)]
+    pub(crate) compression: Compression,
 }
 
 impl Cache {

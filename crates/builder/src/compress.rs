@@ -1,11 +1,14 @@
-//! Gzip by blocks: a stream of members, each a whole block compressed by itself, on several threads. The bytes
-//! depend on the input alone, not on threads or sizes of writes.
+//! Compression by blocks: a stream of gzip members or zstd frames, each a whole block compressed by itself, on several
+//! threads. The bytes depend on the input and the level alone, not on threads or sizes of writes.
 
-use std::io::{self, Write};
+use std::fmt;
+use std::io::{self, Read, Write};
+use std::str::FromStr;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 
 use libdeflater::{CompressionLvl, Compressor};
+use serde::{Deserialize, Serialize};
 
 /// Large enough that the compression suffers little from starting anew.
 const BLOCK: usize = 1 << 20;
@@ -13,8 +16,110 @@ const BLOCK: usize = 1 << 20;
 /// programs and documents of a Debian root.
 const LEVEL: i32 = 1;
 
+/// The levels that gzip has here, and zstd; higher ones of zstd take memory that readers need not have.
+const GZIP_LEVELS: std::ops::RangeInclusive<i32> = 1..=12;
+const ZSTD_LEVELS: std::ops::RangeInclusive<i32> = 1..=19;
+/// The level of zstd that its own tool takes.
+const ZSTD_LEVEL: i32 = 3;
+
+/// How layers are compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Compression {
+    /// What everything can read.
+    Gzip(i32),
+    /// Smaller and faster to unpack; older container tools cannot read it.
+    Zstd(i32),
+}
+
+impl Default for Compression {
+    fn default() -> Self {
+        Compression::Gzip(LEVEL)
+    }
+}
+
+impl FromStr for Compression {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, level) = match text.split_once(':') {
+            Some((name, level)) => (name, Some(level)),
+            None => (text, None),
+        };
+        let (make, default, levels): (fn(i32) -> Compression, _, _) = match name {
+            "gzip" => (Compression::Gzip, LEVEL, GZIP_LEVELS),
+            "zstd" => (Compression::Zstd, ZSTD_LEVEL, ZSTD_LEVELS),
+            _ => return Err(format!("expected `gzip` or `zstd`, found `{name}`")),
+        };
+        let parsed = level.map_or(Some(default), |level| level.parse().ok());
+        match parsed.filter(|level| levels.contains(level)) {
+            Some(level) => Ok(make(level)),
+            None => Err(format!(
+                "expected a level from {} to {} after `{name}:`",
+                levels.start(),
+                levels.end()
+            )),
+        }
+    }
+}
+
+impl fmt::Display for Compression {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Compression::Gzip(level) => write!(f, "gzip:{level}"),
+            Compression::Zstd(level) => write!(f, "zstd:{level}"),
+        }
+    }
+}
+
+impl Compression {
+    /// The media type of a layer that is compressed so.
+    pub(crate) fn media_type(self) -> &'static str {
+        match self {
+            Compression::Gzip(_) => "application/vnd.oci.image.layer.v1.tar+gzip",
+            Compression::Zstd(_) => "application/vnd.oci.image.layer.v1.tar+zstd",
+        }
+    }
+
+    /// Reads what was compressed so.
+    pub(crate) fn decoder<'r>(self, compressed: impl Read + 'r) -> io::Result<Box<dyn Read + 'r>> {
+        Ok(match self {
+            Compression::Gzip(_) => Box::new(flate2::read::MultiGzDecoder::new(compressed)),
+            Compression::Zstd(_) => Box::new(zstd::stream::read::Decoder::new(compressed)?),
+        })
+    }
+}
+
+/// What compresses the blocks of one thread.
+enum Packer {
+    Gzip(Compressor),
+    Zstd(zstd::bulk::Compressor<'static>),
+}
+
+impl Packer {
+    fn new(compression: Compression) -> io::Result<Packer> {
+        Ok(match compression {
+            Compression::Gzip(level) => {
+                let level = CompressionLvl::new(level)
+                    .map_err(|_| io::Error::other(format!("gzip has no level {level}")))?;
+                Packer::Gzip(Compressor::new(level))
+            }
+            Compression::Zstd(level) => Packer::Zstd(zstd::bulk::Compressor::new(level)?),
+        })
+    }
+
+    /// A whole member or frame.
+    fn pack(&mut self, block: &[u8]) -> io::Result<Vec<u8>> {
+        match self {
+            Packer::Gzip(compressor) => member(compressor, block),
+            Packer::Zstd(compressor) => compressor.compress(block),
+        }
+    }
+}
+
 /// Compresses everything that `produce` writes into `sink`; returns what `produce` returned.
-pub(crate) fn gzip<T>(
+pub(crate) fn compress<T>(
+    compression: Compression,
     sink: &mut (impl Write + Send),
     produce: impl FnOnce(&mut dyn Write) -> io::Result<T>,
 ) -> io::Result<T> {
@@ -27,13 +132,11 @@ pub(crate) fn gzip<T>(
             let (members, output) = sync_channel(2);
             inputs.push(input);
             outputs.push(output);
+            let mut packer = Packer::new(compression)?;
             scope.spawn(move || {
-                let level =
-                    CompressionLvl::new(LEVEL).expect("the level is one that the library has");
-                let mut compressor = Compressor::new(level);
                 for block in blocks {
                     // The receiver is gone when writing failed, which it reports itself.
-                    if members.send(member(&mut compressor, &block)).is_err() {
+                    if members.send(packer.pack(&block)).is_err() {
                         return;
                     }
                 }
@@ -128,13 +231,13 @@ impl Write for Blocks {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use std::io::Read as _;
-
     use super::*;
 
-    fn compress(input: &[u8], chunk: usize) -> Vec<u8> {
+    const BOTH: [Compression; 2] = [Compression::Gzip(LEVEL), Compression::Zstd(ZSTD_LEVEL)];
+
+    fn packed(compression: Compression, input: &[u8], chunk: usize) -> Vec<u8> {
         let mut out = Vec::new();
-        gzip(&mut out, |sink| {
+        compress(compression, &mut out, |sink| {
             input
                 .chunks(chunk)
                 .try_for_each(|chunk| sink.write_all(chunk))
@@ -143,27 +246,58 @@ mod tests {
         out
     }
 
+    fn unpacked(compression: Compression, packed: &[u8]) -> Vec<u8> {
+        let mut back = Vec::new();
+        let mut decoder = compression.decoder(packed).unwrap();
+        decoder.read_to_end(&mut back).unwrap();
+        back
+    }
+
     #[test]
     fn bytes_depend_on_the_input_alone() {
         let input: Vec<u8> = (0..3_500_000u32)
             .map(|i| (i.wrapping_mul(2_654_435_761) >> 20) as u8)
             .collect();
-        let compressed = compress(&input, 1 << 16);
-        assert_eq!(compressed, compress(&input, 777));
-        let mut back = Vec::new();
-        flate2::read::MultiGzDecoder::new(&compressed[..])
-            .read_to_end(&mut back)
-            .unwrap();
-        assert!(back == input);
+        for compression in BOTH {
+            let once = packed(compression, &input, 1 << 16);
+            assert!(once == packed(compression, &input, 777), "{compression}");
+            assert!(unpacked(compression, &once) == input, "{compression}");
+        }
+        let strong = packed(Compression::Zstd(15), &input, 1 << 16);
+        assert!(strong != packed(BOTH[1], &input, 1 << 16) && unpacked(BOTH[1], &strong) == input);
     }
 
     #[test]
     fn nothing_is_a_valid_stream() {
-        let mut back = Vec::new();
-        flate2::read::MultiGzDecoder::new(&compress(b"", 1)[..])
-            .read_to_end(&mut back)
-            .unwrap();
-        assert_eq!(back, b"");
+        for compression in BOTH {
+            assert_eq!(unpacked(compression, &packed(compression, b"", 1)), b"");
+        }
+    }
+
+    #[test]
+    fn it_is_written_as_name_and_level() {
+        for (text, expected) in [
+            ("gzip", Ok(Compression::default())),
+            ("gzip:9", Ok(Compression::Gzip(9))),
+            ("zstd", Ok(Compression::Zstd(3))),
+            ("zstd:19", Ok(Compression::Zstd(19))),
+            (
+                "zstd:20",
+                Err("expected a level from 1 to 19 after `zstd:`"),
+            ),
+            ("gzip:0", Err("expected a level from 1 to 12 after `gzip:`")),
+            (
+                "gzip:fast",
+                Err("expected a level from 1 to 12 after `gzip:`"),
+            ),
+            ("xz", Err("expected `gzip` or `zstd`, found `xz`")),
+        ] {
+            let read = text.parse::<Compression>();
+            assert_eq!(read, expected.map_err(str::to_owned), "{text}");
+            if let Ok(read) = read {
+                assert_eq!(read.to_string().parse(), Ok(read));
+            }
+        }
     }
 
     #[test]
@@ -177,7 +311,7 @@ mod tests {
                 Ok(())
             }
         }
-        let error = gzip(&mut Full, |sink| {
+        let error = compress(Compression::default(), &mut Full, |sink| {
             io::copy(&mut io::repeat(7).take(20 << 20), sink)
         })
         .unwrap_err();

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::build::Build;
 use crate::cache::Cache;
+use crate::compress::Compression;
 use crate::error::BuildError;
 use crate::event::{Event, Progress};
 use crate::evict;
@@ -51,6 +52,14 @@ struct Shared {
     locks: Mutex<HashMap<Digest, Weak<tokio::sync::Mutex<()>>>>,
     /// Held by whoever packs a layer.
     packing: Mutex<()>,
+}
+
+/// What becomes of the layers that work makes.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Output {
+    /// Where they are sent as soon as they are made.
+    pub(crate) destinations: Arc<[Destination]>,
+    pub(crate) compression: Compression,
 }
 
 /// Events that may wait for whoever shows them.
@@ -96,8 +105,11 @@ impl Engine {
                 problems,
             }
         })?;
-        let destinations = request.destinations.clone().into();
-        self.in_background(progress, cancel, destinations, move |work| {
+        let output = Output {
+            destinations: request.destinations.clone().into(),
+            compression: request.compression,
+        };
+        self.in_background(progress, cancel, output, move |work| {
             Build::new(request, file, work)?.run()
         })
         .await
@@ -154,7 +166,7 @@ impl Engine {
         &self,
         progress: &Progress<'_>,
         cancel: CancellationToken,
-        destinations: Arc<[Destination]>,
+        output: Output,
         job: impl FnOnce(&Work) -> Result<T, BuildError> + Send + 'static,
     ) -> Result<T, BuildError> {
         let (events, mut shown) = mpsc::channel::<Event>(EVENTS);
@@ -174,7 +186,8 @@ impl Engine {
                 handle,
                 cancel,
                 events,
-                destinations,
+                destinations: output.destinations,
+                compression: output.compression,
                 uploads: Arc::default(),
             };
             job(&work)

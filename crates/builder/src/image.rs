@@ -8,7 +8,7 @@ use oci::manifest::{self, Descriptor};
 use oci::{BlobSource, ClientError, Digest, Reference, StoreError};
 
 use crate::config::ImageConfig;
-use crate::engine::Engine;
+use crate::engine::{Engine, Output};
 use crate::error::BuildError;
 use crate::event::{Event, Progress, Transfer};
 use crate::evict::Hold;
@@ -87,7 +87,7 @@ impl Image {
             .in_background(
                 progress,
                 tokio_util::sync::CancellationToken::new(),
-                Arc::new([]),
+                Output::default(),
                 move |work| {
                     let blobs = layers.iter().map(|layer| (layer.diff_id, Some(layer)));
                     let paths = work.unpacked(blobs)?;

@@ -36,6 +36,7 @@ mod state;
 mod work;
 
 pub use build::parse_platform;
+pub use compress::Compression;
 pub use engine::{Engine, EngineConfig};
 pub use error::{BuildError, StepStatus};
 pub use event::{Event, Progress, Transfer};

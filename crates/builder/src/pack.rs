@@ -1,15 +1,17 @@
 //! Layers on their way from a tree on disk to the store and to registries, while the build goes on.
 
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
+use oci::digest::Digester;
 use oci::{BlobWriter, Client, Digest, Growth, Reference, StoreError};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::cache::{Blob, CachedLayer, Entry};
 use crate::commit::{self, Changes};
+use crate::compress::compress;
 use crate::error::BuildError;
 use crate::event::{Event, Transfer};
 use crate::work::Work;
@@ -80,14 +82,48 @@ impl Packing {
         diff_id: Digest,
         key: Digest,
     ) -> Packing {
+        Packing::spawn(work, diff_id, key, move |work, sink| {
+            let changes = changes.map_or_else(|| commit::relist(&tree), Ok)?;
+            commit::pack(&tree, &changes, work.compression, sink)
+        })
+    }
+
+    /// Packs a layer of the store in another way, in the background, and remembers the result under `key`.
+    pub(crate) fn again(work: &Work, blob: Blob, diff_id: Digest, key: Digest) -> Packing {
+        Packing::spawn(work, diff_id, key, move |work, sink| {
+            let packed = work
+                .cache()
+                .blobs()
+                .open_blob(&blob.digest)
+                .map_err(plain)?;
+            let layer = blob.compression.decoder(packed)?;
+            let mut layer = HashingReader {
+                layer,
+                plain: Digester::new(),
+            };
+            let copied = |sink: &mut dyn Write| io::copy(&mut layer, sink).map(drop);
+            compress(work.compression, sink, copied)?;
+            match layer.plain.finish() == diff_id {
+                true => Ok(()),
+                false => Err(io::Error::other(
+                    "a layer in the build cache is spoilt; remove the cache",
+                )),
+            }
+        })
+    }
+
+    fn spawn(
+        work: &Work,
+        diff_id: Digest,
+        key: Digest,
+        produce: impl FnOnce(&Work, &mut Growing<'_>) -> io::Result<()> + Send + 'static,
+    ) -> Packing {
         let work = work.clone();
         let handle = work.handle.clone();
         let job = handle.spawn_blocking(move || {
             // One at a time: each uses every core for itself.
             let _alone = work.engine.packing();
-            let packed = changes
-                .map_or_else(|| commit::relist(&tree), Ok)
-                .and_then(|changes| write(&work, |sink| commit::pack(&tree, &changes, sink)));
+            let packed = write(&work, |sink| produce(&work, sink));
             let (blob, ()) = packed.map_err(|error| work.or_cancelled(error))?;
             let layer = CachedLayer {
                 diff_id,
@@ -130,7 +166,9 @@ pub(crate) fn pack_now(
     changes: &Changes,
 ) -> Result<CachedLayer, BuildError> {
     let _alone = work.engine.packing();
-    let packed = write(work, |sink| commit::pack_and_name(tree, changes, sink));
+    let packed = write(work, |sink| {
+        commit::pack_and_name(tree, changes, work.compression, sink)
+    });
     let (blob, diff_id) = packed.map_err(|error| work.or_cancelled(error))?;
     Ok(CachedLayer {
         diff_id,
@@ -181,13 +219,32 @@ fn write<T>(
     // The registry makes it durable while we do.
     growth.send_replace(Growth::Complete { size, digest });
     writer.commit(Some(&digest)).map_err(plain)?;
-    Ok((Blob { digest, size }, produced))
+    let blob = Blob {
+        digest,
+        size,
+        compression: work.compression,
+    };
+    Ok((blob, produced))
 }
 
 fn plain(error: StoreError) -> io::Error {
     match error {
         StoreError::Io { source, .. } => source,
         other => io::Error::other(other),
+    }
+}
+
+/// Hashes what is read.
+struct HashingReader<R> {
+    layer: R,
+    plain: Digester,
+}
+
+impl<R: Read> Read for HashingReader<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let length = self.layer.read(buffer)?;
+        self.plain.update(&buffer[..length]);
+        Ok(length)
     }
 }
 

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use oci::Reference;
 use oci::manifest::Platform;
 
+use crate::compress::Compression;
 use crate::ignore::Ignore;
 use crate::pack::Destination;
 use crate::secret::Secrets;
@@ -42,6 +43,8 @@ pub struct Request {
     pub cache_from: Vec<Reference>,
     /// Keeps what every step gave, for [`Engine::export_cache`](crate::Engine::export_cache).
     pub keep_steps: bool,
+    /// How the layers of steps are compressed. Layers of the base stay as they are.
+    pub compression: Compression,
     /// Executes every step, whatever the cache has.
     pub no_cache: bool,
     /// What to build for; the platform of this machine when absent.

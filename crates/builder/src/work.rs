@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::cache::Cache;
+use crate::compress::Compression;
 use crate::config::chain_on;
 use crate::engine::Engine;
 use crate::error::BuildError;
@@ -33,6 +34,8 @@ pub(crate) struct Work {
     /// Where layers are sent as soon as they are made.
     pub(crate) destinations: Arc<[Destination]>,
     pub(crate) uploads: Arc<Uploads>,
+    /// How layers are compressed.
+    pub(crate) compression: Compression,
     /// Keeps what the work uses in the cache.
     pub(crate) hold: Arc<Hold>,
 }

@@ -326,3 +326,55 @@ async fn an_archive_holds_the_layout_and_is_always_the_same() {
     assert!(names[0].starts_with("blobs/sha256/"));
     assert_eq!(names[2..], ["index.json", "oci-layout"]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_layers_are_compressed_as_asked_whatever_the_cache_has() {
+    if !privileged() {
+        return;
+    }
+    let lab = Lab::new();
+    let steps = "RUN echo one > /one\nRUN seq 1 300000 > /two\n";
+    let as_asked = |compression: &str| Request {
+        compression: compression.parse().unwrap(),
+        ..lab.request(steps)
+    };
+    let build = async |engine: &Engine, compression: &str| {
+        engine
+            .build(as_asked(compression), CancellationToken::new(), &quiet)
+            .await
+            .unwrap()
+    };
+    let types = |image: &builder::Image| -> BTreeSet<String> {
+        let manifest: serde_json::Value = serde_json::from_slice(image.manifest()).unwrap();
+        let layers = manifest["layers"].as_array().unwrap().clone();
+        let types = layers.iter().map(|layer| layer["mediaType"].to_string());
+        types.collect()
+    };
+    let gzip = build(&lab.engine, "gzip").await;
+    let zstd = build(&lab.engine, "zstd").await;
+    let layer = |kind: &str| format!("\"application/vnd.oci.image.layer.v1.tar+{kind}\"");
+    assert_eq!(types(&gzip), [layer("gzip")].into());
+    assert_eq!(types(&zstd), [layer("zstd")].into());
+    assert_eq!(gzip.config().rootfs.diff_ids, zstd.config().rootfs.diff_ids);
+    let again = build(&lab.engine, "gzip").await;
+    assert_eq!(again.digest(), gzip.digest());
+    let server = serve().await;
+    let other = engine(&lab, "other", client(&[&server]));
+    let elsewhere = build(&other, "zstd").await;
+    assert_eq!(elsewhere.digest(), zstd.digest());
+    let strong = build(&other, "zstd:12").await;
+    assert_ne!(strong.digest(), zstd.digest());
+
+    // Others build upon it, and its layers stay as they are.
+    let base = server.reference("base:1");
+    other.push(&elsewhere, &base, &quiet).await.unwrap();
+    let third = engine(&lab, "third", client(&[&server]));
+    let upon = request(format!(
+        "FROM {base}\nRUN test \"$(wc -l < /two)\" = 300000 && echo 3 > /three\n"
+    ));
+    let image = third.build(upon, CancellationToken::new(), &quiet).await;
+    assert_eq!(
+        types(&image.unwrap()),
+        [layer("gzip"), layer("zstd")].into()
+    );
+}

@@ -169,6 +169,9 @@ pub(crate) struct Build {
     /// Put every step of this build into a build cache in a registry.
     #[arg(long, value_name = "REF")]
     pub(crate) cache_to: Option<String>,
+    /// How layers are compressed: `gzip` or `zstd`, with a level perhaps (`zstd:9`).
+    #[arg(long, value_name = "KIND[:LEVEL]", default_value_t)]
+    pub(crate) compression: builder::Compression,
     /// Push the result to every name given with `--tag`.
     #[arg(long, requires = "tag")]
     pub(crate) push: bool,

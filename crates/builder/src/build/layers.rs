@@ -7,7 +7,7 @@ use oci::Digest;
 use crate::cache::{Blob, CachedLayer};
 use crate::config::chain_on;
 use crate::error::BuildError;
-use crate::image::{LAYER, Layer};
+use crate::image::Layer;
 use crate::pack::Packing;
 use crate::work::Work;
 
@@ -22,6 +22,12 @@ pub(super) struct StageLayer {
 enum Form {
     /// A blob, here or in a registry.
     Stored(Layer),
+    /// A blob here that is compressed in another way than this build does it, made by the step with this key.
+    Otherwise {
+        layer: Layer,
+        blob: Blob,
+        key: Digest,
+    },
     /// A tree in the cache, made by the step with this key.
     Unpacked { key: Digest },
     /// A tree in the cache whose blob is on its way.
@@ -39,10 +45,18 @@ impl From<Layer> for StageLayer {
 
 impl StageLayer {
     /// A layer that a step gave, now or earlier.
-    pub(super) fn cached(layer: CachedLayer, key: Digest) -> StageLayer {
+    pub(super) fn cached(work: &Work, layer: CachedLayer, key: Digest) -> StageLayer {
         let diff_id = layer.diff_id;
         match layer.blob {
-            Some(blob) => stored(diff_id, blob).into(),
+            Some(blob) if blob.compression == work.compression => stored(diff_id, blob).into(),
+            Some(blob) => StageLayer {
+                diff_id,
+                form: Form::Otherwise {
+                    layer: stored(diff_id, blob),
+                    blob,
+                    key,
+                },
+            },
             None => StageLayer {
                 diff_id,
                 form: Form::Unpacked { key },
@@ -60,7 +74,7 @@ impl StageLayer {
 
     fn blob(&self) -> Option<&Layer> {
         match &self.form {
-            Form::Stored(layer) => Some(layer),
+            Form::Stored(layer) | Form::Otherwise { layer, .. } => Some(layer),
             Form::Unpacked { .. } | Form::Packing(_) => None,
         }
     }
@@ -83,6 +97,10 @@ pub(super) fn blobs(work: &Work, layers: &[StageLayer]) -> Result<Vec<Layer>, Bu
         let diff_id = layer.diff_id;
         blobs.push(match &layer.form {
             Form::Stored(layer) => layer.clone(),
+            Form::Otherwise { blob, key, .. } => {
+                let packing = Packing::again(work, *blob, diff_id, *key);
+                stored(diff_id, packing.finish(work)?)
+            }
             Form::Packing(packing) => stored(diff_id, packing.finish(work)?),
             Form::Unpacked { key } => {
                 let tree = work.cache().layer(&here);
@@ -124,7 +142,7 @@ fn stored(diff_id: Digest, blob: Blob) -> Layer {
         diff_id,
         digest: blob.digest,
         size: blob.size,
-        media_type: LAYER.into(),
+        media_type: blob.compression.media_type().into(),
         from: None,
     }
 }

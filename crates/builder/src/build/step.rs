@@ -72,7 +72,9 @@ impl Stage<'_, '_> {
         };
         if let Some(entry) = known {
             work.tell(Event::Cached { step: self.step });
-            return Ok(entry.layer.map(|layer| StageLayer::cached(layer, key)));
+            return Ok(entry
+                .layer
+                .map(|layer| StageLayer::cached(work, layer, key)));
         }
         let found = contents
             .into_iter()
@@ -243,7 +245,7 @@ impl Stage<'_, '_> {
             let packing = Packing::start(work, tree, Some(changes), layer.diff_id, key);
             return Ok(Some(StageLayer::packing(layer.diff_id, packing)));
         }
-        Ok(Some(StageLayer::cached(layer, key)))
+        Ok(Some(StageLayer::cached(work, layer, key)))
     }
 
     fn make_directory(

@@ -13,7 +13,7 @@ use oci::digest::Digester;
 use rustix::fs::{AtFlags, CWD, FileType, Stat, Timespec, Timestamps};
 use rustix::io::Errno;
 
-use crate::compress;
+use crate::compress::{self, Compression};
 
 /// Marks a directory that hides everything below it in the lower layers.
 const OPAQUE: &str = "trusted.overlay.opaque";
@@ -100,9 +100,10 @@ pub(crate) fn diff_id(tree: &Path, changes: &Changes) -> io::Result<Digest> {
 pub(crate) fn pack(
     tree: &Path,
     changes: &Changes,
+    compression: Compression,
     sink: &mut (impl Write + Send),
 ) -> io::Result<()> {
-    compress::gzip(sink, |sink| {
+    compress::compress(compression, sink, |sink| {
         // The archive writes headers and small files one by one.
         let mut sink = io::BufWriter::with_capacity(1 << 16, sink);
         tar::write(tree, &changes.list, &mut sink)?;
@@ -114,9 +115,10 @@ pub(crate) fn pack(
 pub(crate) fn pack_and_name(
     tree: &Path,
     changes: &Changes,
+    compression: Compression,
     sink: &mut (impl Write + Send),
 ) -> io::Result<Digest> {
-    compress::gzip(sink, |sink| {
+    compress::compress(compression, sink, |sink| {
         let mut plain = Digester::new();
         let mut tee = io::BufWriter::with_capacity(
             1 << 16,

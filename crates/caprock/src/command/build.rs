@@ -220,6 +220,7 @@ fn request(args: &cli::Build) -> Result<Request, Failure> {
         build_args: pairs("--build-arg", &args.build_arg)?,
         target: args.target.clone(),
         no_cache: args.no_cache,
+        compression: args.compression,
         created: source_date_epoch()?,
         ..Request::default()
     })
