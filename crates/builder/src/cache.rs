@@ -220,7 +220,11 @@ mod tests {
         let mut entry = Entry {
             layer: Some(CachedLayer {
                 diff_id,
-                blob: Some(Blob { digest, size: 4 }),
+                blob: Some(Blob {
+                    digest,
+                    size: 4,
+                    compression: Compression::default(),
+                }),
             }),
         };
         cache.record(&key, &entry).unwrap();

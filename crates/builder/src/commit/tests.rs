@@ -24,11 +24,11 @@ fn commit(upper: &Path, lower: &Path, times: Times) -> Option<Packed> {
         return None;
     }
     let mut blob = Vec::new();
-    let diff_id = pack_and_name(upper, &changes, &mut blob).unwrap();
+    let diff_id = pack_and_name(upper, &changes, Compression::default(), &mut blob).unwrap();
     let again = relist(upper).unwrap();
     assert_eq!(super::diff_id(upper, &again).unwrap(), diff_id);
     let mut second = Vec::new();
-    pack(upper, &again, &mut second).unwrap();
+    pack(upper, &again, Compression::default(), &mut second).unwrap();
     assert!(second == blob);
     Some(Packed { diff_id, blob })
 }
