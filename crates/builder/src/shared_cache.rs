@@ -16,7 +16,7 @@ use crate::cache::{Blob, CachedLayer, Entry};
 use crate::engine::Engine;
 use crate::error::BuildError;
 use crate::event::{Event, Progress, Transfer};
-use crate::image::{Image, LAYER, Layer, bytes_event};
+use crate::image::{Image, Layer, bytes_event};
 use crate::work::Work;
 
 /// Media type of the list of steps.
@@ -145,7 +145,7 @@ fn fetch(work: &Work, diff_id: Digest, blob: Blob, from: &Reference) -> Result<(
         diff_id,
         digest: blob.digest,
         size: blob.size,
-        media_type: LAYER.into(),
+        media_type: blob.compression.media_type().into(),
         from: Some(from.clone()),
     };
     let events = work.events.clone();
@@ -154,7 +154,8 @@ fn fetch(work: &Work, diff_id: Digest, blob: Blob, from: &Reference) -> Result<(
     let failed = || BuildError::host::<io::Error>("cannot read a layer of the build cache");
     let packed = work.engine.blobs().open_blob(&blob.digest)?;
     let limit = Limits::default().bytes;
-    let mut plain = io::Read::take(flate2::read::MultiGzDecoder::new(packed), limit);
+    let plain = blob.compression.decoder(packed).map_err(failed())?;
+    let mut plain = io::Read::take(plain, limit);
     let mut digester = oci::digest::Digester::new();
     io::copy(&mut plain, &mut digester).map_err(failed())?;
     let found = digester.finish();
@@ -203,7 +204,7 @@ impl Engine {
                 diff_id: *diff_id,
                 digest: blob.digest,
                 size: blob.size,
-                media_type: LAYER.into(),
+                media_type: blob.compression.media_type().into(),
                 from: None,
             };
             let sent = bytes_event(progress, Transfer::Push, &layer);

@@ -3,7 +3,9 @@
 
 mod common;
 
-use builder::{BuildError, Destination, Engine, EngineConfig, Event, Transfer};
+use std::collections::BTreeSet;
+
+use builder::{BuildError, Destination, Engine, EngineConfig, Event, Request, Transfer};
 use common::registry::{client, engine, quiet, request, serve};
 use common::{Lab, privileged};
 use oci::Reference;
