@@ -121,9 +121,13 @@ async fn make(
     shown: &Shown,
 ) -> Result<Made, Failure> {
     let tell = |event| shown.event(event);
+    let (file, source) = (request.file_name.clone(), request.containerfile.clone());
     let build = async |request| {
         let built = engine.build(request, cancel.clone(), &tell).await;
-        built.map_err(failure)
+        built.map_err(|error| {
+            shown.failed(&error, &file, &source);
+            failure(error)
+        })
     };
     if let [] | [_] = platforms {
         return build(request).await.map(Made::Image);
@@ -403,16 +407,8 @@ fn output_of(text: &str) -> Result<Output, Failure> {
 /// What must be corrected by the user ends with 1; what the machine could not do with 2.
 fn failure(error: BuildError) -> Failure {
     match error {
-        BuildError::Step { ref tail, .. } => {
-            let tail = tail.join("\n");
-            let failure = refused(error);
-            if tail.is_empty() {
-                failure
-            } else {
-                failure.hint(format!("its last lines were\n{tail}"))
-            }
-        }
-        BuildError::Syntax { .. }
+        BuildError::Step { .. }
+        | BuildError::Syntax { .. }
         | BuildError::Base { .. }
         | BuildError::BaseInvalid { .. }
         | BuildError::Push { .. } => refused(error),
