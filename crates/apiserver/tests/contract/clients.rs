@@ -141,7 +141,17 @@ async fn kubectl_of_other_versions() {
         ok("apply --server-side --force-conflicts --field-manager=other -f map.yaml").await;
         assert!(ok("get configmap -l l=x -o wide").await.contains("a"));
         ok("wait --for=jsonpath={.data.k}=2 configmap/a --timeout=60s").await;
-        ok("create deployment web --image=nginx --replicas=2 --dry-run=client -o yaml").await;
+        ok("create deployment web --image=nginx --replicas=0 --port=80").await;
+        let web =
+            ok("get deployment web -o jsonpath={.spec.replicas},{..image},{..hostPort}").await;
+        assert_eq!(web, "0,nginx,");
+        ok("set image deployment/web nginx=nginx:2").await;
+        ok("create job once --image=busybox").await;
+        ok("create cronjob often --image=busybox --schedule=@daily").await;
+        ok("create service clusterip web --tcp=80:8080").await;
+        let port = ok("get service web -o jsonpath={.spec.ports[0].targetPort}").await;
+        assert_eq!(port, "8080");
+        ok("delete deployment/web job/once cronjob/often service/web --cascade=orphan").await;
         ok("create serviceaccount robot").await;
         ok("create token robot").await;
         ok("create role r --verb=get --resource=pods").await;

@@ -1,4 +1,5 @@
-//! Which fields of which kinds can be read. A kind is here only if all its fields are: what is left out would be lost.
+//! Which fields of which kinds can be read. Of most kinds all are here, because what is left out would be lost; of
+//! workloads those that `kubectl create` knows, and a body that has others is refused.
 
 /// How a field's bytes become JSON.
 #[derive(Clone, Copy)]
@@ -19,12 +20,27 @@ pub(super) enum Kind {
     /// Repeated.
     TextList,
     MessageList(&'static [Field]),
+    /// An integer whose absence is not zero.
+    GivenInt,
+    /// A flag whose absence is not false.
+    GivenFlag,
+}
+
+/// A kind that can be read.
+#[derive(Clone, Copy)]
+pub(super) struct Readable {
+    pub(super) fields: &'static [Field],
+    /// There are fields that are not here; and zeros stand for what was not said.
+    pub(super) partial: bool,
 }
 
 /// Number, JSON name and kind of a field.
 pub(super) type Field = (u64, &'static str, Kind);
 
-use Kind::{Blobs, Bytes, Flag, Int, IntOrText, Message, MessageList, Text, TextList, Texts, Time};
+use Kind::{
+    Blobs, Bytes, Flag, GivenFlag, GivenInt, Int, IntOrText, Message, MessageList, Text, TextList,
+    Texts, Time,
+};
 
 pub(super) const ENVELOPE: &[Field] = &[
     (1, "typeMeta", Message(TYPE_META)),
@@ -255,8 +271,175 @@ const RULES_REVIEW: &[Field] = &[
     (2, "spec", Message(&[(1, "namespace", Text)])),
 ];
 
-/// The fields of a kind that can be read.
-pub(super) fn fields_of(api_version: &str, kind: &str) -> Option<&'static [Field]> {
+const CONTAINER: &[Field] = &[
+    (1, "name", Text),
+    (2, "image", Text),
+    (3, "command", TextList),
+    (4, "args", TextList),
+    (5, "workingDir", Text),
+    (
+        6,
+        "ports",
+        MessageList(&[
+            (1, "name", Text),
+            (2, "hostPort", Int),
+            (3, "containerPort", Int),
+            (4, "protocol", Text),
+            (5, "hostIP", Text),
+        ]),
+    ),
+    (
+        7,
+        "env",
+        MessageList(&[(1, "name", Text), (2, "value", Text)]),
+    ),
+    (13, "terminationMessagePath", Text),
+    (14, "imagePullPolicy", Text),
+    (16, "stdin", Flag),
+    (17, "stdinOnce", Flag),
+    (18, "tty", Flag),
+    (20, "terminationMessagePolicy", Text),
+];
+const POD_TEMPLATE: &[Field] = &[
+    (1, "metadata", Message(META)),
+    (
+        2,
+        "spec",
+        Message(&[
+            (2, "containers", MessageList(CONTAINER)),
+            (3, "restartPolicy", Text),
+            (4, "terminationGracePeriodSeconds", GivenInt),
+            (5, "activeDeadlineSeconds", GivenInt),
+            (6, "dnsPolicy", Text),
+            (7, "nodeSelector", Texts),
+            (8, "serviceAccountName", Text),
+            (9, "serviceAccount", Text),
+            (10, "nodeName", Text),
+            (11, "hostNetwork", Flag),
+            (12, "hostPID", Flag),
+            (13, "hostIPC", Flag),
+            (15, "imagePullSecrets", MessageList(&[(1, "name", Text)])),
+            (16, "hostname", Text),
+            (17, "subdomain", Text),
+            (19, "schedulerName", Text),
+        ]),
+    ),
+];
+const DEPLOYMENT: &[Field] = &[
+    (1, "metadata", Message(META)),
+    (
+        2,
+        "spec",
+        Message(&[
+            (1, "replicas", GivenInt),
+            (2, "selector", Message(LABEL_SELECTOR)),
+            (3, "template", Message(POD_TEMPLATE)),
+            (
+                4,
+                "strategy",
+                Message(&[
+                    (1, "type", Text),
+                    (
+                        2,
+                        "rollingUpdate",
+                        Message(&[(1, "maxUnavailable", IntOrText), (2, "maxSurge", IntOrText)]),
+                    ),
+                ]),
+            ),
+            (5, "minReadySeconds", Int),
+            (6, "revisionHistoryLimit", GivenInt),
+            (7, "paused", Flag),
+            (9, "progressDeadlineSeconds", GivenInt),
+        ]),
+    ),
+];
+const JOB_SPEC: &[Field] = &[
+    (1, "parallelism", GivenInt),
+    (2, "completions", GivenInt),
+    (3, "activeDeadlineSeconds", GivenInt),
+    (4, "selector", Message(LABEL_SELECTOR)),
+    (5, "manualSelector", GivenFlag),
+    (6, "template", Message(POD_TEMPLATE)),
+    (7, "backoffLimit", GivenInt),
+    (8, "ttlSecondsAfterFinished", GivenInt),
+    (9, "completionMode", Text),
+    (10, "suspend", GivenFlag),
+];
+const JOB: &[Field] = &[
+    (1, "metadata", Message(META)),
+    (2, "spec", Message(JOB_SPEC)),
+];
+const CRON_JOB: &[Field] = &[
+    (1, "metadata", Message(META)),
+    (
+        2,
+        "spec",
+        Message(&[
+            (1, "schedule", Text),
+            (2, "startingDeadlineSeconds", GivenInt),
+            (3, "concurrencyPolicy", Text),
+            (4, "suspend", GivenFlag),
+            (5, "jobTemplate", Message(JOB)),
+            (6, "successfulJobsHistoryLimit", GivenInt),
+            (7, "failedJobsHistoryLimit", GivenInt),
+            (8, "timeZone", Text),
+        ]),
+    ),
+];
+const SERVICE: &[Field] = &[
+    (1, "metadata", Message(META)),
+    (
+        2,
+        "spec",
+        Message(&[
+            (
+                1,
+                "ports",
+                MessageList(&[
+                    (1, "name", Text),
+                    (2, "protocol", Text),
+                    (3, "port", Int),
+                    (4, "targetPort", IntOrText),
+                    (5, "nodePort", Int),
+                    (6, "appProtocol", Text),
+                ]),
+            ),
+            (2, "selector", Texts),
+            (3, "clusterIP", Text),
+            (4, "type", Text),
+            (5, "externalIPs", TextList),
+            (7, "sessionAffinity", Text),
+            (8, "loadBalancerIP", Text),
+            (9, "loadBalancerSourceRanges", TextList),
+            (10, "externalName", Text),
+            (11, "externalTrafficPolicy", Text),
+        ]),
+    ),
+];
+
+/// How a kind can be read.
+pub(super) fn readable(api_version: &str, kind: &str) -> Option<Readable> {
+    let partial = match (api_version, kind) {
+        ("apps/v1", "Deployment") => Some(DEPLOYMENT),
+        ("batch/v1", "Job") => Some(JOB),
+        ("batch/v1", "CronJob") => Some(CRON_JOB),
+        ("v1", "Service") => Some(SERVICE),
+        _ => None,
+    };
+    match partial {
+        Some(fields) => Some(Readable {
+            fields,
+            partial: true,
+        }),
+        None => whole(api_version, kind).map(|fields| Readable {
+            fields,
+            partial: false,
+        }),
+    }
+}
+
+/// The fields of a kind of which all are known.
+fn whole(api_version: &str, kind: &str) -> Option<&'static [Field]> {
     Some(match (api_version, kind) {
         ("v1", "Namespace") => NAMESPACE,
         ("v1", "ConfigMap") => CONFIG_MAP,

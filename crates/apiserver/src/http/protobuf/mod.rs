@@ -11,9 +11,10 @@ use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
 use kinds::Kind::{
-    Blobs, Bytes, Flag, Int, IntOrText, Message, MessageList, Text, TextList, Texts, Time,
+    Blobs, Bytes, Flag, GivenFlag, GivenInt, Int, IntOrText, Message, MessageList, Text, TextList,
+    Texts, Time,
 };
-use kinds::{ENVELOPE, Field, Kind, fields_of};
+use kinds::{ENVELOPE, Field, Kind, Readable, readable};
 
 /// First bytes of every body.
 const MAGIC: &[u8] = b"k8s\0";
@@ -33,18 +34,21 @@ pub(super) enum ProtobufError {
 /// The JSON of a body.
 pub(super) fn decode(body: &[u8]) -> Result<Value, ProtobufError> {
     let body = body.strip_prefix(MAGIC).ok_or(ProtobufError::Malformed)?;
-    let envelope = Value::Object(message(body, ENVELOPE, 0).ok_or(ProtobufError::Malformed)?);
+    let envelope = Value::Object(WHOLE.message(body, ENVELOPE, 0)?);
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let api_version = text(&envelope["typeMeta"]["apiVersion"]);
     let kind = text(&envelope["typeMeta"]["kind"]);
-    let Some(fields) = fields_of(&api_version, &kind) else {
+    let Some(Readable { fields, partial }) = readable(&api_version, &kind) else {
         return Err(ProtobufError::Unsupported { api_version, kind });
     };
     // The table gave base64 for bytes; the raw message is the one place that wants them back.
     let raw = STANDARD
         .decode(text(&envelope["raw"]))
         .map_err(|_| ProtobufError::Malformed)?;
-    let mut object = message(&raw, fields, 0).ok_or(ProtobufError::Malformed)?;
+    let mut object = match (Reader { partial }).message(&raw, fields, 0) {
+        Err(Stop::Unknown) => return Err(ProtobufError::Unsupported { api_version, kind }),
+        read => read?,
+    };
     object.insert("apiVersion".into(), json!(api_version));
     object.insert("kind".into(), json!(kind));
     Ok(Value::Object(object))
@@ -56,56 +60,107 @@ enum Raw<'a> {
     Slice(&'a [u8]),
 }
 
-fn message(mut bytes: &[u8], fields: &[Field], depth: usize) -> Option<Map<String, Value>> {
-    if depth > MAX_DEPTH {
-        return None;
-    }
-    let mut map = Map::new();
-    while !bytes.is_empty() {
-        let (number, raw) = next(&mut bytes)?;
-        let Some((_, name, kind)) = fields.iter().find(|(known, ..)| *known == number) else {
-            continue;
-        };
-        let entry = map.entry(*name).or_insert(Value::Null);
-        put(entry, *kind, raw, depth)?;
-    }
-    // An absent time is an empty message.
-    map.retain(|_, value| !value.is_null());
-    Some(map)
+/// Why reading ends early.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stop {
+    Malformed,
+    /// There is something that would be lost.
+    Unknown,
 }
 
-fn put(entry: &mut Value, kind: Kind, raw: Raw<'_>, depth: usize) -> Option<()> {
-    match (kind, raw) {
-        // Numbers are two's complement.
-        (Int, Raw::Number(number)) => *entry = json!(number as i64),
-        (IntOrText, Raw::Slice(bytes)) => {
-            const PARTS: &[Field] = &[(1, "type", Int), (2, "int", Int), (3, "text", Text)];
-            let parts = message(bytes, PARTS, depth + 1)?;
-            let text = parts.get("type") == Some(&json!(1));
-            let value = parts.get(if text { "text" } else { "int" }).cloned();
-            *entry = value.unwrap_or(if text { json!("") } else { json!(0) });
-        }
-        (Flag, Raw::Number(number)) => *entry = json!(number != 0),
-        (Text, Raw::Slice(bytes)) => *entry = json!(std::str::from_utf8(bytes).ok()?),
-        (Bytes, Raw::Slice(bytes)) => *entry = json!(STANDARD.encode(bytes)),
-        (Time, Raw::Slice(bytes)) => *entry = time(bytes)?,
-        (Message(fields), Raw::Slice(bytes)) => {
-            *entry = Value::Object(message(bytes, fields, depth + 1)?);
-        }
-        (MessageList(fields), Raw::Slice(bytes)) => {
-            let item = Value::Object(message(bytes, fields, depth + 1)?);
-            push(entry, item);
-        }
-        (TextList, Raw::Slice(bytes)) => push(entry, json!(std::str::from_utf8(bytes).ok()?)),
-        (Texts | Blobs, Raw::Slice(bytes)) => {
-            let value = if matches!(kind, Texts) { Text } else { Bytes };
-            let pair = message(bytes, &[(1, "key", Text), (2, "value", value)], depth + 1)?;
-            let key = pair.get("key").and_then(Value::as_str).unwrap_or_default();
-            entry[key] = pair.get("value").cloned().unwrap_or(json!(""));
-        }
-        _ => return None,
+impl From<Stop> for ProtobufError {
+    fn from(_: Stop) -> Self {
+        Self::Malformed
     }
-    Some(())
+}
+
+struct Reader {
+    /// Unknown fields are refused, and zeros are left out unless they were given.
+    partial: bool,
+}
+
+const WHOLE: Reader = Reader { partial: false };
+
+impl Reader {
+    fn message(
+        &self,
+        mut bytes: &[u8],
+        fields: &[Field],
+        depth: usize,
+    ) -> Result<Map<String, Value>, Stop> {
+        if depth > MAX_DEPTH {
+            return Err(Stop::Malformed);
+        }
+        let mut map = Map::new();
+        while !bytes.is_empty() {
+            let (number, raw) = next(&mut bytes).ok_or(Stop::Malformed)?;
+            let Some((_, name, kind)) = fields.iter().find(|(known, ..)| *known == number) else {
+                if self.partial && !says_nothing(&raw, depth) {
+                    return Err(Stop::Unknown);
+                }
+                continue;
+            };
+            let entry = map.entry(*name).or_insert(Value::Null);
+            self.put(entry, *kind, raw, depth)?;
+        }
+        // An absent time is an empty message.
+        map.retain(|_, value| !value.is_null());
+        Ok(map)
+    }
+
+    fn put(&self, entry: &mut Value, kind: Kind, raw: Raw<'_>, depth: usize) -> Result<(), Stop> {
+        let text = |bytes| std::str::from_utf8(bytes).map_err(|_| Stop::Malformed);
+        match (kind, raw) {
+            (Int | Flag, Raw::Number(0)) if self.partial => {}
+            (Text, Raw::Slice([])) if self.partial => {}
+            // Numbers are two's complement.
+            (Int | GivenInt, Raw::Number(number)) => *entry = json!(number as i64),
+            (IntOrText, Raw::Slice(bytes)) => {
+                const PARTS: &[Field] = &[(1, "type", Int), (2, "int", Int), (3, "text", Text)];
+                let parts = WHOLE.message(bytes, PARTS, depth + 1)?;
+                let text = parts.get("type") == Some(&json!(1));
+                let value = parts.get(if text { "text" } else { "int" }).cloned();
+                *entry = value.unwrap_or(if text { json!("") } else { json!(0) });
+            }
+            (Flag | GivenFlag, Raw::Number(number)) => *entry = json!(number != 0),
+            (Text, Raw::Slice(bytes)) => *entry = json!(text(bytes)?),
+            (Bytes, Raw::Slice(bytes)) => *entry = json!(STANDARD.encode(bytes)),
+            (Time, Raw::Slice(bytes)) => *entry = time(bytes)?,
+            (Message(fields), Raw::Slice(bytes)) => {
+                *entry = Value::Object(self.message(bytes, fields, depth + 1)?);
+            }
+            (MessageList(fields), Raw::Slice(bytes)) => {
+                let item = Value::Object(self.message(bytes, fields, depth + 1)?);
+                push(entry, item);
+            }
+            (TextList, Raw::Slice(bytes)) => push(entry, json!(text(bytes)?)),
+            (Texts | Blobs, Raw::Slice(bytes)) => {
+                let value = if matches!(kind, Texts) { Text } else { Bytes };
+                let fields = [(1, "key", Text), (2, "value", value)];
+                let pair = WHOLE.message(bytes, &fields, depth + 1)?;
+                let key = pair.get("key").and_then(Value::as_str).unwrap_or_default();
+                entry[key] = pair.get("value").cloned().unwrap_or(json!(""));
+            }
+            _ => return Err(Stop::Malformed),
+        }
+        Ok(())
+    }
+}
+
+/// Whether a field that is not known is zero all through: clients write such fields of which nothing was said.
+fn says_nothing(raw: &Raw<'_>, depth: usize) -> bool {
+    match *raw {
+        Raw::Number(number) => number == 0,
+        Raw::Slice(mut bytes) => {
+            while !bytes.is_empty() {
+                match next(&mut bytes) {
+                    Some((_, inner)) if depth < MAX_DEPTH && says_nothing(&inner, depth + 1) => {}
+                    _ => return false,
+                }
+            }
+            true
+        }
+    }
 }
 
 fn push(entry: &mut Value, item: Value) {
@@ -116,20 +171,21 @@ fn push(entry: &mut Value, item: Value) {
 }
 
 /// Seconds and nanoseconds; null for none.
-fn time(bytes: &[u8]) -> Option<Value> {
-    let parts = message(bytes, &[(1, "seconds", Int), (2, "nanos", Int)], 0)?;
+fn time(bytes: &[u8]) -> Result<Value, Stop> {
+    let parts = WHOLE.message(bytes, &[(1, "seconds", Int), (2, "nanos", Int)], 0)?;
     let part = |name: &str| parts.get(name).and_then(Value::as_i64).unwrap_or(0);
-    let (seconds, nanos) = (part("seconds"), i32::try_from(part("nanos")).ok()?);
+    let seconds = part("seconds");
+    let nanos = i32::try_from(part("nanos")).map_err(|_| Stop::Malformed)?;
     if seconds == 0 && nanos == 0 {
-        return Some(Value::Null);
+        return Ok(Value::Null);
     }
-    let time = Timestamp::new(seconds, nanos).ok()?;
+    let time = Timestamp::new(seconds, nanos).map_err(|_| Stop::Malformed)?;
     let format = if nanos == 0 {
         "%Y-%m-%dT%H:%M:%SZ"
     } else {
         "%Y-%m-%dT%H:%M:%S.%6fZ"
     };
-    Some(json!(time.strftime(format).to_string()))
+    Ok(json!(time.strftime(format).to_string()))
 }
 
 fn next<'a>(bytes: &mut &'a [u8]) -> Option<(u64, Raw<'a>)> {
@@ -204,6 +260,32 @@ mod tests {
                 "metadata": {"name": "s", "labels": {"k": "v"}},
                 "data": {"a": "AP8="}, "immutable": true,
             })
+        );
+    }
+
+    /// Only what `kubectl create` says of workloads can be read: more is refused, zeros are left out.
+    #[test]
+    fn of_workloads_nothing_is_lost_in_silence() {
+        let container = [field(1, b"a"), field(2, b"image"), field(5, b"")].concat();
+        let pod = field(2, &[field(2, &container), vec![11 << 3, 0]].concat());
+        let spec = [vec![1 << 3, 0], field(3, &pod), field(4, &field(1, b""))].concat();
+        let zero_status = field(3, &[8, 0, 16, 0]);
+        let raw = [field(1, &field(1, b"web")), field(2, &spec), zero_status].concat();
+        assert_eq!(
+            decode(&body("apps/v1", "Deployment", &raw)).unwrap(),
+            json!({
+                "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web"},
+                "spec": {
+                    "replicas": 0, "strategy": {},
+                    "template": {"spec": {"containers": [{"name": "a", "image": "image"}]}},
+                },
+            })
+        );
+        let volumes = field(2, &field(3, &field(2, &field(1, &field(1, b"v")))));
+        let refused = decode(&body("apps/v1", "Deployment", &volumes)).unwrap_err();
+        assert!(
+            matches!(refused, ProtobufError::Unsupported { .. }),
+            "{refused}"
         );
     }
 
