@@ -46,9 +46,8 @@ impl Cluster {
     /// Opens the store and the signing key in a data directory.
     pub(crate) fn open(data_dir: &Path, config: &Config) -> Result<Self, OpenError> {
         let key = data_dir.join("service-account.key");
-        let (tokens, rules) = (config.tokens.clone(), config.rules.clone());
-        let auth = Auth::open(&key, tokens, rules)
-            .map_err(|source| OpenError::DataDir { path: key, source })?;
+        let auth =
+            Auth::open(&key, config).map_err(|source| OpenError::DataDir { path: key, source })?;
         let audit = match &config.audit_log {
             Some(path) => Some(AuditLog::open(path).map_err(|source| OpenError::DataDir {
                 path: path.clone(),

@@ -15,6 +15,8 @@ pub struct Config {
     pub tokens: Vec<Token>,
     /// What groups other than `system:masters` may do.
     pub rules: Vec<Rule>,
+    /// What groups may not change of objects that they may write.
+    pub restrictions: Vec<Restriction>,
     /// CustomResourceDefinitions (`apiextensions.k8s.io/v1`) that are created or updated at start.
     pub crds: Vec<Value>,
     /// Namespaces that are created at start and cannot be deleted.
@@ -47,6 +49,7 @@ impl Config {
             data_dir: data_dir.into(),
             tokens: Vec::new(),
             rules: Vec::new(),
+            restrictions: Vec::new(),
             crds: Vec::new(),
             namespaces: ["default", "kube-system", "kube-public", "kube-node-lease"]
                 .map(String::from)
@@ -135,4 +138,18 @@ pub enum Names {
     /// Only those whose name is the user's name without `system:node:`. Lists and watches must select
     /// that name with `fieldSelector=metadata.name=…`.
     OwnName,
+}
+
+/// Keeps a group from some changes of objects that its rules let it write. What rules cannot say: they know the object,
+/// and not what becomes of it.
+#[derive(Debug, Clone)]
+pub struct Restriction {
+    /// The group, such as `system:nodes`.
+    pub group: String,
+    /// API group of the kind; empty string is core.
+    pub api_group: String,
+    /// Plural name of the kind.
+    pub resource: String,
+    /// Says what is wrong with going from an object to another one. The former is absent when it is created.
+    pub check: fn(Option<&Value>, &Value) -> Result<(), String>,
 }

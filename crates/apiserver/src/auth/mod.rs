@@ -19,6 +19,7 @@ use std::sync::{Arc, RwLock};
 use http::{HeaderMap, header};
 use jiff::Timestamp;
 use rustls::pki_types::CertificateDer;
+use serde_json::Value;
 
 pub(crate) use bootstrap::objects as bootstrap_objects;
 pub(crate) use escalation::check as check_escalation;
@@ -28,8 +29,10 @@ use service_account::{Claims, ISSUER, Signer};
 use tokens::StaticTokens;
 
 use crate::cluster::Cluster;
-use crate::config::{Names, Rule, Token};
+use crate::config::{Config, Names, Restriction, Rule, Token};
 use crate::http::path::ResourcePath;
+use crate::kinds::Resource;
+use crate::status::ApiError;
 use crate::store::Key;
 
 const NODE_PREFIX: &str = "system:node:";
@@ -52,6 +55,7 @@ pub(crate) struct Auth {
     tokens: StaticTokens,
     pub(crate) signer: Signer,
     rules: Vec<Rule>,
+    restrictions: Vec<Restriction>,
     policy: RwLock<Arc<Policy>>,
 }
 
@@ -100,11 +104,12 @@ impl<'a> Action<'a> {
 
 impl Auth {
     /// `key` is the file of the key that signs the tokens of service accounts.
-    pub(crate) fn open(key: &Path, tokens: Vec<Token>, rules: Vec<Rule>) -> io::Result<Self> {
+    pub(crate) fn open(key: &Path, config: &Config) -> io::Result<Self> {
         Ok(Self {
-            tokens: StaticTokens::new(tokens),
+            tokens: StaticTokens::new(config.tokens.clone()),
             signer: Signer::load_or_create(key)?,
-            rules,
+            rules: config.rules.clone(),
+            restrictions: config.restrictions.clone(),
             policy: RwLock::default(),
         })
     }
@@ -168,6 +173,28 @@ impl Auth {
             Some(reason) => Decision::Allowed { reason },
             None => decision,
         }
+    }
+
+    /// Refuses a change that a group of `user` may not make, though it may write the object.
+    pub(crate) fn restrict(
+        &self,
+        user: &User,
+        resource: &Resource,
+        old: Option<&Value>,
+        object: &Value,
+    ) -> Result<(), ApiError> {
+        let concerned = self.restrictions.iter().filter(|restriction| {
+            user.groups.contains(&restriction.group)
+                && restriction.api_group == resource.group
+                && restriction.resource == resource.plural
+        });
+        for restriction in concerned {
+            (restriction.check)(old, object).map_err(|reason| {
+                let name = object["metadata"]["name"].as_str().unwrap_or_default();
+                ApiError::forbidden(&resource.subject(name), &reason)
+            })?;
+        }
+        Ok(())
     }
 
     /// Whether `user` may do `verb` on a path that is no resource.

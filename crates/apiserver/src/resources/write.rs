@@ -128,6 +128,7 @@ pub(crate) fn prepare(
     refuse_if_any(causes, &object, target)?;
     if let Some(user) = &step.options.user {
         auth::check_escalation(cluster, user, target, &object, old)?;
+        cluster.auth.restrict(user, resource, old, &object)?;
     }
 
     if let Some(old) = old

@@ -1,9 +1,12 @@
 //! What the embedded API server is told: kinds, namespaces, who may come in and what a node may do.
 
-use apiserver::{Config, Conversion, Names, Rule, Token};
+use std::collections::BTreeSet;
+
+use apiserver::{Config, Conversion, Names, Restriction, Rule, Token};
 use camino::Utf8Path;
 use jiff::Timestamp;
 use model::keys;
+use serde_json::Value;
 
 use super::credentials::{self, NODES};
 
@@ -14,6 +17,12 @@ pub(crate) fn config(data_dir: &Utf8Path, now: Timestamp) -> anyhow::Result<Conf
     let mut config = Config::new(data_dir.join("api"));
     config.tokens = tokens(data_dir, now)?;
     config.rules = node_rules();
+    config.restrictions = vec![Restriction {
+        group: NODES.to_owned(),
+        api_group: String::new(),
+        resource: "nodes".to_owned(),
+        check: node_restriction,
+    }];
     config.crds = model::api::v1alpha1::serve(model::api::crds(), None)
         .iter()
         .map(serde_json::to_value)
@@ -106,6 +115,56 @@ fn node_rules() -> Vec<Rule> {
     ]
 }
 
+/// Labels that say what the machine is, which nobody else knows.
+const OWN_LABELS: [&str; 3] = [
+    "kubernetes.io/arch",
+    "kubernetes.io/hostname",
+    "kubernetes.io/os",
+];
+/// Annotations by which a node is told what to run.
+const TOLD: [&str; 2] = [keys::DESIRED_CONFIG, keys::DESIRED_IMAGE];
+
+/// A node that was broken into moves neither itself to another pool, whose secrets it would be given, nor to a version
+/// that nobody chose for it. It brings its labels when it registers, and people change them afterwards.
+fn node_restriction(old: Option<&Value>, node: &Value) -> Result<(), String> {
+    let Some(old) = old else {
+        return Ok(());
+    };
+    let refused = |what: String| {
+        Err(format!(
+            "a node may not change {what} of its own Node; an administrator can"
+        ))
+    };
+    let value = |node: &Value, field: &str, key: &str| {
+        let map = node["metadata"][field].as_object();
+        map.and_then(|map| map.get(key).cloned())
+    };
+    let keys_of = |node: &Value| -> BTreeSet<String> {
+        let labels = node["metadata"]["labels"].as_object();
+        labels
+            .into_iter()
+            .flatten()
+            .map(|(key, _)| key.clone())
+            .collect()
+    };
+    let labels: BTreeSet<String> = keys_of(old).union(&keys_of(node)).cloned().collect();
+    for key in labels {
+        let same = value(old, "labels", &key) == value(node, "labels", &key);
+        if !same && !OWN_LABELS.contains(&key.as_str()) {
+            return refused(format!("the label `{key}`"));
+        }
+    }
+    for key in TOLD {
+        if value(old, "annotations", key) != value(node, "annotations", key) {
+            return refused(format!("the annotation `{key}`"));
+        }
+    }
+    if old["spec"]["taints"] != node["spec"]["taints"] {
+        return refused("the taints".to_owned());
+    }
+    Ok(())
+}
+
 fn rule(
     verbs: &[&str],
     group: &str,
@@ -121,5 +180,94 @@ fn rule(
         resources: owned(resources),
         names,
         namespace: namespace.map(str::to_owned),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use apiserver::ApiServer;
+    use k8s_openapi::api::core::v1::Node;
+    use kube::api::{Api, Patch, PatchParams, PostParams};
+    use kube::{Client, ResourceExt};
+    use serde_json::json;
+
+    struct World {
+        _dir: tempfile::TempDir,
+        server: ApiServer,
+    }
+
+    impl World {
+        fn new() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let path = Utf8Path::from_path(dir.path()).unwrap();
+            let mut config = config(path, Timestamp::now()).unwrap();
+            config.tokens = vec![
+                Token::new("admin", &["system:masters"], "admin"),
+                Token::new("system:node:worker-1", &[NODES], "node"),
+            ];
+            let server = ApiServer::open(config).unwrap();
+            World { _dir: dir, server }
+        }
+
+        fn nodes(&self, token: &str) -> Api<Node> {
+            Api::all(Client::new(self.server.router_as(token), "default"))
+        }
+    }
+
+    async fn patch(api: &Api<Node>, patch: Value) -> Result<Node, String> {
+        let (params, patch) = (PatchParams::default(), Patch::Merge(patch));
+        let patched = api.patch("worker-1", &params, &patch).await;
+        patched.map_err(|error| error.to_string())
+    }
+
+    #[tokio::test]
+    async fn a_node_does_not_move_itself() {
+        let world = World::new();
+        let (admin, own) = (world.nodes("admin"), world.nodes("node"));
+        let node: Node = serde_json::from_value(json!({
+            "metadata": {"name": "worker-1", "labels": {"node-role.kubernetes.io/worker": ""}},
+        }))
+        .unwrap();
+        own.create(&PostParams::default(), &node).await.unwrap();
+        let label = |key: &str, value: Value| json!({"metadata": {"labels": {key: value}}});
+        let annotation =
+            |key: &str, value: &str| json!({"metadata": {"annotations": {key: value}}});
+        for forbidden in [
+            label("node-role.kubernetes.io/infra", json!("")),
+            label("node-role.kubernetes.io/worker", Value::Null),
+            label("canary", json!("true")),
+            annotation(keys::DESIRED_CONFIG, "rendered-infra-1"),
+            annotation(keys::DESIRED_IMAGE, "r.example/os@sha256:0"),
+            json!({"spec": {"taints": [{"key": "k", "effect": "NoSchedule"}]}}),
+        ] {
+            let told = patch(&own, forbidden.clone()).await.unwrap_err();
+            assert!(
+                told.contains("a node may not change"),
+                "{forbidden}: {told}"
+            );
+            let (params, merge) = (PatchParams::default(), Patch::Merge(forbidden.clone()));
+            // Metadata that a status write may not change is left as it is, or refused.
+            if let Ok(node) = own.patch_status("worker-1", &params, &merge).await {
+                assert_eq!(node.labels().len(), 1, "{forbidden}");
+                assert!(node.annotations().is_empty(), "{forbidden}");
+            }
+            patch(&admin, forbidden).await.unwrap();
+            let back = json!({
+                "metadata": {
+                    "labels": {"node-role.kubernetes.io/infra": null, "node-role.kubernetes.io/worker": "", "canary": null},
+                    "annotations": null,
+                },
+                "spec": {"taints": null},
+            });
+            patch(&admin, back).await.unwrap();
+        }
+        patch(&own, annotation(keys::STATE, "Working"))
+            .await
+            .unwrap();
+        patch(&own, label("kubernetes.io/hostname", json!("w1")))
+            .await
+            .unwrap();
     }
 }
