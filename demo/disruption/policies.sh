@@ -71,19 +71,8 @@ undo_policy_of_keys() {
     without_row
 }
 
-# registries TEXT: registries.conf of the plain pool's nodes.
+# registries TEXT: registries.conf of the nodes.
 registries() { file /etc/containers/registries.conf "$(jq -sRr @uri <<<"$1")"; }
-
-# For the layered pool the file is a build input: it has one of its own, so that these rows do not concern it.
-registries_of_layered_pool() {
-    machine_config 45-registries "$POOL" <<'YAML'
-config:
-  ignition: {version: 3.4.0}
-  storage:
-    files:
-      - {path: /etc/containers/registries.conf, mode: 420, contents: {source: "data:,%23%20none%0A"}}
-YAML
-}
 
 # mirrored WHICH: docker.example with a mirror for WHICH of its pulls.
 mirrored() {
@@ -100,3 +89,12 @@ effect_registries_safe() { node exec "$1" grep -q digest-only /etc/containers/re
 change_registries_unsafe() { mirrored all; }
 effect_registries_unsafe() { node exec "$1" grep -q '"all"' /etc/containers/registries.conf; }
 undo_registries_unsafe() { without_row; }
+
+# The cluster's own authority will do: what counts is that the host's tool has taken it up.
+change_trust_anchor() {
+    local data
+    data=$(kubectl config view --raw --output 'jsonpath={.clusters[0].cluster.certificate-authority-data}')
+    file /usr/local/share/ca-certificates/row.crt "$(base64 --decode <<<"$data" | jq -sRr @uri)"
+}
+effect_trust_anchor() { node exec "$1" test -e /etc/ssl/certs/row.pem; }
+undo_trust_anchor() { without_row; }

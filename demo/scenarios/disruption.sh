@@ -164,7 +164,6 @@ with_nodes "${!POOL_OF[@]}"
 # Whose keys and password rows set; installers make it.
 for name in "${!POOL_OF[@]}"; do node exec "$name" useradd --create-home core; done
 example automount/machineconfigpool.yaml automount/machineconfigs.yaml automount/machineosconfig.yaml
-registries_of_layered_pool
 move worker-2 "$POOL"
 unpause "$POOL"
 services_to_watch | machine_config 40-watched worker

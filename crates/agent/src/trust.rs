@@ -2,12 +2,13 @@
 //! authorities that everything trusts. They follow the cluster without a drain or a reboot, and go when they are
 //! withdrawn.
 //!
-//! What a MachineConfig writes at one of these paths stays its own. What was written is listed in a file in `/etc`, which
+//! What a MachineConfig writes at one of these paths stays its own, and authorities that it brings are taken up as these
+//! are. What was written is listed in a file in `/etc`, which
 //! goes with the deployment as what it lists does.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use camino::Utf8PathBuf;
+use camino::{Utf8Path, Utf8PathBuf};
 use model::provision::{REGISTRY_AUTH, REGISTRY_CERTS, is_host};
 use oci::Digest;
 use serde::{Deserialize, Serialize};
@@ -123,7 +124,7 @@ fn follow(
     }
     let listed = ledger.clone();
     ledger.written = entries.keys().cloned().collect();
-    let anchors = anchors(&entries);
+    let anchors = anchors(root, &entries, taken)?;
     let told = ledger.anchors.as_ref();
     let due = match (&anchors, told) {
         (None, None) => false,
@@ -196,14 +197,32 @@ fn certificates(bundle: &str) -> Vec<String> {
         .collect()
 }
 
-/// Digest of what the tools read; none when that is nothing.
-fn anchors(entries: &BTreeMap<Utf8PathBuf, Entry>) -> Option<String> {
-    let anchors: Vec<u8> = entries
-        .iter()
-        .filter(|(path, _)| *path == RED_HAT || path.starts_with(DEBIAN))
-        .flat_map(|(path, entry)| [path.as_str().as_bytes(), &entry.bytes].concat())
-        .collect();
-    (!anchors.is_empty()).then(|| Digest::of(&anchors).to_string())
+/// Digest of what the tools read, whoever wrote it; none when that is nothing.
+fn anchors(
+    root: &Root,
+    entries: &BTreeMap<Utf8PathBuf, Entry>,
+    taken: &BTreeSet<Utf8PathBuf>,
+) -> Result<Option<String>, RootError> {
+    let mut anchors = Vec::new();
+    for path in taken.iter().filter(|path| is_anchor(path)) {
+        if let Found::File { bytes, .. } = root.find(path)? {
+            anchors.extend([path.as_str().as_bytes(), &bytes].concat());
+        }
+    }
+    for (path, entry) in entries.iter().filter(|(path, _)| is_anchor(path)) {
+        anchors.extend([path.as_str().as_bytes(), &entry.bytes].concat());
+    }
+    Ok((!anchors.is_empty()).then(|| Digest::of(&anchors).to_string()))
+}
+
+fn is_anchor(path: &Utf8Path) -> bool {
+    let places = [
+        "/etc/ca-certificates",
+        "/etc/pki/ca-trust/source",
+        "/var/usrlocal/share/ca-certificates",
+        DEBIAN,
+    ];
+    places.iter().any(|place| path.starts_with(place)) || path == "/etc/ca-certificates.conf"
 }
 
 /// One that is damaged is started over: what it listed and is still wanted is written again.
@@ -226,7 +245,6 @@ fn write(root: &Root, before: &Ledger, after: &Ledger) -> Result<(), RootError> 
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use camino::Utf8Path;
     use std::cell::RefCell;
 
     const ONE: &str = "-----BEGIN CERTIFICATE-----\nMQ==\n-----END CERTIFICATE-----\n";
@@ -333,6 +351,27 @@ mod tests {
         assert_eq!(node.read(REGISTRY_AUTH).as_deref(), Some("ours"));
         node.follow(&Wanted::default(), &[REGISTRY_AUTH], "boot");
         assert_eq!(node.read(REGISTRY_AUTH).as_deref(), Some("ours"));
+    }
+
+    #[test]
+    fn what_a_machine_config_trusts_is_taken_up() {
+        let node = Node::new(&["/usr/bin/update-ca-trust"]);
+        let path = "/etc/pki/ca-trust/source/anchors/site.crt";
+        let place = node.dir.path().join(&path[1..]);
+        std::fs::create_dir_all(place.parent().unwrap()).unwrap();
+        std::fs::write(&place, ONE).unwrap();
+        node.follow(&Wanted::default(), &[path], "boot");
+        assert_eq!(node.runs(), 1);
+        node.follow(&Wanted::default(), &[path, "/etc/motd"], "boot");
+        assert_eq!(node.runs(), 0);
+        std::fs::write(&place, TWO).unwrap();
+        node.follow(&Wanted::default(), &[path], "boot");
+        assert_eq!(node.runs(), 1);
+        std::fs::remove_file(&place).unwrap();
+        node.follow(&Wanted::default(), &[], "boot");
+        assert_eq!(node.runs(), 1, "what was trusted is trusted no more");
+        node.follow(&Wanted::default(), &[], "boot");
+        assert_eq!(node.runs(), 0);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What goes into a layered image, and therefore what a build is.
 //!
-//! Only image inputs change a build's identity: base image, Containerfile, the files that package managers and image tools
-//! read during the build, and where the result is pushed. Every other file and unit is a live input that the agent writes.
+//! Only image inputs change a build's identity: base image, Containerfile, the files that the build reads, and where the
+//! result is pushed. Every other file and unit is a live input that the agent writes.
 
 mod build_input;
 pub mod sources;
@@ -21,7 +21,7 @@ use crate::keys;
 use crate::pull_spec::{PullSpec, PullSpecError};
 use crate::render::hex;
 
-pub use build_input::{PREFIXES, is_build_input};
+pub use build_input::Reads;
 use sources::Source;
 
 /// Name of the build context that holds [`ImageInputs::files`].
@@ -141,7 +141,7 @@ impl ImageInputs {
             push,
             arch,
             containerfile: containerfile.to_owned(),
-            files: build_files(rendered)?,
+            files: build_files(rendered, containerfile)?,
             sources: Vec::new(),
             rebuild: None,
         })
@@ -366,7 +366,10 @@ fn only_what_builds_do(rendered: &MachineConfig) -> Result<(), LayeringError> {
     Ok(())
 }
 
-fn build_files(rendered: &MachineConfig) -> Result<Vec<BuildFile>, LayeringError> {
+fn build_files(
+    rendered: &MachineConfig,
+    containerfile: &str,
+) -> Result<Vec<BuildFile>, LayeringError> {
     let Some(config) = &rendered.spec.config else {
         return Ok(Vec::new());
     };
@@ -377,14 +380,19 @@ fn build_files(rendered: &MachineConfig) -> Result<Vec<BuildFile>, LayeringError
             .map(ToString::to_string)
             .unwrap_or_default(),
     })?;
-    let files = config.canonical().nodes.into_iter().filter_map(|node| {
+    let config = config.canonical();
+    let reads = Reads::new(containerfile, &config);
+    let nodes = config.nodes.iter().cloned();
+    let files = nodes.filter_map(|node| {
         let mode = node.mode();
         match node.kind {
-            NodeKind::File { contents, .. } if is_build_input(&node.path) => Some(BuildFile {
-                path: node.path,
-                mode,
-                contents: contents.unwrap_or_default(),
-            }),
+            NodeKind::File { contents, .. } if reads.is_build_input(&node.path) => {
+                Some(BuildFile {
+                    path: node.path,
+                    mode,
+                    contents: contents.unwrap_or_default(),
+                })
+            }
             NodeKind::File { .. } | NodeKind::Directory { .. } | NodeKind::Link { .. } => None,
         }
     });

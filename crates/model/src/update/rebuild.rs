@@ -3,11 +3,11 @@
 use super::change::{self, Change};
 use super::reason::Reason;
 use super::version::{Version, same_image};
-use crate::layering::is_build_input;
+use crate::layering::Reads;
 
 /// What of a rendered config's change is an input of the pool's image; nothing when the image stays. Kernel arguments,
-/// units and other files are no inputs: a change of them never builds.
-pub fn rebuild(from: &Version, to: &Version) -> Vec<Reason> {
+/// units and files that the build of `containerfile` does not read are no inputs: a change of them never builds.
+pub fn rebuild(from: &Version, to: &Version, containerfile: &str) -> Vec<Reason> {
     let base = |version: &Version| Version {
         layered_image: None,
         ..version.clone()
@@ -19,7 +19,9 @@ pub fn rebuild(from: &Version, to: &Version) -> Vec<Reason> {
         Change::Extensions { .. } | Change::ExtensionsImage { .. } | Change::KernelType { .. } => {
             true
         }
-        Change::Path { path, .. } => is_build_input(path),
+        Change::Path { path, .. } => [&from, &to]
+            .iter()
+            .any(|version| Reads::new(containerfile, &version.ignition).is_build_input(path)),
         Change::KernelArguments { .. }
         | Change::Fips(_)
         | Change::Unit { .. }

@@ -59,6 +59,13 @@ pub(super) fn differences(
     found
 }
 
+/// The Containerfile; of several for as many architectures, all of them.
+pub(super) fn containerfile(config: &MachineOSConfig) -> String {
+    let files = config.spec.container_file.iter();
+    let texts: Vec<&str> = files.map(|file| file.content.as_str()).collect();
+    texts.join("\n")
+}
+
 /// What the controllers make of a MachineOSConfig now.
 pub(super) fn under_way(config: &MachineOSConfig, builds: &[MachineOSBuild]) -> Build {
     let status = config.status.clone().unwrap_or_default();

@@ -36,7 +36,8 @@ pub(super) fn run(
     };
     let user = configuration.and_then(|found| found.spec.node_disruption_policy);
     let policy = user.as_ref().map(Policy::of).unwrap_or_default();
-    let mut inputs = rebuild(&from.version, &to.version);
+    let recipe = to.image.as_ref().map(super::build::containerfile);
+    let mut inputs = rebuild(&from.version, &to.version, &recipe.unwrap_or_default());
     inputs.extend(super::build::differences(
         from.image.as_ref(),
         to.image.as_ref(),

@@ -348,7 +348,8 @@ fn reasons_name_the_machine_config() {
 #[test]
 fn only_image_inputs_rebuild() {
     let rebuilds = |from: Value, to: Value| {
-        !rebuild(&version("a", None, from), &version("b", None, to)).is_empty()
+        let (from, to) = (version("a", None, from), version("b", None, to));
+        !rebuild(&from, &to, "FROM configs AS final").is_empty()
     };
     assert!(rebuilds(json!({"osImageURL": A}), json!({"osImageURL": B})));
     assert!(!rebuilds(
@@ -371,6 +372,12 @@ fn only_image_inputs_rebuild() {
         files(&[]),
         files(&[("/etc/yum.repos.d/x.repo", "data:,")])
     ));
+    for live in [
+        "/etc/containers/registries.conf",
+        "/etc/pki/ca-trust/source/anchors/ours.crt",
+    ] {
+        assert!(!rebuilds(files(&[]), files(&[(live, "data:,")])), "{live}");
+    }
     let extended = |image: &str, extensions: Value| json!({"baseOSExtensionsContainerImage": image, "extensions": extensions});
     assert!(rebuilds(
         extended(A, json!(["usbguard"])),
