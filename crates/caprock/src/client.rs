@@ -5,7 +5,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use camino::Utf8Path;
 use kube::Client;
+use kube::api::{Api, ListParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
+use model::api::RolloutPolicy;
 
 use crate::cli;
 use crate::exit::Failure;
@@ -70,4 +72,13 @@ pub(crate) async fn config_from_text(text: &str) -> anyhow::Result<kube::Config>
     // A file may be replaced while the client runs.
     config.root_cert_file = authorities.map(Into::into);
     Ok(config)
+}
+
+/// The RolloutPolicies. A server that knows no such kind has none.
+pub(crate) async fn policies(client: &Client) -> kube::Result<Vec<RolloutPolicy>> {
+    let policies: Api<RolloutPolicy> = Api::all(client.clone());
+    match policies.list(&ListParams::default()).await {
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(Vec::new()),
+        listed => Ok(listed?.items),
+    }
 }

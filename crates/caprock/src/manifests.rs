@@ -6,7 +6,9 @@ use std::io::Read;
 use anyhow::{Context, anyhow};
 use camino::{Utf8Path, Utf8PathBuf};
 use kube::ResourceExt;
-use model::api::{MachineConfig, MachineConfigPool, MachineConfiguration, MachineOSConfig};
+use model::api::{
+    MachineConfig, MachineConfigPool, MachineConfiguration, MachineOSConfig, RolloutPolicy,
+};
 use model::keys;
 use model::manifest::{self, Object};
 use model::render::Defaults;
@@ -23,6 +25,7 @@ pub(crate) struct Manifests {
     pub(crate) configs: Vec<MachineConfig>,
     pub(crate) images: Vec<MachineOSConfig>,
     pub(crate) configuration: Option<MachineConfiguration>,
+    pub(crate) rollouts: Vec<RolloutPolicy>,
     /// What the ConfigMap with the cluster's base image says, when it is among them.
     pub(crate) defaults: Option<Defaults>,
 }
@@ -61,9 +64,9 @@ impl Manifests {
                     self.defaults = Some(defaults(&data));
                 }
             }
-            // None of them makes a difference to the configuration of nodes.
-            Object::MachineOSBuild(_) | Object::MachineConfigNode(_) | Object::RolloutPolicy(_) => {
-            }
+            Object::RolloutPolicy(policy) => self.rollouts.push(*policy),
+            // Neither makes a difference to nodes.
+            Object::MachineOSBuild(_) | Object::MachineConfigNode(_) => {}
         }
     }
 }

@@ -39,6 +39,8 @@ impl Side {
             images,
             configuration,
             defaults,
+            // Order and times are no difference between two configurations.
+            rollouts: _,
         } = Manifests::read(&[path.to_owned()])?;
         let place = format!("`{path}`");
         let pool = manifests::pick(&pools, pool, &place)?;

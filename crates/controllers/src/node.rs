@@ -11,7 +11,8 @@ use kube::ResourceExt;
 use kube::runtime::controller::Action;
 use model::drain::{self, CORDONED_BY, Cordon, DRAIN_SINCE, DRAIN_WAITS_FOR, LONG_DRAIN, Request};
 use model::keys;
-use model::node::annotation;
+use model::node::{annotation, is_kept_by_agent};
+use model::schedule::Opening;
 use serde_json::{Value, json};
 
 use crate::cache::{Change, Kind};
@@ -20,12 +21,15 @@ use crate::drive::Wake;
 use crate::error::Result;
 use crate::event::Tone;
 use crate::node::evict::Left;
+use crate::pool::from_now;
+use crate::pool::observe::windows_of;
 
 pub(crate) fn concerns(change: &Change) -> Wake {
     match change.kind {
         Kind::Node => Wake::of(change.name.as_deref()),
+        // A window may be another one now.
+        Kind::Pool | Kind::RolloutPolicy => Wake::Everyone,
         Kind::NodeLease
-        | Kind::Pool
         | Kind::MachineConfigNode
         | Kind::OsConfig
         | Kind::Build
@@ -34,7 +38,6 @@ pub(crate) fn concerns(change: &Change) -> Wake {
         | Kind::Secret
         | Kind::NodeSecret
         | Kind::Claim
-        | Kind::RolloutPolicy
         | Kind::MachineConfiguration => Wake::Nobody,
     }
 }
@@ -62,7 +65,24 @@ pub(crate) async fn reconcile(node: Arc<Node>, ctx: Arc<Context>) -> Result<Acti
 async fn answer(ctx: &Context, node: &Node, request: &Request) -> Result<Action> {
     match request {
         Request::Drain { id } => {
+            let windows = windows_of(ctx, node);
+            if let Opening::Closed { name, opens } = windows.at(Timestamp::now())
+                && annotation(node, DRAIN_SINCE).is_none()
+                && annotation(node, CORDONED_BY).is_none()
+            {
+                let waits = format!("window `{name}`, which opens at {opens}");
+                if annotation(node, DRAIN_WAITS_FOR) != Some(waits.as_str()) {
+                    let change = json!({"metadata": {"annotations": {DRAIN_WAITS_FOR: waits}}});
+                    ctx.merge(node, change).await?;
+                }
+                return Ok(Action::requeue(from_now(opens.at)));
+            }
             if drain::cordon(node, request) == Cordon::Set {
+                // Without a kubelet no pod comes after those that are there now.
+                if is_kept_by_agent(node) && evict::is_done(ctx, node).await? {
+                    finish(ctx, node, id, cordoned(id, Timestamp::now())).await?;
+                    return Ok(Action::await_change());
+                }
                 // The change of the node brings us back, with the cordon seen.
                 cordon(ctx, node, id).await?;
                 return Ok(Action::await_change());
@@ -75,45 +95,39 @@ async fn answer(ctx: &Context, node: &Node, request: &Request) -> Result<Action>
             Ok(Action::requeue(left.again))
         }
         Request::Uncordon { id } => {
-            let spec = match drain::cordon(node, request) {
-                Cordon::Lift => json!({"unschedulable": null}),
+            let change = match drain::cordon(node, request) {
+                Cordon::Lift => json!({
+                    "metadata": {"annotations": {CORDONED_BY: null}},
+                    "spec": {"unschedulable": null},
+                }),
                 Cordon::Keep | Cordon::Set => json!({}),
             };
-            finish(ctx, node, id, spec).await?;
+            finish(ctx, node, id, change).await?;
             Ok(Action::await_change())
         }
     }
 }
 
-async fn cordon(ctx: &Context, node: &Node, id: &str) -> Result<()> {
-    let change = json!({
-        "metadata": {"annotations": {
-            CORDONED_BY: id,
-            DRAIN_SINCE: Timestamp::now().to_string(),
-        }},
+fn cordoned(id: &str, since: Timestamp) -> Value {
+    json!({
+        "metadata": {"annotations": {CORDONED_BY: id, DRAIN_SINCE: since.to_string()}},
         "spec": {"unschedulable": true},
-    });
-    ctx.merge(node, change).await?;
+    })
+}
+
+async fn cordon(ctx: &Context, node: &Node, id: &str) -> Result<()> {
+    ctx.merge(node, cordoned(id, Timestamp::now())).await?;
     tracing::info!(node = node.name_any(), request = id, "cordoned");
     Ok(())
 }
 
 /// Records that the request is carried out, together with what carried it out.
-async fn finish(ctx: &Context, node: &Node, id: &str, spec: Value) -> Result<()> {
-    let uncordoned = spec.get("unschedulable").is_some();
-    let mut annotations = json!({
-        keys::LAST_APPLIED_DRAIN: id,
-        DRAIN_SINCE: null,
-        DRAIN_WAITS_FOR: null,
-    });
-    if uncordoned {
-        annotations[CORDONED_BY] = Value::Null;
-    }
-    ctx.merge(
-        node,
-        json!({"metadata": {"annotations": annotations}, "spec": spec}),
-    )
-    .await?;
+async fn finish(ctx: &Context, node: &Node, id: &str, mut change: Value) -> Result<()> {
+    let annotations = &mut change["metadata"]["annotations"];
+    annotations[keys::LAST_APPLIED_DRAIN] = json!(id);
+    annotations[DRAIN_SINCE] = Value::Null;
+    annotations[DRAIN_WAITS_FOR] = Value::Null;
+    ctx.merge(node, change).await?;
     tracing::info!(node = node.name_any(), request = id, "carried out");
     Ok(())
 }

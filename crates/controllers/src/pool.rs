@@ -2,9 +2,10 @@
 
 pub(crate) mod expiry;
 mod node_object;
-mod observe;
+pub(crate) mod observe;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::future::join_all;
 use jiff::Timestamp;
@@ -36,12 +37,9 @@ pub(crate) fn concerns(change: &Change) -> Wake {
         | Kind::Build
         | Kind::MachineConfig
         | Kind::ConfigMap
+        | Kind::MachineConfiguration
         | Kind::RolloutPolicy => Wake::Everyone,
-        Kind::Secret
-        | Kind::NodeSecret
-        | Kind::Claim
-        | Kind::NodeLease
-        | Kind::MachineConfiguration => Wake::Nobody,
+        Kind::Secret | Kind::NodeSecret | Kind::Claim | Kind::NodeLease => Wake::Nobody,
     }
 }
 
@@ -57,8 +55,15 @@ pub(crate) async fn reconcile(pool: Arc<MachineConfigPool>, ctx: Arc<Context>) -
     node_object::follow(&ctx, &pool, &seen).await?;
     report(&ctx, &pool, &seen, &plan).await?;
     done?;
-    // Certificates end without a change.
-    Ok(Action::requeue(expiry::INTERVAL))
+    // Certificates end without a change, windows open and waves have soaked.
+    let soon = plan.look_again().map_or(expiry::INTERVAL, from_now);
+    Ok(Action::requeue(soon.min(expiry::INTERVAL)))
+}
+
+/// How long it is until a moment; a little longer, so that it is over then.
+pub(crate) fn from_now(moment: Timestamp) -> Duration {
+    let left = Timestamp::now().duration_until(moment);
+    Duration::try_from(left).unwrap_or_default() + Duration::from_millis(100)
 }
 
 /// Plans again from what the API holds now. The local copy may lack a slot that was given out a moment ago, here or
@@ -78,13 +83,32 @@ async fn confirm(ctx: &Context, pool: &MachineConfigPool) -> Result<(Seen, Plan)
     Ok((seen, plan))
 }
 
-/// Tells each node of the plan. One that cannot be told does not keep the others from it.
+/// Tells each node of the plan, and everybody else at once which they are. One that cannot be told does not keep the
+/// others from it.
 async fn act(ctx: &Context, pool: &MachineConfigPool, plan: &Plan) -> Result<()> {
     let told = plan
         .assign
         .iter()
         .map(|assignment| tell(ctx, pool, assignment));
-    join_all(told).await.into_iter().collect()
+    let told: Vec<Result<()>> = join_all(told).await;
+    let nodes: Vec<&str> = plan
+        .assign
+        .iter()
+        .zip(&told)
+        .filter(|(_, told)| told.is_ok())
+        .map(|(assignment, _)| assignment.node.as_str())
+        .collect();
+    if let (Some(first), false) = (plan.assign.first(), nodes.is_empty()) {
+        let reason = match first.to.image {
+            Some(_) => "SetDesiredConfigAndOSImage",
+            None => "SetDesiredConfig",
+        };
+        let message = format!("told to run {}: {}", first.to, nodes.join(", "));
+        ctx.events
+            .publish(pool, Tone::Normal, reason, &message)
+            .await;
+    }
+    told.into_iter().collect()
 }
 
 async fn tell(ctx: &Context, pool: &MachineConfigPool, assignment: &Assignment) -> Result<()> {
@@ -104,14 +128,6 @@ async fn tell(ctx: &Context, pool: &MachineConfigPool, assignment: &Assignment) 
         .await
         .doing(|| format!("tell node `{node}` to run {to}"))?;
     tracing::info!(pool = pool.name_any(), "{assignment}");
-    let reason = match to.image {
-        Some(_) => "SetDesiredConfigAndOSImage",
-        None => "SetDesiredConfig",
-    };
-    let message = format!("node `{node}` is told to run {to}");
-    ctx.events
-        .publish(pool, Tone::Normal, reason, &message)
-        .await;
     Ok(())
 }
 

@@ -83,6 +83,12 @@ words! {
         NodesUpdating = "NodesUpdating",
         NodesDegraded = "NodesDegraded",
         Paused = "Paused",
+        /// The nodes that are left wait for those of an earlier wave.
+        WaveWaiting = "WaveWaiting",
+        /// The nodes that are left wait for a maintenance window.
+        WindowClosed = "WindowClosed",
+        /// The pool's waves or windows cannot be read.
+        InvalidSchedule = "InvalidSchedule",
         /// The machineConfigSelector is absent or selects everything.
         SelectingAll = "SelectingAll",
         /// The machineConfigSelector selects nothing.

@@ -63,6 +63,8 @@ pub const CURRENT_IMAGE: &str = "machineconfiguration.openshift.io/currentImage"
 pub const DESIRED_IMAGE: &str = "machineconfiguration.openshift.io/desiredImage";
 /// Node annotation: `Done`, `Working` or `Degraded`.
 pub const STATE: &str = "machineconfiguration.openshift.io/state";
+/// Node annotation: since when the node runs what it was told and is well, as an RFC 3339 time of its own clock.
+pub const DONE_SINCE: &str = "caprock.dev/done-since";
 /// Node annotation: why the node is degraded.
 pub const REASON: &str = "machineconfiguration.openshift.io/reason";
 /// Longest text of the `reason` annotation, in bytes.

@@ -19,6 +19,7 @@ use crate::api::{
 use crate::health::Health;
 use crate::problem::{Problem, did_you_mean, summary};
 use crate::pull_spec::PullSpec;
+use crate::schedule::Schedule;
 use crate::update::policy_problems;
 
 /// The schemas; making them anew for every object would be most of the work.
@@ -187,10 +188,11 @@ fn object(value: Value, number: usize) -> Result<Object, Vec<ObjectProblem>> {
 fn rules(object: &Object) -> Vec<Problem> {
     match object {
         Object::MachineOSConfig(config) => image_rules(config),
-        Object::RolloutPolicy(policy) => match Health::of(&policy.spec.health) {
-            Ok(_) => Vec::new(),
-            Err(problems) => problems,
-        },
+        Object::RolloutPolicy(policy) => {
+            let health = Health::of(&policy.spec.health).err();
+            let schedule = Schedule::read(policy).err();
+            health.into_iter().chain(schedule).flatten().collect()
+        }
         Object::MachineConfiguration(config) => configuration_rules(config),
         Object::MachineConfig(_)
         | Object::MachineConfigPool(_)

@@ -7,6 +7,7 @@ use std::fmt;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, NodeCondition};
 
+use crate::drain::Request;
 use crate::keys;
 
 /// What `status.nodeInfo.kubeletVersion` begins with on a Node that our agent registered and keeps Ready.
@@ -127,6 +128,10 @@ pub struct NodeView {
     pub state: Option<AgentState>,
     /// Why, in the agent's words.
     pub reason: String,
+    /// Since when it is done, as its agent says.
+    pub done_since: Option<Timestamp>,
+    /// Whether its agent has asked for a drain or an uncordon that nobody has carried out yet.
+    pub asks: bool,
 }
 
 impl NodeView {
@@ -150,6 +155,8 @@ impl NodeView {
             current: target(keys::CURRENT_CONFIG, keys::CURRENT_IMAGE),
             state: annotation(keys::STATE).and_then(AgentState::parse),
             reason: annotation(keys::REASON).unwrap_or_default().to_owned(),
+            done_since: annotation(keys::DONE_SINCE).and_then(|time| time.parse().ok()),
+            asks: matches!(Request::open(node), Ok(Some(_))),
             labels,
         }
     }
@@ -161,6 +168,8 @@ impl NodeView {
         match (arrived, self.state) {
             (true, Some(Degraded | Unreconcilable)) => Phase::Degraded,
             (false, Some(Degraded | Unreconcilable)) => Phase::Failing,
+            // What its agent has done, the node controller has still to finish.
+            (true, Some(Done)) if self.asks && self.desired.is_some() => Phase::Working,
             (true, Some(Done)) => Phase::Done,
             (true, None | Some(Working)) if self.desired.is_some() => Phase::Working,
             (true, None | Some(Working)) if self.current.is_none() => Phase::New,
@@ -303,6 +312,12 @@ mod tests {
             json!({"currentConfig": "a", "desiredConfig": "a", "state": "Working"}),
             Phase::Working,
         );
+        let mut uncordons = json!({
+            "currentConfig": "a", "desiredConfig": "a", "state": "Done", "desiredDrain": "uncordon-a",
+        });
+        check(uncordons.clone(), Phase::Working);
+        uncordons["lastAppliedDrain"] = json!("uncordon-a");
+        check(uncordons, Phase::Done);
     }
 
     #[test]

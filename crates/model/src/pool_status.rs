@@ -207,6 +207,21 @@ fn updating(seen: &Seen, plan: &Plan, status: &MachineConfigPoolStatus, finished
             Reason::InvalidMaxUnavailable,
             also(format!("will not update to {target}: {invalid}")),
         ),
+        Some(Hold::Schedule(invalid)) => verdict(
+            !moving.is_empty(),
+            PoolReason::InvalidSchedule,
+            also(format!("will not update to {target}: {invalid}")),
+        ),
+        Some(hold @ Hold::Window { .. }) => verdict(
+            !moving.is_empty(),
+            PoolReason::WindowClosed,
+            also(format!("{}; others wait: {hold}", so_far(&target, status))),
+        ),
+        Some(hold @ Hold::Wave { .. }) => verdict(
+            !moving.is_empty(),
+            PoolReason::WaveWaiting,
+            also(format!("{}; others wait: {hold}", so_far(&target, status))),
+        ),
         // Who is under way holds a slot and is named there.
         Some(hold @ Hold::Slots { .. }) => verdict(
             true,
@@ -382,6 +397,7 @@ fn degraded(conditions: &[PoolCondition], seen: &Seen) -> Verdict {
     faults.extend(seen.invalid_selector.iter().map(ToString::to_string));
     faults.extend(seen.max_unavailable.as_ref().err().map(ToString::to_string));
     faults.extend(seen.policy_problems.iter().cloned());
+    faults.extend(seen.schedule.as_ref().err().map(ToString::to_string));
     if faults.is_empty() {
         verdict(false, PoolReason::AsExpected, "")
     } else {

@@ -4,11 +4,14 @@
 //! `maxUnavailable` of them. Telling a node that already holds a slot something newer takes no second
 //! one, so a stuck roll-out can always be superseded by a better one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+
+use jiff::Timestamp;
 
 use crate::node::{NodeView, Phase, Target};
 use crate::pool::{InvalidMaxUnavailable, InvalidSelector};
+use crate::schedule::{Between, InvalidSchedule, Opening, Opens, Schedule};
 
 /// Whether the image that belongs to the pool's rendered config is there.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,7 +61,7 @@ pub enum Gate {
 }
 
 /// Everything that a pool's roll-out is decided from.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Seen {
     /// The pool's rendered config, once there is one.
     pub config: Option<String>,
@@ -78,6 +81,12 @@ pub struct Seen {
     pub failure_budget: Option<usize>,
     /// What is wrong with the pool's RolloutPolicy.
     pub policy_problems: Vec<String>,
+    /// Order and times of its updates.
+    pub schedule: Result<Schedule, InvalidSchedule>,
+    /// Nodes that drain on their way to the target, or may.
+    pub drains: BTreeSet<String>,
+    /// Now.
+    pub now: Timestamp,
 }
 
 impl Seen {
@@ -135,6 +144,22 @@ pub enum Hold {
         /// Who failed, with the reason, by node name.
         failed: BTreeMap<String, String>,
     },
+    /// The pool's waves or windows cannot be read.
+    Schedule(InvalidSchedule),
+    /// The wave whose turn it is keeps the next ones back.
+    Wave {
+        /// Its name.
+        wave: String,
+        /// Why.
+        between: Between,
+    },
+    /// The nodes that are left drain on their way, and no maintenance window is open.
+    Window {
+        /// Name of the next window.
+        name: String,
+        /// When it opens.
+        opens: Opens,
+    },
     /// The nodes that are left cannot take an update now.
     NotServing {
         /// Those nodes, with the reason.
@@ -149,6 +174,20 @@ pub struct Plan {
     pub assign: Vec<Assignment>,
     /// Why others wait, when some do.
     pub hold: Option<Hold>,
+}
+
+impl Plan {
+    /// When time alone changes what is to be done.
+    pub fn look_again(&self) -> Option<Timestamp> {
+        match self.hold.as_ref()? {
+            Hold::Window { opens, .. } => Some(opens.at),
+            Hold::Wave {
+                between: Between::Soak(until),
+                ..
+            } => Some(*until),
+            _ => None,
+        }
+    }
 }
 
 /// Decides which nodes are told to change.
@@ -181,6 +220,10 @@ pub fn plan(seen: &Seen) -> Plan {
         Ok(max) => *max,
         Err(invalid) => return wait(Hold::MaxUnavailable(invalid.clone())),
     };
+    let schedule = match &seen.schedule {
+        Ok(schedule) => schedule,
+        Err(invalid) => return wait(Hold::Schedule(invalid.clone())),
+    };
 
     let holders: BTreeMap<String, String> = seen
         .nodes
@@ -212,6 +255,8 @@ pub fn plan(seen: &Seen) -> Plan {
     if over_budget.is_some() {
         ready.clear();
     }
+    let out_of_turn = out_of_turn(seen, schedule, &target, &mut ready);
+    let out_of_hours = out_of_hours(seen, schedule, &mut ready);
     for node in ready {
         let takes_slot = !holders.contains_key(&node.name);
         let goes_down = !disrupted(node);
@@ -234,6 +279,8 @@ pub fn plan(seen: &Seen) -> Plan {
             holders.entry(node.name.clone()).or_insert_with(started);
         }
         Some(Hold::Slots { max, holders })
+    } else if let Some(hold) = out_of_hours.or(out_of_turn) {
+        Some(hold)
     } else if blocked.is_empty() {
         None
     } else {
@@ -256,6 +303,35 @@ pub fn plan(seen: &Seen) -> Plan {
             .collect(),
         hold,
     }
+}
+
+/// Keeps back whoever is not of the wave whose turn it is. Nodes that are under way already go over to what is newer at
+/// once: they are disturbed anyhow, and may be what the others wait for.
+fn out_of_turn(
+    seen: &Seen,
+    schedule: &Schedule,
+    target: &Target,
+    ready: &mut Vec<&NodeView>,
+) -> Option<Hold> {
+    let (turn, between) = schedule.turn(&seen.nodes, target, seen.now);
+    let before = ready.len();
+    ready.retain(|node| schedule.wave_of(node) <= turn);
+    let wave = schedule.waves.get(turn)?.name.clone();
+    let hold = Hold::Wave {
+        wave,
+        between: between?,
+    };
+    (ready.len() < before).then_some(hold)
+}
+
+/// Keeps back whoever drains while no window is open. A new node has nothing yet that could be disturbed.
+fn out_of_hours(seen: &Seen, schedule: &Schedule, ready: &mut Vec<&NodeView>) -> Option<Hold> {
+    let Opening::Closed { name, opens } = schedule.windows.at(seen.now) else {
+        return None;
+    };
+    let before = ready.len();
+    ready.retain(|node| node.phase() == Phase::New || !seen.drains.contains(&node.name));
+    (ready.len() < before).then_some(Hold::Window { name, opens })
 }
 
 /// The halt of a pool where too many nodes failed. What failed is a node's update: one that runs its target and drifted
@@ -338,6 +414,13 @@ impl fmt::Display for Hold {
                 failed.len(),
                 listed(failed)
             ),
+            Hold::Schedule(invalid) => {
+                write!(f, "{invalid}; no further node starts until it is corrected")
+            }
+            Hold::Wave { wave, between } => write!(f, "wave `{wave}` comes first: {between}"),
+            Hold::Window { name, opens } => {
+                write!(f, "they drain, and window `{name}` opens at {opens}")
+            }
             Hold::NotServing { nodes } => f.write_str(&listed(nodes)),
         }
     }

@@ -6,7 +6,7 @@ use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Node;
 use kube::api::{Api, ListParams};
 use kube::{Client, ResourceExt};
-use model::api::{MachineConfigNode, MachineConfigPool, MachineOSBuild, RolloutPolicy};
+use model::api::{MachineConfigNode, MachineConfigPool, MachineOSBuild};
 use model::explain::{self, Explanation, NodeSeen, PoolSeen};
 use model::health::policy_of;
 use model::keys;
@@ -14,7 +14,7 @@ use model::node::NodeView;
 use model::pool::{Membership, PoolSelector, membership};
 
 use crate::cli;
-use crate::client::client;
+use crate::client::{client, policies};
 use crate::exit::{Failure, refused};
 use crate::output;
 
@@ -106,15 +106,6 @@ async fn pool(client: &Client, name: &str) -> Result<Explanation, Failure> {
 async fn pools(client: &Client) -> kube::Result<Vec<MachineConfigPool>> {
     let pools: Api<MachineConfigPool> = Api::all(client.clone());
     Ok(pools.list(&ListParams::default()).await?.items)
-}
-
-/// A server that knows no such kind has none.
-async fn policies(client: &Client) -> kube::Result<Vec<RolloutPolicy>> {
-    let policies: Api<RolloutPolicy> = Api::all(client.clone());
-    match policies.list(&ListParams::default()).await {
-        Err(kube::Error::Api(status)) if status.code == 404 => Ok(Vec::new()),
-        listed => Ok(listed?.items),
-    }
 }
 
 fn selectors(pools: &[MachineConfigPool]) -> Result<Vec<PoolSelector>, Failure> {

@@ -26,6 +26,12 @@ pub(super) struct Left {
     pub(super) again: Duration,
 }
 
+/// Whether no pod of the node has to go.
+pub(super) async fn is_done(ctx: &Context, node: &Node) -> Result<bool> {
+    let pods = pods(&ctx.client, &node.name_any()).await?;
+    Ok(pods.iter().all(|pod| fate(pod) == Fate::Stays))
+}
+
 /// Asks every pod that must go to go, through the eviction API, so that disruption budgets hold. Returns those that
 /// are still there; none when all have gone.
 pub(super) async fn round(ctx: &Context, node: &Node) -> Result<Option<Left>> {

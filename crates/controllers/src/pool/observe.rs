@@ -1,14 +1,17 @@
 //! Gathers what a pool's roll-out is decided from.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node;
 use kube::ResourceExt;
-use model::api::MachineConfigPool;
+use model::api::{CLUSTER, MachineConfigPool};
 use model::health;
-use model::node::NodeView;
+use model::node::{NodeView, Target};
 use model::pool::{Membership, PoolSelector, max_unavailable, membership};
 use model::rollout::Seen;
+use model::schedule::{Opening, Schedule, Windows};
+use model::update::{Disruption, Policy, Update, Version};
 
 use crate::cache::Cache;
 use crate::context::Context;
@@ -43,7 +46,8 @@ pub(super) fn with_nodes<'a>(
     let policies = ctx.cache.policies.state();
     let policy = health::policy_of(&name, policies.iter().map(AsRef::as_ref));
     let (failure_budget, policy_problems) = health::budget(policy, members.len());
-    Seen {
+    let schedule = Schedule::of(policy.map(|applied| applied.policy));
+    let mut seen = Seen {
         config: (!configuration.name.is_empty()).then(|| configuration.name.clone()),
         gate: ctx.gates.of(&ctx.cache, pool),
         paused: pool.spec.paused,
@@ -53,7 +57,62 @@ pub(super) fn with_nodes<'a>(
         invalid_selector: PoolSelector::parse(&name, pool.spec.node_selector.as_ref()).err(),
         failure_budget,
         policy_problems,
-    }
+        schedule,
+        drains: BTreeSet::new(),
+        now: Timestamp::now(),
+    };
+    seen.drains = drains(ctx, &seen);
+    seen
+}
+
+/// Nodes whose update drains them, as far as their configurations tell; who cannot tell counts among them. Only asked
+/// while no window is open.
+fn drains(ctx: &Context, seen: &Seen) -> BTreeSet<String> {
+    let closed = seen
+        .schedule
+        .as_ref()
+        .is_ok_and(|schedule| matches!(schedule.windows.at(seen.now), Opening::Closed { .. }));
+    let Some(target) = seen.target().filter(|_| closed) else {
+        return BTreeSet::new();
+    };
+    let version = |target: &Target| {
+        let config = Cache::get(&ctx.cache.machine_configs, &target.config)?;
+        Version::new(&target.config, &config.spec, target.image.as_deref()).ok()
+    };
+    let configuration = Cache::get(&ctx.cache.configurations, CLUSTER);
+    let policy = configuration.as_deref().map(Policy::followed);
+    let (to, policy) = (version(&target), policy.unwrap_or_default());
+    let mut known: BTreeMap<Option<&Target>, bool> = BTreeMap::new();
+    let drains = |from: Option<&Target>| {
+        let (Some(from), Some(to)) = (from.and_then(version), &to) else {
+            return true;
+        };
+        Update::between(&from, to, &[], &policy).disruption >= Disruption::Drain
+    };
+    let outdated = seen
+        .nodes
+        .iter()
+        .filter(|node| node.desired.as_ref() != Some(&target));
+    outdated
+        .filter(|node| {
+            let from = node.current.as_ref();
+            *known.entry(from).or_insert_with(|| drains(from))
+        })
+        .map(|node| node.name.clone())
+        .collect()
+}
+
+/// The maintenance windows of the pool that a node belongs to. Those that cannot be read keep nobody from finishing what
+/// was begun.
+pub(crate) fn windows_of(ctx: &Context, node: &Node) -> Windows {
+    let Membership::Member(pool) = membership(node.labels(), &selectors(&ctx.cache)) else {
+        return Windows::default();
+    };
+    let policies = ctx.cache.policies.state();
+    let policy = health::policy_of(&pool, policies.iter().map(AsRef::as_ref));
+    Schedule::of(policy.map(|applied| applied.policy))
+        .map(|schedule| schedule.windows)
+        .unwrap_or_default()
 }
 
 /// Of all pools. One that cannot be read selects nothing, which its own pool's status says.

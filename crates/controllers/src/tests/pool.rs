@@ -305,6 +305,76 @@ async fn a_pool_halts_at_its_failure_budget() {
 }
 
 #[tokio::test]
+async fn drains_wait_for_a_window() {
+    let world = World::new().await;
+    worker_pool(&world, false).await;
+    let mut agents = [world.register("worker-1", &["worker"]).await];
+    world.play(&mut agents).await;
+    // Whenever this runs, the window is far away.
+    let opens = jiff::Timestamp::now() + jiff::SignedDuration::from_hours(12);
+    let windows =
+        json!([{"name": "later", "start": opens.strftime("%H:%M").to_string(), "duration": "1m"}]);
+    let policy = json!({"pools": [{"name": "worker"}], "windows": windows});
+    let policy = RolloutPolicy::new("calm", serde_json::from_value(policy).unwrap());
+    world.create(policy).await;
+    world
+        .config("60-quiet", "worker", json!({"kernelArguments": ["quiet"]}))
+        .await;
+    let held = "they drain, and window `later` opens at";
+    world.until_condition("worker", Updating, held).await;
+    world
+        .merge::<RolloutPolicy>("calm", json!({"spec": {"windows": null}}))
+        .await;
+    eventually("told", || async {
+        let node: Node = world.get("worker-1").await;
+        let get = |key| node.annotations().get(key).cloned();
+        let (desired, current) = (get(keys::DESIRED_CONFIG), get(keys::CURRENT_CONFIG));
+        match desired != current {
+            true => Ok(()),
+            false => Err(desired),
+        }
+    })
+    .await;
+    world.play(&mut agents).await;
+    world.until_updated("worker").await;
+
+    // What a node finds out by itself waits as well.
+    world
+        .merge::<RolloutPolicy>("calm", json!({"spec": {"windows": windows}}))
+        .await;
+    world.until_condition("worker", Updated, "True").await;
+    let asks = json!({"metadata": {"annotations": {keys::DESIRED_DRAIN: "drain-own"}}});
+    world.merge::<Node>("worker-1", asks).await;
+    let annotation = |key: &'static str| {
+        let world = &world;
+        async move {
+            let node: Node = world.get("worker-1").await;
+            node.annotations().get(key).cloned().unwrap_or_default()
+        }
+    };
+    eventually("waits for the window", || async {
+        let waits = annotation("caprock.dev/drain-waits-for").await;
+        match waits.starts_with("window `later`, which opens at ") {
+            true => Ok(()),
+            false => Err(waits),
+        }
+    })
+    .await;
+    assert_ne!(annotation(keys::LAST_APPLIED_DRAIN).await, "drain-own");
+    world
+        .merge::<RolloutPolicy>("calm", json!({"spec": {"windows": null}}))
+        .await;
+    eventually("drained", || async {
+        let applied = annotation(keys::LAST_APPLIED_DRAIN).await;
+        match applied == "drain-own" {
+            true => Ok(()),
+            false => Err(applied),
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_silent_agent_makes_its_node_not_ready() {
     let world = World::new().await;
     worker_pool(&world, false).await;

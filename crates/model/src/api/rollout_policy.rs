@@ -1,5 +1,7 @@
-//! RolloutPolicy: what a pool's nodes must show before an update counts as done, and what happens when they do not.
+//! RolloutPolicy: in which order and when a pool's nodes are updated, what they must show before that counts as done, and
+//! what happens when they do not.
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::{CustomResource, KubeSchema};
 use kube_core::duration::Duration;
@@ -8,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Named, rule};
 
-/// Health, drift and failure budget of one pool or several.
+/// Waves, windows, health, drift and failure budget of one pool or several.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[kube(
     group = "caprock.dev",
@@ -16,7 +18,7 @@ use super::{Named, rule};
     kind = "RolloutPolicy",
     plural = "rolloutpolicies",
     shortname = "rop",
-    doc = "What the nodes of a pool must show after an update, and what happens when they do not.",
+    doc = "When and in which order the nodes of a pool are updated, what they must show afterwards, and what happens when they do not.",
     derive = "PartialEq",
     derive = "Default",
     printcolumn(name = "Pools", type_ = "string", json_path = ".spec.pools[*].name"),
@@ -52,6 +54,83 @@ pub struct RolloutPolicySpec {
     /// `0` stops at the first. Without it, failed nodes only keep their slots of the pool's `maxUnavailable`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure_budget: Option<IntOrString>,
+
+    /// In which order nodes are updated: those of the first wave, then those of the second, then those of none. Each
+    /// wave begins when all nodes of those before it run the new version and are well. Within a wave `maxUnavailable`
+    /// of the pool holds.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub waves: Vec<UpdateWave>,
+
+    /// When updates that drain a node may begin; at any time without one. What has begun is finished, and changes that
+    /// drain nothing are made at any time.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub windows: Vec<MaintenanceWindow>,
+}
+
+/// Nodes that are updated before others.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct UpdateWave {
+    /// What messages call it.
+    #[schemars(length(min = 1, max = 63))]
+    #[x_kube(validation = rule::dns1123())]
+    pub name: String,
+    /// Its nodes, of those of the pool that no earlier wave selects. An empty selector selects all.
+    pub node_selector: LabelSelector,
+    /// How long the wave's nodes must have been well before the next wave begins, such as `1h`; 30 days at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = Rule::new("duration(self) >= duration('0s') && duration(self) <= duration('720h')").message("must be between 0s and 720h"))]
+    pub soak: Option<Duration>,
+    /// Whether the next wave waits until somebody takes this away.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub pause: bool,
+}
+
+/// A time at which nodes may be disturbed.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct MaintenanceWindow {
+    /// What messages call it.
+    #[schemars(length(min = 1, max = 63))]
+    #[x_kube(validation = rule::dns1123())]
+    pub name: String,
+    /// Days of the week on which it begins; every day when none is given.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 7))]
+    pub days: Vec<Day>,
+    /// When it begins, as `HH:MM` of its time zone.
+    #[x_kube(validation = Rule::new("self.matches('^([01][0-9]|2[0-3]):[0-5][0-9]$')").message("must be a time of day such as 22:30"))]
+    pub start: String,
+    /// How long it is open, such as `4h`; seven days at most.
+    #[x_kube(validation = Rule::new("duration(self) >= duration('1m') && duration(self) <= duration('168h')").message("must be between 1m and 168h"))]
+    pub duration: Duration,
+    /// Name of its time zone in the IANA database, such as `Europe/Berlin`; `UTC` when nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 64))]
+    pub time_zone: Option<String>,
+}
+
+/// A day of the week.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Day {
+    /// Monday.
+    Monday,
+    /// Tuesday.
+    Tuesday,
+    /// Wednesday.
+    Wednesday,
+    /// Thursday.
+    Thursday,
+    /// Friday.
+    Friday,
+    /// Saturday.
+    Saturday,
+    /// Sunday.
+    Sunday,
 }
 
 /// When a node counts as well after an update.

@@ -9,7 +9,8 @@ use kube_core::ResourceExt;
 use super::{Deadline, Explanation};
 use crate::api::{MachineConfigNode, MachineConfigPool, RolloutPolicy};
 use crate::condition::{self, NodeConditionType as Type, PoolConditionType};
-use crate::drain::{DRAIN_SINCE, DRAIN_WAITS_FOR, LONG_DRAIN};
+use crate::deadline;
+use crate::drain::{DRAIN_SINCE, DRAIN_WAITS_FOR, LONG_DRAIN, Request};
 use crate::health::DEFAULT_DEADLINE;
 use crate::keys;
 use crate::ledger::from_annotation;
@@ -194,26 +195,48 @@ fn settled(
 }
 
 fn working(seen: &NodeSeen<'_>, mut told: Explanation) -> Explanation {
-    let Some((kind, found)) = step(seen) else {
-        told.waits_for
-            .push("its agent to say what it does".to_owned());
-        return told;
+    let (kind, found) = match (step(seen), Request::open(seen.node)) {
+        (Some((kind, found)), _) => (kind, Some(found)),
+        // Its agent tells only of what takes long.
+        (None, Ok(Some(Request::Drain { .. }))) => (Type::Drained, None),
+        (None, Ok(Some(Request::Uncordon { .. }))) => (Type::Uncordoned, None),
+        (None, _) => {
+            told.waits_for
+                .push("its agent to say what it does".to_owned());
+            return told;
+        }
     };
-    told.since = condition::Entry::since(found);
+    told.since = found.and_then(condition::Entry::since);
     let at = STEPS
         .iter()
         .position(|(step, _)| *step == kind)
         .unwrap_or_default();
     told.next
         .extend(STEPS[at + 1..].iter().map(|(_, step)| (*step).to_owned()));
-    let says = (!found.message.is_empty()).then(|| found.message.clone());
+    let says = found
+        .map(|found| found.message.clone())
+        .filter(|message| !message.is_empty());
     let patience = patience(seen.policy);
     match kind {
         Type::ImagePulledFromRegistry => {
             told.doing += ", and pulls the image";
             told.waits_for.extend(says);
+            told.until = Deadline::after(
+                told.since,
+                span(deadline::PULL),
+                "the agent is started again and goes on where it was",
+            );
             told.remedies.push(
                 "nothing is disturbed yet; see that the node reaches the registry when this lasts"
+                    .to_owned(),
+            );
+        }
+        Type::Drained | Type::Cordoned if waits_for_window(seen).is_some() => {
+            told.doing += ", and drains when its maintenance window opens";
+            told.waits_for
+                .extend(waits_for_window(seen).map(str::to_owned));
+            told.remedies.push(
+                "nothing is disturbed yet; take the window out of the pool's RolloutPolicy to go on now"
                     .to_owned(),
             );
         }
@@ -268,6 +291,11 @@ fn working(seen: &NodeSeen<'_>, mut told: Explanation) -> Explanation {
         _ => {
             told.doing += ", and writes its configuration";
             told.waits_for.extend(says);
+            told.until = Deadline::after(
+                told.since,
+                span(deadline::STEP),
+                "the agent is started again, and finishes or undoes the step",
+            );
         }
     }
     told
@@ -299,6 +327,17 @@ fn patience(policy: Option<&RolloutPolicy>) -> SignedDuration {
     let deadline = policy.and_then(|policy| policy.spec.health.deadline);
     let deadline = deadline.map_or(DEFAULT_DEADLINE, Into::into);
     SignedDuration::try_from(deadline).unwrap_or_default()
+}
+
+fn span(time: std::time::Duration) -> SignedDuration {
+    SignedDuration::try_from(time).unwrap_or_default()
+}
+
+/// The window that the drain waits for, when it has not begun.
+fn waits_for_window<'a>(seen: &NodeSeen<'a>) -> Option<&'a str> {
+    let waits = annotation(seen.node, DRAIN_WAITS_FOR)?;
+    let begun = annotation(seen.node, DRAIN_SINCE).is_some();
+    (!begun && waits.starts_with("window ")).then_some(waits)
 }
 
 /// The step that is under way.

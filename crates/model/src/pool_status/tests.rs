@@ -50,6 +50,9 @@ fn seen(gate: Gate, nodes: Vec<NodeView>) -> Seen {
         invalid_selector: None,
         failure_budget: None,
         policy_problems: Vec::new(),
+        schedule: Ok(Default::default()),
+        drains: Default::default(),
+        now: Timestamp::UNIX_EPOCH,
     }
 }
 

@@ -101,6 +101,9 @@ mod tests {
             invalid_selector: None,
             failure_budget: None,
             policy_problems: Vec::new(),
+            schedule: Ok(Default::default()),
+            drains: Default::default(),
+            now: jiff::Timestamp::UNIX_EPOCH,
         }
     }
 

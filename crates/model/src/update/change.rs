@@ -279,15 +279,14 @@ pub(super) fn between(from: &Version, to: &Version) -> Vec<Change> {
         });
     }
     // A node that never had a config runs the kernel that its image came with.
-    let kernel_now = if from.kernel_type.is_empty() {
-        "default"
-    } else {
-        &from.kernel_type
+    let kernel = |version: &Version| match version.kernel_type.as_str() {
+        "" => "default".to_owned(),
+        chosen => chosen.to_owned(),
     };
-    if kernel_now != to.kernel_type {
+    if kernel(from) != kernel(to) {
         changes.push(Change::KernelType {
-            from: kernel_now.to_owned(),
-            to: to.kernel_type.clone(),
+            from: kernel(from),
+            to: kernel(to),
         });
     }
     if from.fips != to.fips {

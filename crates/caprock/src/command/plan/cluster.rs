@@ -7,12 +7,13 @@ use kube::api::{Api, ListParams};
 use kube::{Client, ResourceExt};
 use model::api::{
     CLUSTER, MachineConfig, MachineConfigPool, MachineConfiguration, MachineOSBuild,
-    MachineOSConfig, PoolConfiguration,
+    MachineOSConfig, PoolConfiguration, RolloutPolicy,
 };
 use model::keys;
 use model::render::{Defaults, is_rendered};
 use model::update::Policy;
 
+use crate::client::policies;
 use crate::exit::Failure;
 use crate::manifests::{Manifests, defaults};
 
@@ -26,6 +27,7 @@ pub(super) struct Cluster {
     pub(super) builds: Vec<MachineOSBuild>,
     pub(super) nodes: Vec<Node>,
     pub(super) policy: Policy,
+    pub(super) rollouts: Vec<RolloutPolicy>,
     pub(super) defaults: Defaults,
 }
 
@@ -39,7 +41,7 @@ impl Cluster {
         let nodes: Api<Node> = Api::all(client.clone());
         let configurations: Api<MachineConfiguration> = Api::all(client.clone());
         let maps: Api<ConfigMap> = Api::namespaced(client.clone(), keys::NAMESPACE);
-        let (pools, configs, images, builds, nodes, configuration, map) = tokio::try_join!(
+        let (pools, configs, images, builds, nodes, configuration, map, rollouts) = tokio::try_join!(
             pools.list(&all),
             configs.list(&all),
             images.list(&all),
@@ -47,6 +49,7 @@ impl Cluster {
             nodes.list(&all),
             configurations.get_opt(CLUSTER),
             maps.get_opt(keys::OS_IMAGE_URL_CONFIG_MAP),
+            policies(client),
         )?;
         let by_pool = |image: MachineOSConfig| (image.spec.machine_config_pool.name.clone(), image);
         Ok(Cluster {
@@ -63,6 +66,7 @@ impl Cluster {
                 .as_ref()
                 .map(Policy::followed)
                 .unwrap_or_default(),
+            rollouts,
             defaults: map
                 .and_then(|map| map.data)
                 .as_ref()
@@ -99,6 +103,11 @@ impl Cluster {
         if let Some(configuration) = manifests.configuration {
             let user = configuration.spec.node_disruption_policy.as_ref();
             self.policy = user.map(Policy::of).unwrap_or_default();
+        }
+        for policy in manifests.rollouts {
+            self.rollouts
+                .retain(|known| known.name_any() != policy.name_any());
+            self.rollouts.push(policy);
         }
         self.defaults = manifests.defaults.unwrap_or(self.defaults);
         self

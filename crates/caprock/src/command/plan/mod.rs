@@ -9,6 +9,7 @@ mod pool;
 mod text;
 
 use anyhow::anyhow;
+use jiff::Timestamp;
 use kube::ResourceExt;
 
 use self::cluster::Cluster;
@@ -35,11 +36,12 @@ pub(crate) async fn run(args: cli::Plan) -> Result<(), Failure> {
         None => now.clone(),
     };
     let is_wanted = |name: String| args.pool.as_ref().is_none_or(|wanted| name == *wanted);
+    let at = Timestamp::now();
     let plans = then
         .pools
         .iter()
         .filter(|pool| is_wanted(pool.name_any()))
-        .map(|pool| PoolPlan::new(&now, &then, pool, !args.filename.is_empty()))
+        .map(|pool| PoolPlan::new(&now, &then, pool, !args.filename.is_empty(), at))
         .collect::<Result<Vec<_>, _>>()?;
     if let (Some(name), true) = (&args.pool, plans.is_empty()) {
         return Err(refused(anyhow!("there is no MachineConfigPool `{name}`")));

@@ -1,13 +1,16 @@
 //! What would happen to one pool: its configuration, its image, and its nodes in their order.
 
+use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 use model::api::{MachineConfig, MachineConfigPool};
+use model::health::policy_of;
 use model::node::{AgentState, NodeView, Target};
 use model::pool::{Membership, PoolSelector, max_unavailable, membership};
 use model::problem::summary;
 use model::render::Provenance;
 use model::rollout::{self, Gate, Seen};
-use model::update::{Listed, Reason, Update, Version, rebuild};
+use model::schedule::{Opening, Schedule, Wave};
+use model::update::{Disruption, Listed, Reason, Update, Version, rebuild};
 use serde::Serialize;
 
 use super::build::{self, Build};
@@ -37,9 +40,26 @@ pub(super) struct PoolPlan {
     pub(super) waits_for: Option<String>,
     /// How many nodes are worked on at once.
     pub(super) max_unavailable: usize,
+    /// The waves of its RolloutPolicy that have nodes.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) waves: Vec<WavePlan>,
     /// Names of the nodes that change, in the order in which they do; those of one batch together.
     pub(super) batches: Vec<Vec<String>>,
     pub(super) nodes: Vec<NodePlan>,
+}
+
+/// Nodes that change before those of the next wave, and what is between the two.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct WavePlan {
+    pub(super) wave: String,
+    pub(super) nodes: Vec<String>,
+    /// `1h`, when the next wave waits for that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) soak: Option<String>,
+    /// Whether the next wave waits for a person.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(super) pause: bool,
 }
 
 /// What would happen to a node.
@@ -68,6 +88,7 @@ impl PoolPlan {
         then: &Cluster,
         pool: &MachineConfigPool,
         applied: bool,
+        at: Timestamp,
     ) -> Result<Self, Failure> {
         let name = pool.name_any();
         let current = chosen(now, pool);
@@ -93,11 +114,19 @@ impl PoolPlan {
         let members = members(then, &name)?;
         let max = max_unavailable(&name, pool.spec.max_unavailable.as_ref(), members.len())
             .map_err(refused)?;
-        let batches = batches(&target, &members, max);
-        let nodes = members
+        let applied = policy_of(&name, &then.rollouts);
+        let (schedule, unreadable) = match Schedule::of(applied.map(|applied| applied.policy)) {
+            Ok(schedule) => (schedule, None),
+            Err(invalid) => (Schedule::default(), Some(invalid.to_string())),
+        };
+        let batches = batches(&target, &members, max, &schedule);
+        let nodes: Vec<NodePlan> = members
             .iter()
             .map(|node| node_plan(now, then, node, &target))
             .collect();
+        let waits_for = waits_for(pool, build.as_ref())
+            .or(unreadable)
+            .or_else(|| closed(&schedule, &nodes, at));
         Ok(PoolPlan {
             paused: pool.spec.paused,
             config: target.name.clone(),
@@ -105,7 +134,8 @@ impl PoolPlan {
                 .layered_image
                 .clone()
                 .filter(|_| build.as_ref().is_some_and(|build| !build.needed)),
-            waits_for: waits_for(pool, build.as_ref()),
+            waits_for,
+            waves: waves(&schedule, &members),
             build,
             problem,
             max_unavailable: max,
@@ -171,7 +201,7 @@ fn build_of(
     let config = then.images.get(&name)?;
     let mut reasons = build::differences(now.images.get(&name), Some(config));
     if let Some(current) = current {
-        reasons.extend(rebuild(current, target));
+        reasons.extend(rebuild(current, target, &build::containerfile(config)));
     }
     if reasons.is_empty() {
         return Some(build::under_way(config, &then.builds));
@@ -217,8 +247,47 @@ fn members(cluster: &Cluster, pool: &str) -> Result<Vec<NodeView>, Failure> {
     Ok(nodes)
 }
 
-/// Plays the roll-out to its end, with every update going well.
-fn batches(target: &Version, members: &[NodeView], max: usize) -> Vec<Vec<String>> {
+fn waves(schedule: &Schedule, members: &[NodeView]) -> Vec<WavePlan> {
+    let numbered = schedule.waves.iter().enumerate();
+    let waves = numbered.map(|(number, wave)| WavePlan {
+        wave: wave.name.clone(),
+        nodes: members
+            .iter()
+            .filter(|node| schedule.wave_of(node) == number)
+            .map(|node| node.name.clone())
+            .collect(),
+        soak: (!wave.soak.is_zero()).then(|| format!("{:#}", wave.soak)),
+        pause: wave.pause,
+    });
+    waves.filter(|wave| !wave.nodes.is_empty()).collect()
+}
+
+/// The window that nodes which drain wait for.
+fn closed(schedule: &Schedule, nodes: &[NodePlan], at: Timestamp) -> Option<String> {
+    let drains = |node: &NodePlan| {
+        let update = node.update.as_ref();
+        update.is_none_or(|update| update.disruption >= Disruption::Drain)
+    };
+    match schedule.windows.at(at) {
+        Opening::Closed { name, opens } if nodes.iter().any(drains) => Some(format!(
+            "window `{name}`, which opens at {opens}, before nodes that drain are told"
+        )),
+        _ => None,
+    }
+}
+
+/// Plays the roll-out to its end, with every update going well and nobody waiting for a time.
+fn batches(
+    target: &Version,
+    members: &[NodeView],
+    max: usize,
+    schedule: &Schedule,
+) -> Vec<Vec<String>> {
+    let at_once = |wave: &Wave| Wave {
+        soak: SignedDuration::ZERO,
+        pause: false,
+        ..wave.clone()
+    };
     let mut seen = Seen {
         config: Some(target.name.clone()),
         gate: match &target.layered_image {
@@ -235,6 +304,12 @@ fn batches(target: &Version, members: &[NodeView], max: usize) -> Vec<Vec<String
         invalid_selector: None,
         failure_budget: None,
         policy_problems: Vec::new(),
+        schedule: Ok(Schedule {
+            waves: schedule.waves.iter().map(at_once).collect(),
+            ..Schedule::default()
+        }),
+        drains: Default::default(),
+        now: Timestamp::UNIX_EPOCH,
     };
     let mut batches = Vec::new();
     loop {
@@ -249,6 +324,7 @@ fn batches(target: &Version, members: &[NodeView], max: usize) -> Vec<Vec<String
                 node.current = Some(told.to.clone());
                 node.state = Some(AgentState::Done);
                 node.obstacle = None;
+                node.asks = false;
             }
             batch.push(told.node);
         }

@@ -78,6 +78,7 @@ fn cluster(paused: bool) -> Cluster {
         images: Default::default(),
         builds: Vec::new(),
         policy: Policy::default(),
+        rollouts: Vec::new(),
         defaults: Defaults::default(),
     }
 }
@@ -88,7 +89,16 @@ fn plans(now: &Cluster, manifests: Option<Manifests>) -> Vec<PoolPlan> {
         Some(manifests) => now.clone().with(manifests),
         None => now.clone(),
     };
-    let plan = |pool| PoolPlan::new(now, &then, pool, applied).unwrap();
+    let plan = |pool| {
+        PoolPlan::new(
+            now,
+            &then,
+            pool,
+            applied,
+            "2026-07-01T12:00:00Z".parse().unwrap(),
+        )
+        .unwrap()
+    };
     then.pools.iter().map(plan).collect()
 }
 
@@ -175,6 +185,44 @@ fn a_new_layered_image_is_built_first() {
         reboot  because image base@aaaaaaaaaaaa → worker:latest (to be built) (rendered-worker-NOW)
         image base@aaaaaaaaaaaa → worker:latest (to be built) (rendered-worker-NOW)
     ");
+}
+
+#[test]
+fn waves_and_windows_are_told() {
+    let mut quiet = config("20-quiet", &[]);
+    quiet.spec.kernel_arguments = vec!["quiet".to_owned()];
+    let policy = json!({
+        "apiVersion": "caprock.dev/v1alpha1",
+        "kind": "RolloutPolicy",
+        "metadata": {"name": "worker"},
+        "spec": {
+            "pools": [{"name": "worker"}],
+            "waves": [
+                {"name": "nobody", "nodeSelector": {"matchLabels": {"nobody": ""}}, "pause": true},
+                {"name": "canary", "nodeSelector": {"matchLabels": {"canary": ""}}, "soak": "90m"},
+            ],
+            "windows": [{"name": "night", "start": "22:00", "duration": "4h"}],
+        },
+    });
+    let mut cluster = cluster(false);
+    let labels = cluster.nodes[2].metadata.labels.as_mut().unwrap();
+    labels.insert("canary".to_owned(), String::new());
+    let manifests = Manifests {
+        configs: vec![quiet],
+        rollouts: vec![object(policy)],
+        ..Manifests::default()
+    };
+    let plans = plans(&cluster, Some(manifests));
+    insta::assert_snapshot!(stable(text::pools(&plans)), @r"
+    pool worker: rendered-worker-NEXT
+      waits for window `night`, which opens at Wed 2026-07-01 22:00 UTC, before nodes that drain are told
+      wave canary: w3, then has to stay well for 1h 30m
+      order, 2 at a time: w3, then w1 w2
+      w1 w2 w3: 1 kernel argument → reboot
+        reboot  because kernelArguments +quiet (20-quiet)
+        kernelArguments +quiet (20-quiet)
+    ");
+    assert_eq!(json!(plans)[0]["waves"][0]["nodes"], json!(["w3"]));
 }
 
 #[test]

@@ -31,6 +31,15 @@ fn pool(plan: &PoolPlan) -> String {
     if let Some(what) = &plan.waits_for {
         text.push_str(&format!("  waits for {what}\n"));
     }
+    for wave in &plan.waves {
+        let then = match (&wave.soak, wave.pause) {
+            (_, true) => ", then waits until its `pause` is taken away".to_owned(),
+            (Some(soak), false) => format!(", then has to stay well for {soak}"),
+            (None, false) => String::new(),
+        };
+        let nodes = wave.nodes.join(" ");
+        text.push_str(&format!("  wave {}: {nodes}{then}\n", wave.wave));
+    }
     if plan.batches.len() > 1 {
         let batches: Vec<String> = plan.batches.iter().map(|batch| batch.join(" ")).collect();
         text.push_str(&format!(
