@@ -40,10 +40,11 @@ build:
 	@demo/deps.sh rust
 	cargo build --release -p caprock
 
-## bench: times of the builder beside buildah's, and of the API server, as tables; for a quiet machine, as root
+## bench: times of the builder beside buildah's, of the API server and of a roll-out, as tables; for a quiet machine, as root
 bench: deps build
 	@bench/bench.py --caprock $(abspath $(CARGO_TARGET_DIR))/release/caprock --work $(abspath $(CARGO_TARGET_DIR))/bench
 	@bench/api.py --caprock $(abspath $(CARGO_TARGET_DIR))/release/caprock --work $(abspath $(CARGO_TARGET_DIR))/bench
+	@bench/fleet.py --caprock $(abspath $(CARGO_TARGET_DIR))/release/caprock --work $(abspath $(CARGO_TARGET_DIR))/bench
 
 check:
 	@demo/deps.sh rust

@@ -35,6 +35,7 @@ pub mod verify;
 use std::collections::BTreeMap;
 use std::num::NonZeroU64;
 use std::sync::Arc;
+use std::time::Duration;
 
 use camino::{Utf8Path, Utf8PathBuf};
 use kube::Client;
@@ -52,6 +53,9 @@ use state::State;
 
 pub use error::AgentError;
 pub use units::units;
+
+/// What is over sooner needs no write of its own.
+const UNEVENTFUL: Duration = Duration::from_secs(2);
 
 /// Where a node's agent finds things. [`Paths::default`] is right on every node.
 #[derive(Debug, Clone)]
@@ -121,6 +125,7 @@ pub async fn run(
         registry_ca: config.registry_ca,
         credentials: config.credentials,
         verify_deadline: DEFAULT_DEADLINE,
+        uneventful: UNEVENTFUL,
         notifier,
         bytes_per_second: config.bytes_per_second,
     };

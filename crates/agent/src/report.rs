@@ -26,6 +26,15 @@ const EVENT_NAMESPACE: &str = "default";
 /// Longest message of an event, in bytes, by Kubernetes' own rule.
 const MAX_EVENT_BYTES: usize = 1024;
 
+/// What a Node says of itself besides what its agent does.
+#[derive(Debug)]
+pub(crate) struct Told<'a> {
+    /// What the running deployment was configured with.
+    pub(crate) has: Option<Target>,
+    /// Its reboots, as the annotation has them.
+    pub(crate) reboots: Option<&'a str>,
+}
+
 /// Writes what the agent says.
 #[derive(Debug)]
 pub(crate) struct Reporter {
@@ -54,19 +63,34 @@ impl Reporter {
         &self,
         node: &Node,
         seen: Option<&MachineConfigNode>,
-        has: Option<&Target>,
-        reboots: Option<&str>,
+        told: Told<'_>,
         plan: &Plan,
         doing: &Doing,
     ) -> Result<(), AgentError> {
         // The annotation last: whoever waits for it finds status and event behind it.
         if let Some(progress) = seen {
-            self.set_status(progress, has, plan, doing).await?;
+            self.set_status(progress, told.has.as_ref(), plan, doing)
+                .await?;
         }
+        self.ask(node, told, plan, doing).await
+    }
+
+    /// Only what the node controller answers, with what the Node says besides.
+    ///
+    /// # Errors
+    /// When the API cannot be written to.
+    pub(crate) async fn ask(
+        &self,
+        node: &Node,
+        told: Told<'_>,
+        plan: &Plan,
+        doing: &Doing,
+    ) -> Result<(), AgentError> {
         self.tell(node, plan, doing).await;
-        let mut wanted = annotations(has, plan, doing);
+        let mut wanted = annotations(told.has.as_ref(), plan, doing);
         // A ledger that was lost takes nothing away of what was told before.
-        wanted.extend(reboots.map(|reboots| (keys::REBOOTS, Some(reboots.to_owned()))));
+        let reboots = told.reboots.map(str::to_owned);
+        wanted.extend(reboots.map(|reboots| (keys::REBOOTS, Some(reboots))));
         self.annotate(node, &wanted).await
     }
 
@@ -116,13 +140,20 @@ impl Reporter {
     ) -> Result<(), AgentError> {
         let differs =
             |(key, value): &&(&str, Option<String>)| annotation(node, key) != value.as_deref();
-        let changes: Map<String, Value> = wanted
+        let mut changes: Map<String, Value> = wanted
             .iter()
             .filter(differs)
             .map(|(key, value)| ((*key).to_owned(), json!(value)))
             .collect();
         if changes.is_empty() {
             return Ok(());
+        }
+        let done = |(key, value): &(&str, Option<String>)| {
+            *key == keys::STATE && value.as_deref() == Some(AgentState::Done.as_str())
+        };
+        let moves = [keys::STATE, keys::CURRENT_CONFIG, keys::CURRENT_IMAGE];
+        if wanted.iter().any(done) && moves.iter().any(|key| changes.contains_key(*key)) {
+            changes.insert(keys::DONE_SINCE.to_owned(), json!(Timestamp::now()));
         }
         let patch = json!({"metadata": {"annotations": changes}});
         let patched = self
@@ -184,7 +215,8 @@ impl Reporter {
         }
     }
 
-    async fn tell(&self, node: &Node, plan: &Plan, doing: &Doing) {
+    /// An event, for what people want to know of.
+    pub(crate) async fn tell(&self, node: &Node, plan: &Plan, doing: &Doing) {
         if let Some((kind, reason, message)) = turn(plan, doing) {
             self.publish(node, kind, reason, message).await;
         }

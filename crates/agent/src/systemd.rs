@@ -11,9 +11,7 @@ use tokio::runtime::Handle;
 use zbus::OwnedObjectPath;
 
 use crate::command::{Command, CommandError};
-
-/// How long a job may take: above the 90 seconds that systemd itself gives a unit to start or to stop.
-const JOB_DEADLINE: Duration = Duration::from_secs(200);
+use model::deadline::JOB;
 
 /// What a soft reboot is to systemd, from version 254.
 pub(crate) const SOFT_REBOOT: &str = "soft-reboot.target";
@@ -53,7 +51,7 @@ pub enum SystemdError {
         said: String,
     },
     /// A job did not end.
-    #[error("systemd did not {action} within {} seconds", JOB_DEADLINE.as_secs())]
+    #[error("systemd did not {action} within {} seconds", JOB.as_secs())]
     Deadline {
         /// What was asked.
         action: String,
@@ -308,7 +306,7 @@ impl Systemd for Bus {
         let action = format!("{job} `{unit}`");
         let waited = self
             .runtime
-            .block_on(tokio::time::timeout(JOB_DEADLINE, Self::job(job, unit)));
+            .block_on(tokio::time::timeout(JOB, Self::job(job, unit)));
         match waited {
             Err(_) => Err(SystemdError::Deadline { action }),
             Ok(Err(source)) => Err(SystemdError::Call {

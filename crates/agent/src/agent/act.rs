@@ -3,9 +3,9 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use kube::ResourceExt;
+use model::deadline::REBOOT_BEGINS;
 use model::ledger::Cause;
-use model::update::{Plan, Step};
+use model::update::{Plan, Reason, Step, Version, rebuild};
 use oci::Digest;
 
 use super::observe::Observed;
@@ -16,8 +16,6 @@ use crate::os::Progress;
 use crate::program;
 use crate::progress::Doing;
 
-/// How long a reboot may take to begin.
-pub(super) const REBOOT_PATIENCE: Duration = Duration::from_secs(300);
 /// Between two reports of how far a pull is: each is a write that every watcher sees.
 const TELL_PROGRESS: Duration = Duration::from_secs(10);
 
@@ -44,7 +42,7 @@ impl Agent {
             let next = observed
                 .layering
                 .as_ref()
-                .and_then(|config| config.status.as_ref()?.current_image_pull_spec.as_deref());
+                .and_then(|layering| layering.image.as_deref());
             let images: Vec<Digest> = next.and_then(digest_in).into_iter().collect();
             let config = plan
                 .target
@@ -75,14 +73,19 @@ impl Agent {
             Step::Pull { image } => {
                 self.pull(image.clone(), step, observed, plan).await?;
             }
-            Step::Drain { .. } | Step::Uncordon { .. } => return Ok(Next::Within(IDLE)),
+            Step::Drain { .. } | Step::Uncordon { .. } => {
+                // A short wait ends by a change; a long one is told of.
+                return Ok(Next::Within(match self.has_lasted(step) {
+                    true => IDLE,
+                    false => self.settings.uneventful.min(IDLE),
+                }));
+            }
             Step::Deploy => {
                 let to = version();
                 let image = to.image().and_then(digest_in).or(sight.booted_image());
                 let image = image.ok_or_else(|| HostError::NoImage(to.name.clone()))?;
-                self.host
-                    .run(move |host| host.deploy(&sight, &to, image))
-                    .await?;
+                let made = self.host.run(move |host| host.deploy(&sight, &to, image));
+                self.patiently(made, step, observed, plan).await?;
             }
             Step::Discard => {
                 let keep = version().name;
@@ -99,10 +102,10 @@ impl Agent {
                         false => host.reboot(&sight, &target, cause),
                     })
                     .await?;
-                tokio::time::sleep(REBOOT_PATIENCE).await;
+                tokio::time::sleep(REBOOT_BEGINS).await;
                 // The next attempt is a reboot.
                 self.soft_failed |= soft;
-                let seconds = REBOOT_PATIENCE.as_secs();
+                let seconds = REBOOT_BEGINS.as_secs();
                 return Err(AgentError::Unwell(format!(
                     "the node did not reboot within {seconds} seconds"
                 )));
@@ -111,13 +114,32 @@ impl Agent {
                 // What cannot be done does not leave what it half did.
                 let back = plan.stuck.as_ref().and(observed.sight.current.clone());
                 let (to, actions) = (back.unwrap_or_else(version), actions.clone());
-                self.host
-                    .run(move |host| host.apply(&sight, &to, &actions))
-                    .await?;
+                let applied = self.host.run(move |host| host.apply(&sight, &to, &actions));
+                self.patiently(applied, step, observed, plan).await?;
             }
             Step::Verify => return self.verify(observed, plan).await,
         }
         Ok(Next::Now)
+    }
+
+    /// Waits for the end of a step, and tells of it when it takes long.
+    async fn patiently<T>(
+        &self,
+        work: impl Future<Output = Result<T, AgentError>>,
+        step: &Step,
+        observed: &Observed,
+        plan: &Plan,
+    ) -> Result<T, AgentError> {
+        let mut work = std::pin::pin!(work);
+        tokio::select! {
+            done = &mut work => return done,
+            () = tokio::time::sleep(self.settings.uneventful) => {}
+        }
+        // It goes on without anybody knowing.
+        if let Err(error) = self.report(observed, plan, &self.doing(step, plan)).await {
+            tracing::debug!("{}", chain(&error));
+        }
+        work.await
     }
 
     /// Brings an image onto the disk, and says now and then how far that is.
@@ -135,7 +157,7 @@ impl Agent {
             let tell = |progress| *sink.lock().unwrap_or_else(PoisonError::into_inner) = progress;
             Ok(host.os().pull(&image, &client, &tell)?)
         });
-        let mut pulled = std::pin::pin!(pulled);
+        let mut pulled = std::pin::pin!(self.patiently(pulled, step, observed, plan));
         let mut told = Progress::default();
         loop {
             tokio::select! {
@@ -162,18 +184,31 @@ impl Agent {
 /// Why the node reboots: from what made the update a reboot to what asked for it.
 fn cause(observed: &Observed, plan: &Plan) -> Cause {
     let target = plan.target.as_ref().map(ToString::to_string);
-    let reasons = plan.update.reboot.iter().map(ToString::to_string);
+    let nothing = Version::default();
+    let from = observed.sight.current.as_ref().unwrap_or(&nothing);
+    let to = observed.desired.as_ref().unwrap_or(&nothing);
+    let own = |reason: &&Reason| reason.object != to.name;
+    let named = |reason: &Reason| match own(&reason) {
+        true => format!("{reason} (MachineConfig `{}`)", reason.object),
+        false => reason.to_string(),
+    };
+    let reboot: Vec<String> = plan.update.reboot.iter().map(named).collect();
+    // Why there is another image, as far as MachineConfigs are why.
+    let rebuilt = to.layered_image.as_ref().map(|_| rebuild(from, to, ""));
+    let rebuilt = rebuilt.unwrap_or_default();
+    let rebuilt = rebuilt.iter().filter(own).map(named);
+    let rebuilt: Vec<String> = rebuilt.filter(|link| !reboot.contains(link)).collect();
     let layering = observed.layering.as_ref();
-    let build = layering
-        .and_then(|config| config.status.as_ref()?.machine_os_build.as_ref())
-        .map(|build| format!("MachineOSBuild `{}`", build.name));
+    let build = layering.and_then(|layering| layering.build.as_ref());
     let layering = layering
         .filter(|_| build.is_some())
-        .map(|config| format!("MachineOSConfig `{}`", config.name_any()));
+        .map(|layering| format!("MachineOSConfig `{}`", layering.name));
+    let build = build.map(|build| format!("MachineOSBuild `{build}`"));
     let pool = observed
         .progress
         .as_ref()
         .map(|progress| format!("MachineConfigPool `{}`", progress.spec.pool.name));
     let asked = [build, layering, pool].into_iter().flatten();
-    Cause::update(target.unwrap_or_default(), reasons.chain(asked))
+    let links = reboot.into_iter().chain(rebuilt).chain(asked);
+    Cause::update(target.unwrap_or_default(), links)
 }

@@ -1,40 +1,49 @@
 //! Follows the cluster in what is trusted and with which credentials: the agent's own, and those of the node's programs.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use camino::Utf8PathBuf;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ConfigMap, Node, Secret};
+use kube::Api;
 use kube::api::{Patch, PatchParams};
-use kube::runtime::watcher;
-use kube::{Api, Client};
 use model::keys;
 use model::node::annotation;
 use oci::Digest;
 use serde_json::json;
-use std::sync::Arc;
-use tokio::sync::Notify;
-use tokio::task::JoinSet;
 
+use super::latest::Latest;
 use super::observe::Observed;
-use super::{Agent, listen};
+use super::{Agent, Watches};
 use crate::credentials::CredentialError;
 use crate::error::{AgentError, chain};
 use crate::registry;
 use crate::trust::Wanted;
 
-/// ConfigMaps that say what is trusted.
-const TRUST: [&str; 3] = [keys::REGISTRY_CERTS, keys::API_CA, keys::USER_CA_BUNDLE];
+/// What is trusted and with which credentials, as the API has it.
+#[derive(Default)]
+pub(super) struct Trust {
+    registry_auth: Latest<Option<Vec<u8>>>,
+    registry_cas: Latest<BTreeMap<String, Vec<u8>>>,
+    user_bundle: Latest<Option<String>>,
+    api_ca: Latest<Option<String>>,
+}
 
-/// Wakes the loop when anything of it changes.
-pub(super) fn watch(client: &Client, node: &str, changed: &Arc<Notify>, helpers: &mut JoinSet<()>) {
-    let named = |name: &str| watcher::Config::default().fields(&format!("metadata.name={name}"));
-    let maps: Api<ConfigMap> = Api::namespaced(client.clone(), keys::NAMESPACE);
-    for name in TRUST {
-        helpers.spawn(listen(watcher(maps.clone(), named(name)), changed.clone()));
+impl Trust {
+    /// Follows all of it.
+    pub(super) fn watch(&self, node: &str, watches: &mut Watches<'_>) {
+        let maps: Api<ConfigMap> = Api::namespaced(watches.client.clone(), keys::NAMESPACE);
+        for (name, stale) in [
+            (keys::REGISTRY_CERTS, self.registry_cas.stale()),
+            (keys::API_CA, self.api_ca.stale()),
+            (keys::USER_CA_BUNDLE, self.user_bundle.stale()),
+        ] {
+            watches.named(maps.clone(), name, &[stale]);
+        }
+        let secrets: Api<Secret> =
+            Api::namespaced(watches.client.clone(), keys::NODE_SECRET_NAMESPACE);
+        watches.named(secrets, node, &[self.registry_auth.stale()]);
     }
-    let secrets: Api<Secret> = Api::namespaced(client.clone(), keys::NODE_SECRET_NAMESPACE);
-    helpers.spawn(listen(watcher(secrets, named(node)), changed.clone()));
 }
 
 impl Agent {
@@ -63,7 +72,8 @@ impl Agent {
         let Some(credentials) = self.settings.credentials.clone() else {
             return Ok(());
         };
-        if let Some(bundle) = self.config_map(keys::API_CA, keys::API_CA_KEY).await? {
+        let bundle = self.config_map(keys::API_CA, keys::API_CA_KEY);
+        if let Some(bundle) = self.trust.api_ca.get(bundle).await? {
             credentials.trust(&bundle)?;
             let fingerprint = &Digest::of(bundle.as_bytes()).hex()[..16];
             if annotation(node, keys::TRUSTED_API_CA) != Some(fingerprint) {
@@ -98,11 +108,18 @@ impl Agent {
         let Some(taken) = self.taken.clone() else {
             return Ok(());
         };
+        let (trust, client) = (&self.trust, &self.client);
+        let auth = registry::credentials(client, &self.settings.node_name);
+        let cas = registry::authorities(client);
         let user_bundle = self.config_map(keys::USER_CA_BUNDLE, keys::USER_CA_BUNDLE_KEY);
         let wanted = Wanted {
-            registry_auth: registry::credentials(&self.client, &self.settings.node_name).await?,
-            registry_cas: registry::authorities(&self.client).await?,
-            user_bundle: user_bundle.await?.unwrap_or_default(),
+            registry_auth: trust.registry_auth.get(auth).await?,
+            registry_cas: trust.registry_cas.get(cas).await?,
+            user_bundle: trust
+                .user_bundle
+                .get(user_bundle)
+                .await?
+                .unwrap_or_default(),
         };
         let changed = self
             .host

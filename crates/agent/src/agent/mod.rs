@@ -3,29 +3,35 @@
 mod act;
 mod drift;
 mod follow;
+mod latest;
 mod observe;
 mod verify;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Debug;
 use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use camino::Utf8PathBuf;
-use futures::{Stream, StreamExt};
+use futures::StreamExt;
+use k8s_openapi::ClusterResourceScope;
 use k8s_openapi::api::core::v1::Node;
 use kube::runtime::{WatchStreamExt, watcher};
-use kube::{Api, Client};
+use kube::{Api, Client, Resource};
 use model::api::{
     MachineConfig, MachineConfigNode, MachineConfiguration, MachineOSConfig, RolloutPolicy,
 };
+use model::deadline::{PULL, STEP};
 use model::drift::Healing;
 use model::ledger::to_annotation;
 use model::node::Target;
 use model::update::{Plan, Step};
 use oci::Digest;
+use serde::de::DeserializeOwned;
 use tokio::sync::Notify;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::credentials::Credentials;
@@ -34,18 +40,16 @@ use crate::error::{AgentError, chain};
 use crate::host::Host;
 use crate::notify::Notifier;
 use crate::progress::{self, Doing};
-use crate::report::Reporter;
+use crate::report::{Reporter, Told};
 use crate::state;
-use observe::Observed;
+use follow::Trust;
+use latest::Latest;
+use observe::{Layering, Observed};
 
 /// The longest time between two looks when nothing tells of a change: finds what was changed on the node itself.
 const IDLE: Duration = Duration::from_secs(60);
 /// How long a look at the node and its objects may take, and whatever is told of it.
 const LOOK: Duration = Duration::from_secs(600);
-/// How long a pull may take: one that is cut off goes on with the layer it was at.
-const PULL: Duration = Duration::from_secs(6 * 3600);
-/// How long any other step may take: above the sum of what it waits for by itself.
-const STEP: Duration = Duration::from_secs(3600);
 /// First and longest wait after a failure.
 const BACK_OFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
@@ -64,6 +68,8 @@ pub(crate) struct Settings {
     pub(crate) credentials: Option<Credentials>,
     /// How long the enabled units may take to become active.
     pub(crate) verify_deadline: Duration,
+    /// A step that takes longer is told of while it lasts; a shorter one is seen by what follows it.
+    pub(crate) uneventful: Duration,
     /// The service manager that the agent was started by.
     pub(crate) notifier: Notifier,
 }
@@ -77,11 +83,13 @@ pub(crate) struct Agent {
     nodes: Api<Node>,
     progress: Api<MachineConfigNode>,
     configs: Api<MachineConfig>,
-    layering: Api<MachineOSConfig>,
-    policies: Api<RolloutPolicy>,
-    /// Whether the pool's policy may differ from what was read last.
-    policy_changed: Arc<AtomicBool>,
-    configurations: Api<MachineConfiguration>,
+    /// Of every pool.
+    layering: Latest<Vec<Layering>>,
+    policies: Latest<Vec<RolloutPolicy>>,
+    /// The pool whose policy is kept.
+    policy_of: Option<String>,
+    configuration: Latest<Option<MachineConfiguration>>,
+    trust: Trust,
     /// What verification waits for, and since when.
     waiting: Option<(Target, Instant)>,
     /// Tags that stood for a digest when they were first needed.
@@ -94,6 +102,8 @@ pub(crate) struct Agent {
     soft_failed: bool,
     /// The node's reboots, as its annotation shows them.
     reboots: Option<String>,
+    /// The wait that is under way, and since when.
+    lasting: Option<(Step, Instant)>,
     /// Whether what the boot needs was completed.
     completed: bool,
     /// What was found without drift, and when drift was put back.
@@ -129,10 +139,11 @@ impl Agent {
             nodes: Api::all(client.clone()),
             progress: Api::all(client.clone()),
             configs: Api::all(client.clone()),
-            layering: Api::all(client.clone()),
-            policies: Api::all(client.clone()),
-            policy_changed: Arc::new(AtomicBool::new(true)),
-            configurations: Api::all(client.clone()),
+            layering: Latest::default(),
+            policies: Latest::default(),
+            policy_of: None,
+            configuration: Latest::default(),
+            trust: Trust::default(),
             client,
             settings,
             host,
@@ -142,6 +153,7 @@ impl Agent {
             failed: None,
             soft_failed: false,
             reboots: None,
+            lasting: None,
             completed: false,
             known: None,
             healing: Healing::default(),
@@ -157,26 +169,18 @@ impl Agent {
     pub(crate) async fn run(mut self, stop: CancellationToken) {
         let changed = self.changed.clone();
         let name = self.settings.node_name.clone();
-        let own = watcher::Config::default().fields(&format!("metadata.name={name}"));
-        let mut helpers = tokio::task::JoinSet::new();
-        helpers.spawn(listen(
-            watcher(self.nodes.clone(), own.clone()),
-            changed.clone(),
-        ));
-        helpers.spawn(listen(watcher(self.progress.clone(), own), changed.clone()));
-        helpers.spawn(listen(
-            watcher(self.layering.clone(), watcher::Config::default()),
-            changed.clone(),
-        ));
-        let stale = self.policy_changed.clone();
-        let policies = watcher(self.policies.clone(), watcher::Config::default())
-            .inspect(move |_| stale.store(true, Ordering::Relaxed));
-        helpers.spawn(listen(policies, changed.clone()));
-        follow::watch(&self.client, &name, &changed, &mut helpers);
-        helpers.spawn(listen(
-            watcher(self.configurations.clone(), watcher::Config::default()),
-            changed.clone(),
-        ));
+        let mut helpers = JoinSet::new();
+        let mut watches = Watches {
+            client: &self.client,
+            changed: &changed,
+            helpers: &mut helpers,
+        };
+        watches.named(self.nodes.clone(), &name, &[]);
+        watches.named(self.progress.clone(), &name, &[]);
+        watches.all::<MachineOSConfig>(self.layering.stale());
+        watches.all::<RolloutPolicy>(self.policies.stale());
+        watches.all::<MachineConfiguration>(self.configuration.stale());
+        self.trust.watch(&name, &mut watches);
         if let Some(labels) = self.settings.register.clone() {
             let arrival = self.arrival();
             let client = self.client.clone();
@@ -242,7 +246,7 @@ impl Agent {
             Err(error) => Err(error),
         };
         self.follow(&node, observed.as_ref().ok()).await;
-        let observed = match observed {
+        let mut observed = match observed {
             Ok(observed) => observed,
             Err(error) => {
                 if error.can_be_told() {
@@ -254,14 +258,17 @@ impl Agent {
                 return Err(error);
             }
         };
-        let plan = self.softest_plan(&observed).await?;
+        let mut plan = self.softest_plan(&observed).await?;
+        if let Some(Step::Reboot | Step::SoftReboot) = plan.steps.first() {
+            self.attribute(&mut observed).await;
+            plan = self.softest_plan(&observed).await?;
+        }
         self.log(&plan);
         let Some(step) = plan.steps.first() else {
             return self.settle(&observed, &plan).await;
         };
         self.clean = false;
-        self.report(&observed, &plan, &self.doing(step, &plan))
-            .await?;
+        self.announce(step, &observed, &plan).await?;
         self.settings.notifier.promise(match step {
             Step::Pull { .. } => PULL,
             _ => STEP,
@@ -289,6 +296,58 @@ impl Agent {
                 None
             }
         }
+    }
+
+    /// Says before a step what has to be known before it. What takes long is told of while it does; the rest shows in
+    /// what follows, and nothing is written only to be written over.
+    async fn announce(
+        &mut self,
+        step: &Step,
+        observed: &Observed,
+        plan: &Plan,
+    ) -> Result<(), AgentError> {
+        let doing = self.doing(step, plan);
+        if matches!(doing, Doing::Failed { .. }) {
+            return self.report(observed, plan, &doing).await;
+        }
+        match step {
+            Step::Reboot | Step::SoftReboot => self.report(observed, plan, &doing).await,
+            Step::Drain { asked: false, .. } => {
+                self.settings
+                    .notifier
+                    .status(&progress::words(plan, &doing));
+                self.reporter
+                    .ask(&observed.node, self.told(observed), plan, &doing)
+                    .await
+            }
+            // All is done but what the node controller does; until it has, the request keeps the node's slot.
+            Step::Uncordon { asked: false, .. } => {
+                self.report(observed, plan, &Doing::Settled).await
+            }
+            Step::Drain { asked: true, .. } | Step::Uncordon { asked: true, .. }
+                if self.has_lasted(step) =>
+            {
+                self.report(observed, plan, &doing).await
+            }
+            Step::Drain { .. } | Step::Uncordon { .. } => Ok(()),
+            Step::Apply { .. } | Step::Discard => {
+                self.reporter.tell(&observed.node, plan, &doing).await;
+                Ok(())
+            }
+            // The node is where it should be, however long this takes.
+            Step::Pull { .. } if plan.prefetches() => self.report(observed, plan, &doing).await,
+            Step::Pull { .. } | Step::Deploy | Step::Verify => Ok(()),
+        }
+    }
+
+    /// Whether the node waits in this step for so long that people should know.
+    fn has_lasted(&mut self, step: &Step) -> bool {
+        let since = match &self.lasting {
+            Some((lasting, since)) if lasting == step => *since,
+            _ => Instant::now(),
+        };
+        self.lasting = Some((step.clone(), since));
+        since.elapsed() >= self.settings.uneventful
     }
 
     fn log(&mut self, plan: &Plan) {
@@ -326,6 +385,13 @@ impl Agent {
         Ok(())
     }
 
+    fn told(&self, observed: &Observed) -> Told<'_> {
+        Told {
+            has: observed.sight.record.as_ref().map(state::Record::target),
+            reboots: self.reboots.as_deref(),
+        }
+    }
+
     async fn report(
         &self,
         observed: &Observed,
@@ -333,13 +399,11 @@ impl Agent {
         doing: &Doing,
     ) -> Result<(), AgentError> {
         self.settings.notifier.status(&progress::words(plan, doing));
-        let has = observed.sight.record.as_ref().map(state::Record::target);
         self.reporter
             .report(
                 &observed.node,
                 observed.progress.as_ref(),
-                has.as_ref(),
-                self.reboots.as_deref(),
+                self.told(observed),
                 plan,
                 doing,
             )
@@ -347,16 +411,57 @@ impl Agent {
     }
 }
 
-/// Wakes the loop at each change. Watches start over after errors, with growing pauses.
-async fn listen<K>(
-    changes: impl Stream<Item = watcher::Result<watcher::Event<K>>>,
-    changed: Arc<Notify>,
-) {
-    let mut changes = std::pin::pin!(changes.default_backoff());
-    while let Some(change) = changes.next().await {
-        match change {
-            Ok(_) => changed.notify_one(),
-            Err(error) => tracing::debug!(%error, "watch broke off; it starts over"),
-        }
+/// Where watches are started.
+struct Watches<'a> {
+    client: &'a Client,
+    changed: &'a Arc<Notify>,
+    helpers: &'a mut JoinSet<()>,
+}
+
+impl Watches<'_> {
+    /// Of every object of a kind.
+    fn all<K>(&mut self, stale: Arc<AtomicBool>)
+    where
+        K: Resource<Scope = ClusterResourceScope, DynamicType = ()>
+            + Clone
+            + Debug
+            + DeserializeOwned
+            + Send
+            + 'static,
+    {
+        let api = Api::<K>::all(self.client.clone());
+        self.start(api, watcher::Config::default(), vec![stale]);
+    }
+
+    /// Of one object.
+    fn named<K>(&mut self, api: Api<K>, name: &str, stale: &[Arc<AtomicBool>])
+    where
+        K: Resource + Clone + Debug + DeserializeOwned + Send + 'static,
+    {
+        let one = watcher::Config::default().fields(&format!("metadata.name={name}"));
+        self.start(api, one, stale.to_vec());
+    }
+
+    /// Wakes the loop at each change, and says what of it has to be read anew. Watches start over after errors, with
+    /// growing pauses.
+    fn start<K>(&mut self, api: Api<K>, which: watcher::Config, stale: Vec<Arc<AtomicBool>>)
+    where
+        K: Resource + Clone + Debug + DeserializeOwned + Send + 'static,
+    {
+        let changed = self.changed.clone();
+        self.helpers.spawn(async move {
+            let mut changes = std::pin::pin!(watcher(api, which).default_backoff());
+            while let Some(change) = changes.next().await {
+                for stale in &stale {
+                    stale.store(true, Ordering::Relaxed);
+                }
+                match change {
+                    // What comes before the end of a list is told of by its end.
+                    Ok(watcher::Event::Init | watcher::Event::InitApply(_)) => {}
+                    Ok(_) => changed.notify_one(),
+                    Err(error) => tracing::debug!(%error, "watch broke off; it starts over"),
+                }
+            }
+        });
     }
 }

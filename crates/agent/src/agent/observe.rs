@@ -1,13 +1,16 @@
 //! What a turn is decided from: the Node's objects, what they ask for, and what is on the host.
 
-use std::sync::atomic::Ordering;
-
 use k8s_openapi::api::core::v1::Node;
+use kube::Api;
 use kube::api::ListParams;
-use model::api::{CLUSTER, MachineConfigNode, MachineOSConfig, SoftRebootPolicy};
+use model::api::{
+    CLUSTER, MachineConfigNode, MachineConfigPool, MachineConfiguration, MachineOSConfig,
+    RolloutPolicy, SoftRebootPolicy,
+};
 use model::health::policy_of;
 use model::keys;
 use model::node::{Target, annotation};
+use model::render::Provenance;
 use model::update::{DrainRequest, Plan, Policy, Seen, Version, plan};
 use oci::Reference;
 
@@ -21,11 +24,35 @@ use crate::state;
 pub(super) struct Observed {
     pub(super) node: Node,
     pub(super) progress: Option<MachineConfigNode>,
-    pub(super) layering: Option<MachineOSConfig>,
+    pub(super) layering: Option<Layering>,
     pub(super) sight: Sight,
     pub(super) desired: Option<Version>,
     /// The node disruption policy in force.
     pub(super) policy: Policy,
+}
+
+/// What the agent needs to know of a MachineOSConfig.
+#[derive(Debug, Clone)]
+pub(super) struct Layering {
+    pub(super) name: String,
+    /// The pool that it is for.
+    pub(super) pool: String,
+    /// The image that is rolled out, or is about to be.
+    pub(super) image: Option<String>,
+    /// The MachineOSBuild that made it.
+    pub(super) build: Option<String>,
+}
+
+impl From<MachineOSConfig> for Layering {
+    fn from(config: MachineOSConfig) -> Self {
+        let status = config.status.unwrap_or_default();
+        Layering {
+            name: config.metadata.name.unwrap_or_default(),
+            pool: config.spec.machine_config_pool.name,
+            image: status.current_image_pull_spec,
+            build: status.machine_os_build.map(|build| build.name),
+        }
+    }
 }
 
 impl Agent {
@@ -56,21 +83,12 @@ impl Agent {
         let pool = progress
             .as_ref()
             .map(|progress| progress.spec.pool.name.clone());
-        let layering = match pool {
-            Some(pool) => {
-                let all = self
-                    .layering
-                    .list(&ListParams::default())
-                    .await
-                    .map_err(AgentError::api("list MachineOSConfigs"))?;
-                all.items
-                    .into_iter()
-                    .find(|config| config.spec.machine_config_pool.name == pool)
-            }
+        let layering = match &pool {
+            Some(pool) => self.layering_of(pool).await?,
             None => None,
         };
-        if let Some(progress) = &progress {
-            self.read_policy(&progress.spec.pool.name).await?;
+        if let Some(pool) = &pool {
+            self.read_policy(pool).await?;
         }
         let sight = self.host.run(|host| host.look()).await?;
         let mut observed = Observed {
@@ -85,32 +103,50 @@ impl Agent {
         Ok(observed)
     }
 
-    /// Keeps the RolloutPolicy of the pool, when it may have changed. A server that knows no such kind has none.
-    async fn read_policy(&self, pool: &str) -> Result<(), AgentError> {
-        if !self.policy_changed.swap(false, Ordering::Relaxed) {
-            return Ok(());
-        }
-        let listed = match self.policies.list(&ListParams::default()).await {
-            Ok(listed) => listed.items,
-            Err(error) if is_not_found(&error) => Vec::new(),
-            Err(error) => {
-                self.policy_changed.store(true, Ordering::Relaxed);
-                return Err(AgentError::api("list RolloutPolicies")(error));
+    async fn layering_of(&self, pool: &str) -> Result<Option<Layering>, AgentError> {
+        let api = Api::<MachineOSConfig>::all(self.client.clone());
+        let read = async {
+            let listed = api.list(&ListParams::default()).await;
+            let listed = listed.map_err(AgentError::api("list MachineOSConfigs"))?;
+            Ok(listed.items.into_iter().map(Layering::from).collect())
+        };
+        let all = self.layering.get(read).await?;
+        Ok(all.into_iter().find(|layering| layering.pool == pool))
+    }
+
+    /// Keeps the RolloutPolicy of the pool, when it may be another one. A server that knows no such kind has none.
+    async fn read_policy(&mut self, pool: &str) -> Result<(), AgentError> {
+        let api = Api::<RolloutPolicy>::all(self.client.clone());
+        let mut changed = self.policy_of.as_deref() != Some(pool);
+        let read = async {
+            changed = true;
+            match api.list(&ListParams::default()).await {
+                Ok(listed) => Ok(listed.items),
+                Err(error) if is_not_found(&error) => Ok(Vec::new()),
+                Err(error) => Err(AgentError::api("list RolloutPolicies")(error)),
             }
         };
-        let applied = policy_of(pool, &listed);
-        self.host
-            .state()
-            .set_policy(applied.map(|applied| applied.policy))?;
+        let listed = self.policies.get(read).await?;
+        if changed {
+            let applied = policy_of(pool, &listed);
+            self.host
+                .state()
+                .set_policy(applied.map(|applied| applied.policy))?;
+            self.policy_of = Some(pool.to_owned());
+        }
         Ok(())
     }
 
     /// The node disruption policy in force; the defaults where nobody made one.
     async fn disruption_policy(&self) -> Result<Policy, AgentError> {
-        let found = self.configurations.get_opt(CLUSTER).await;
-        let found = found.map_err(AgentError::api(format!(
-            "read MachineConfiguration `{CLUSTER}`"
-        )))?;
+        let api = Api::<MachineConfiguration>::all(self.client.clone());
+        let read = async {
+            let found = api.get_opt(CLUSTER).await;
+            found.map_err(AgentError::api(format!(
+                "read MachineConfiguration `{CLUSTER}`"
+            )))
+        };
+        let found = self.configuration.get(read).await?;
         Ok(found.as_ref().map(Policy::followed).unwrap_or_default())
     }
 
@@ -177,6 +213,54 @@ impl Agent {
         Ok(reference.with_digest(self.resolved[image]).to_string())
     }
 
+    /// Finds out which MachineConfigs ask for what the node goes to, so that its reboot is told with their names. A node
+    /// reboots all the same when that is not known.
+    pub(super) async fn attribute(&self, observed: &mut Observed) {
+        let Some(progress) = &observed.progress else {
+            return;
+        };
+        let Some(desired) = observed.desired.take() else {
+            return;
+        };
+        let provenance = match self
+            .provenance(&progress.spec.pool.name, &desired.name)
+            .await
+        {
+            Ok(provenance) => provenance,
+            Err(error) => {
+                tracing::debug!(
+                    "whose MachineConfigs these are is not known: {}",
+                    chain(&error)
+                );
+                Provenance::default()
+            }
+        };
+        observed.desired = Some(desired.explained(provenance));
+    }
+
+    /// Of the pool's rendered config, while it is still that which the node goes to.
+    async fn provenance(&self, pool: &str, config: &str) -> Result<Provenance, AgentError> {
+        let pools = Api::<MachineConfigPool>::all(self.client.clone());
+        let failed = AgentError::api(format!("read MachineConfigPool `{pool}`"));
+        let Some(pool) = pools.get_opt(pool).await.map_err(failed)? else {
+            return Ok(Provenance::default());
+        };
+        let configuration = pool.spec.configuration;
+        if configuration.name != config {
+            return Ok(Provenance::default());
+        }
+        let mut sources = Vec::new();
+        for name in configuration
+            .source
+            .into_iter()
+            .filter_map(|source| source.name)
+        {
+            let failed = AgentError::api(format!("read MachineConfig `{name}`"));
+            sources.extend(self.configs.get_opt(&name).await.map_err(failed)?);
+        }
+        Ok(Provenance::of(&sources))
+    }
+
     pub(super) async fn registry(&self) -> Result<oci::Client, AgentError> {
         registry::client(
             &self.client,
@@ -217,7 +301,7 @@ impl Agent {
         };
         let next = layering
             .as_ref()
-            .and_then(|config| config.status.as_ref()?.current_image_pull_spec.as_deref());
+            .and_then(|layering| layering.image.as_deref());
         let next = match present(next)? {
             true => None,
             false => next,

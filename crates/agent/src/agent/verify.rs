@@ -2,11 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use model::deadline::REBOOT_BEGINS;
 use model::health;
 use model::problem::summary;
 use model::update::{Plan, Version};
 
-use super::act::REBOOT_PATIENCE;
 use super::observe::Observed;
 use super::{Agent, Next};
 use crate::error::AgentError;
@@ -17,8 +17,6 @@ use crate::register::boot_id;
 
 /// Between two looks at what is still coming up: often at first, and seldom when it takes long.
 const RECHECK: (Duration, Duration) = (Duration::from_millis(300), Duration::from_secs(5));
-/// What is not there after this is told of.
-const UNEVENTFUL: Duration = Duration::from_secs(5);
 
 impl Agent {
     /// Proves that the node is well, within the deadline; takes back what never was.
@@ -47,7 +45,7 @@ impl Agent {
                 return Ok(Next::Now);
             }
             Health::Waiting(why) if since.elapsed() < wanted.deadline => {
-                if since.elapsed() >= UNEVENTFUL {
+                if since.elapsed() >= self.settings.uneventful {
                     self.say_why_it_waits(observed, plan, why).await?;
                 }
                 let wait = (since.elapsed() / 10).clamp(RECHECK.0, RECHECK.1);
@@ -74,7 +72,7 @@ impl Agent {
                 reason: format!("{text}; going back to the previous deployment"),
             };
             self.report(observed, plan, &failed).await?;
-            tokio::time::sleep(REBOOT_PATIENCE).await;
+            tokio::time::sleep(REBOOT_BEGINS).await;
         }
         Err(AgentError::Unwell(text))
     }

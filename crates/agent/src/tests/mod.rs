@@ -4,6 +4,7 @@
 mod discards;
 mod drift;
 pub(crate) mod fake;
+mod fleet;
 mod health;
 pub(crate) mod kill;
 mod kills;

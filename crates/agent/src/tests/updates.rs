@@ -1,8 +1,20 @@
 //! What an update does to a node.
 
+use k8s_openapi::api::core::v1::Node;
+use kube::api::PostParams;
+use model::api::MachineConfigPool;
+use model::keys;
+use model::ledger::from_annotation;
+use model::node::annotation;
 use serde_json::json;
 
 use super::world::{World, base, layered, pull_spec, rendered};
+use crate::os::Os;
+
+/// The writes by which an agent tells of itself.
+const NODE: &str = "PATCH /api/v1/nodes/worker-1";
+const STATUS: &str =
+    "PATCH /apis/machineconfiguration.openshift.io/v1/machineconfignodes/worker-1/status";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_first_config_is_applied_live() {
@@ -35,13 +47,21 @@ async fn the_first_config_is_applied_live() {
     );
     let annotations = world.annotations().await;
     assert!(!annotations.contains_key("desiredDrain"), "{annotations:?}");
-    assert_eq!(world.events().await, ["Applying", "Verifying", "Updated"]);
+    assert_eq!(world.events().await, ["Applying", "Updated"]);
+    world.writes();
+    let more = rendered(image, &[("/etc/motd", "two")], json!([]));
+    world.reach("rendered-2", more, None).await;
+    assert_eq!(
+        world.writes(),
+        ([STATUS, NODE].map(str::to_owned).to_vec(), 2)
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_layered_image_with_its_units_takes_one_reboot() {
     let mut world = World::settled(&[("/etc/motd", "one"), ("/var/shared", "one")]).await;
     let image = world.machine.booted_image();
+    world.writes();
 
     let new = world.machine.publish(layered());
     let units = json!([{"name": "autofs.service", "enabled": true}]);
@@ -86,16 +106,64 @@ async fn a_layered_image_with_its_units_takes_one_reboot() {
     );
     assert!(!old.join("etc/auto.master.d").exists());
     let events = world.events().await;
+    assert_eq!(events[2..], ["AskedForDrain", "Rebooting", "Updated"]);
+    // Asks for the drain; says that it reboots; says that it is there, and asks to be uncordoned.
     assert_eq!(
-        events[3..],
-        [
-            "Pulling",
-            "AskedForDrain",
-            "Applying",
-            "Rebooting",
-            "Verifying",
-            "Updated"
-        ]
+        world.writes(),
+        ([NODE, STATUS, STATUS, NODE].map(str::to_owned).to_vec(), 3)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_changes_before_the_reboot_comes_with_the_same_reboot() {
+    let mut world = World::settled(&[]).await;
+    let image = world.machine.booted_image();
+    let with = |arguments: &[&str], motd: &str| {
+        let mut spec = rendered(image, &[("/etc/motd", motd)], json!([]));
+        spec["kernelArguments"] = json!(arguments);
+        spec
+    };
+    world.config("rendered-2", with(&["quiet"], "two")).await;
+    world
+        .config("rendered-3", with(&["quiet", "nosmt"], "three"))
+        .await;
+    world.hold_drains(true);
+    world.desire("rendered-2", None).await;
+    let asks = |request: &'static str| {
+        move |node: &Node| annotation(node, keys::DESIRED_DRAIN) == Some(request)
+    };
+    world.play("a drain", asks("drain-rendered-2")).await;
+    world.desire("rendered-3", None).await;
+    world.play("another", asks("drain-rendered-3")).await;
+    world.hold_drains(false);
+    world.until_done("rendered-3").await;
+    assert_eq!(world.machine.reboots(), 1);
+    assert_eq!(world.machine.read("/etc/motd"), "three");
+    let booted = world.host().kernel_arguments().unwrap();
+    assert_eq!(booted, ["quiet", "nosmt"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reboot_is_told_with_the_machine_config_that_asked_for_it() {
+    let mut world = World::settled(&[]).await;
+    let image = world.machine.booted_image();
+    world
+        .config("99-quiet", json!({"kernelArguments": ["quiet"]}))
+        .await;
+    let pool = json!({"configuration": {"name": "rendered-2", "source": [{"name": "99-quiet"}]}});
+    let pool = MachineConfigPool::new("worker", serde_json::from_value(pool).unwrap());
+    world
+        .all()
+        .create(&PostParams::default(), &pool)
+        .await
+        .unwrap();
+    let mut spec = rendered(image, &[], json!([]));
+    spec["kernelArguments"] = json!(["quiet"]);
+    world.reach("rendered-2", spec, None).await;
+    let told = from_annotation(&world.annotations().await["reboots"]).unwrap();
+    assert_eq!(
+        told[0].cause.to_string(),
+        "update to `rendered-2` ← kernelArguments +quiet (MachineConfig `99-quiet`) ← MachineConfigPool `worker`"
     );
 }
 

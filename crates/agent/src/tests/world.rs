@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use apiserver::{ApiServer, Config, Token};
@@ -39,7 +40,13 @@ pub(super) struct World {
     agent: Option<JoinHandle<()>>,
     life: Arc<Life>,
     controllers: JoinHandle<()>,
+    /// Whether drains wait.
+    held: Arc<AtomicBool>,
+    /// What the agent has written to the API: verb and path.
+    writes: Writes,
 }
+
+type Writes = Arc<Mutex<Vec<String>>>;
 
 impl Drop for World {
     fn drop(&mut self) {
@@ -100,7 +107,8 @@ impl World {
             .extend([keys::NAMESPACE, keys::NODE_SECRET_NAMESPACE].map(str::to_owned));
         let server = Arc::new(Mutex::new(Some(ApiServer::open(config).unwrap())));
         let client = client(&server, None);
-        let controllers = tokio::spawn(drain(client.clone()));
+        let held = Arc::<AtomicBool>::default();
+        let controllers = tokio::spawn(drain(client.clone(), held.clone()));
         let world = World {
             _dir: dir,
             machine,
@@ -109,6 +117,8 @@ impl World {
             agent: None,
             life: Arc::default(),
             controllers,
+            held,
+            writes: Writes::default(),
         };
         world.own().begin_boot().unwrap();
         world
@@ -212,11 +222,16 @@ impl World {
         self.until_done(config).await;
     }
 
+    /// Lets drains wait, or no longer.
+    pub(super) fn hold_drains(&self, held: bool) {
+        self.held.store(held, Ordering::SeqCst);
+    }
+
     /// Starts the agent, as systemd does.
     pub(super) fn start(&mut self) {
         let machine = self.machine.clone();
         self.life = Arc::default();
-        let client = client(&self.server, Some(self.life.clone()));
+        let client = client(&self.server, Some((self.life.clone(), self.writes.clone())));
         let state = State::open(&machine.state_dir()).unwrap();
         let (os, systemd) = (Arc::new(self.host()), Arc::new(self.host()));
         let host = Host::new(os, systemd, state, &machine.root(), &machine.run_dir());
@@ -227,6 +242,8 @@ impl World {
             registry_ca: None,
             credentials: None,
             verify_deadline: Duration::from_secs(2),
+            // How long a step takes on a busy machine says nothing.
+            uneventful: Duration::from_secs(3600),
             notifier: crate::notify::Notifier::default(),
         };
         let agent = Agent::new(client, host, settings);
@@ -239,6 +256,21 @@ impl World {
             machine: self.machine.clone(),
             life: self.life.clone(),
         }
+    }
+
+    /// What the agent has written since this was asked last: its registration left out, events counted apart.
+    pub(super) fn writes(&self) -> (Vec<String>, usize) {
+        let all = std::mem::take(&mut *self.writes.lock().unwrap());
+        let (events, rest): (Vec<_>, Vec<_>) = all
+            .into_iter()
+            .partition(|write| write.ends_with("/events"));
+        let registers = |write: &String| {
+            write.contains("/leases")
+                || write.ends_with("/nodes")
+                || write.ends_with("/nodes/worker-1/status")
+        };
+        let rest = rest.into_iter().filter(|write| !registers(write));
+        (rest.collect(), events.len())
     }
 
     /// Whether the agent died where a test wanted it to.
@@ -313,6 +345,8 @@ impl World {
             annotation(node, keys::CURRENT_CONFIG) == Some(config.as_str())
                 && annotation(node, keys::DESIRED_CONFIG) == Some(config.as_str())
                 && annotation(node, keys::STATE) == Some("Done")
+                && annotation(node, keys::DESIRED_DRAIN)
+                    == annotation(node, keys::LAST_APPLIED_DRAIN)
         })
         .await;
     }
@@ -367,7 +401,7 @@ impl World {
 }
 
 /// A client whose server may be away, and whose user may be dead.
-fn client(server: &Arc<Mutex<Option<ApiServer>>>, user: Option<Arc<Life>>) -> Client {
+fn client(server: &Arc<Mutex<Option<ApiServer>>>, user: Option<(Arc<Life>, Writes)>) -> Client {
     let server = server.clone();
     let service = tower::service_fn(move |request: http::Request<kube::client::Body>| {
         let router = server
@@ -375,7 +409,14 @@ fn client(server: &Arc<Mutex<Option<ApiServer>>>, user: Option<Arc<Life>>) -> Cl
             .unwrap()
             .as_ref()
             .map(|server| server.router_as(TOKEN));
-        let dead = user.as_ref().is_some_and(|user| user.is_over());
+        let dead = user.as_ref().is_some_and(|(life, _)| life.is_over());
+        if let Some((_, writes)) = user
+            .as_ref()
+            .filter(|_| request.method() != http::Method::GET)
+        {
+            let write = format!("{} {}", request.method(), request.uri().path());
+            writes.lock().unwrap().push(write);
+        }
         async move {
             if dead {
                 // Nobody hears a dead agent.
@@ -394,10 +435,13 @@ fn client(server: &Arc<Mutex<Option<ApiServer>>>, user: Option<Arc<Life>>) -> Cl
 }
 
 /// The node controller: carries out every drain and uncordon that is asked for.
-async fn drain(client: Client) {
+async fn drain(client: Client, held: Arc<AtomicBool>) {
     let api: Api<Node> = Api::all(client);
     loop {
         tokio::time::sleep(Duration::from_millis(5)).await;
+        if held.load(Ordering::SeqCst) {
+            continue;
+        }
         let Ok(Some(node)) = api.get_opt(NODE).await else {
             continue;
         };
