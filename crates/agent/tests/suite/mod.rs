@@ -92,6 +92,12 @@ pub(crate) fn the_last_one_counts(subject: &impl Subject) {
     let seen = subject.os().status().unwrap();
     assert_eq!(next(&seen).image, Some(third.digest));
     assert_eq!(to_come(&seen), 1, "{seen:?}");
+    // And the same image with other arguments.
+    go(subject, &third, &arguments(&["quiet"], &["audit=0"])).unwrap();
+    go(subject, &third, &arguments(&["audit=0"], &["quiet"])).unwrap();
+    let mut found = subject.next_arguments();
+    found.sort();
+    assert_eq!(found, ["quiet", "rw"]);
 }
 
 /// Going back, and going back once more, which is not going forth.

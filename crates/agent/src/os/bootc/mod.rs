@@ -73,14 +73,24 @@ impl Bootc {
     }
 
     /// bootc changes the arguments that images bring along; those of one machine are for rpm-ostree's tool to change.
-    fn change_arguments(&self, seen: &Status, arguments: &KernelArguments) -> Result<(), OsError> {
+    /// `taken_up` says that the image was staged before, perhaps with other arguments than the running ones.
+    fn change_arguments(
+        &self,
+        seen: &Status,
+        taken_up: bool,
+        arguments: &KernelArguments,
+    ) -> Result<(), OsError> {
         let present = self.store.sysroot.kernel_arguments(&seen.deployments)?;
         let settled = arguments.add.iter().all(|a| present.contains(a))
             && !arguments.remove.iter().any(|a| present.contains(a));
-        if settled {
+        if settled && !taken_up {
             return Ok(());
         }
         if !self.store.tools.has("rpm-ostree") {
+            // Then nobody has changed those of what was staged either.
+            if settled {
+                return Ok(());
+            }
             return Err(OsError::Unsupported(
                 "kernel arguments cannot change together with the image on this host: bootc leaves them to \
                  `rpm-ostree kargs`, which is not installed; put them into `/usr/lib/bootc/kargs.d` of the image"
@@ -133,12 +143,13 @@ impl Os for Bootc {
                     .stage_booted(booted, &seen.deployments, arguments)?;
             }
             _ => {
-                if seen.staged_image() == Some(*image) && seen.download_only {
+                let taken_up = seen.staged_image() == Some(*image);
+                if taken_up && seen.download_only {
                     self.bootc("upgrade").arg("--from-downloaded").run()?;
-                } else if seen.staged_image() != Some(*image) {
+                } else if !taken_up {
                     self.stage(image, pull_spec)?;
                 }
-                self.change_arguments(&seen, arguments)?;
+                self.change_arguments(&seen, taken_up, arguments)?;
             }
         }
         staged_of(self.status()?, image)
