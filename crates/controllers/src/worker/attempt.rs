@@ -97,7 +97,7 @@ pub(super) async fn run<B: Build>(
         return Ok(Outcome::Unwanted);
     }
     let log = Arc::new(Log::start(&ctx.client, build).await?);
-    let (progress, told) = watch::channel(Told::default());
+    let (progress, mut told) = watch::channel(Told::default());
     let to_log = log.clone();
     let tell: Tell = Arc::new(move |happened| {
         let is_line = matches!(happened, Progress::Line(_));
@@ -110,7 +110,7 @@ pub(super) async fn run<B: Build>(
     });
     let made = tokio::select! {
         made = make(ctx, worker, build, job, tell) => made,
-        never = report(ctx, build, told, &log) => match never {},
+        never = report(ctx, build, &mut told, &log) => match never {},
     };
     log.add(match &made {
         Ok(image) => image,
@@ -118,6 +118,11 @@ pub(super) async fn run<B: Build>(
     });
     // Before the build's end is told: who follows the log stops reading then.
     log.flush().await;
+    if made.is_ok() {
+        // A quick build is over before the first report.
+        let all = told.borrow().progress();
+        step::take(ctx, build, &Step::Advance(all)).await?;
+    }
     Ok(match made {
         Ok(image) => Outcome::Pushed { image },
         Err(failure) => Outcome::Failed(failure),
@@ -128,7 +133,7 @@ pub(super) async fn run<B: Build>(
 async fn report(
     ctx: &Context,
     build: &MachineOSBuild,
-    mut told: watch::Receiver<Told>,
+    told: &mut watch::Receiver<Told>,
     log: &Log,
 ) -> Infallible {
     loop {
