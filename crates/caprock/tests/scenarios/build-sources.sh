@@ -10,8 +10,10 @@ tool=$("$CAPROCK" build --push -t "$REGISTRY/tools/one:1" --cache-dir "$BUILD_CA
 pool edge
 condition mcp/edge RenderDegraded False
 
-image edge <<'TEXT'
+# Scenarios share a build cache: what an earlier run did must not be taken from there, or nothing is printed.
+image edge <<TEXT
 FROM configs AS final
+ENV RUN_OF=$(date +%s%N)
 COPY --from=site site.conf /usr/lib/site.conf
 COPY --from=tools tool /usr/lib/tool
 RUN --mount=type=secret,id=login cat /run/secrets/login | wc -c > /usr/lib/length
