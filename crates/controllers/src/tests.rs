@@ -9,4 +9,5 @@ mod fake;
 mod leader;
 mod pool;
 mod render;
+mod sources;
 mod world;
