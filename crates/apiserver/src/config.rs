@@ -1,5 +1,6 @@
 //! What the owner of a server decides: where data lives, who may do what, which kinds exist.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -82,6 +83,9 @@ impl Default for Version {
     }
 }
 
+/// What is known of a user besides name and groups, as Kubernetes has it.
+pub type Extra = BTreeMap<String, Vec<String>>;
+
 /// A bearer token, known only by its hash.
 #[derive(Clone)]
 pub struct Token {
@@ -89,6 +93,8 @@ pub struct Token {
     pub name: String,
     /// The user's groups. `system:authenticated` is added to every user.
     pub groups: Vec<String>,
+    /// What else is known of the user, for [`Restriction`]s and reviews.
+    pub extra: Extra,
     /// SHA-256 of the token.
     pub sha256: [u8; 32],
 }
@@ -99,6 +105,7 @@ impl Token {
         Self {
             name: name.into(),
             groups: groups.iter().map(|group| (*group).to_owned()).collect(),
+            extra: Extra::new(),
             sha256: Sha256::digest(secret.as_bytes()).into(),
         }
     }
@@ -151,5 +158,5 @@ pub struct Restriction {
     /// Plural name of the kind.
     pub resource: String,
     /// Says what is wrong with going from an object to another one. The former is absent when it is created.
-    pub check: fn(Option<&Value>, &Value) -> Result<(), String>,
+    pub check: fn(&Extra, Option<&Value>, &Value) -> Result<(), String>,
 }

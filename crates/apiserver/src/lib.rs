@@ -32,7 +32,7 @@ mod status;
 mod store;
 mod table;
 
-pub use config::{Config, Conversion, Names, Restriction, Rule, Token, Version};
+pub use config::{Config, Conversion, Extra, Names, Restriction, Rule, Token, Version};
 pub use listener::{Peer, serve_tls};
 pub use server::{ApiServer, OpenError};
 pub use store::{OpenError as StoreError, RestoreError, restore};

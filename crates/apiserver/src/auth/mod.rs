@@ -11,7 +11,6 @@ pub(crate) mod policy;
 pub(crate) mod service_account;
 mod tokens;
 
-use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, RwLock};
@@ -29,7 +28,7 @@ use service_account::{Claims, ISSUER, Signer};
 use tokens::StaticTokens;
 
 use crate::cluster::Cluster;
-use crate::config::{Config, Names, Restriction, Rule, Token};
+use crate::config::{Config, Extra, Names, Restriction, Rule, Token};
 use crate::http::path::ResourcePath;
 use crate::kinds::Resource;
 use crate::status::ApiError;
@@ -46,7 +45,7 @@ pub(crate) struct User {
     pub(crate) name: String,
     pub(crate) uid: Option<String>,
     pub(crate) groups: Vec<String>,
-    pub(crate) extra: BTreeMap<String, Vec<String>>,
+    pub(crate) extra: Extra,
 }
 
 /// Credentials and rules of a running server.
@@ -189,7 +188,7 @@ impl Auth {
                 && restriction.resource == resource.plural
         });
         for restriction in concerned {
-            (restriction.check)(old, object).map_err(|reason| {
+            (restriction.check)(&user.extra, old, object).map_err(|reason| {
                 let name = object["metadata"]["name"].as_str().unwrap_or_default();
                 ApiError::forbidden(&resource.subject(name), &reason)
             })?;

@@ -33,7 +33,10 @@ impl StaticTokens {
                 found = Some(token);
             }
         }
-        found.map(|token| User::new(token.name.clone(), token.groups.clone()))
+        found.map(|token| User {
+            extra: token.extra.clone(),
+            ..User::new(token.name.clone(), token.groups.clone())
+        })
     }
 }
 

@@ -4,6 +4,8 @@
 //! that was written for it. Commands add to the file while the server runs, and the server picks it up. A node makes
 //! its token itself and tells only the hash, so a request that was cut off can be repeated.
 
+use std::collections::BTreeMap;
+
 use anyhow::Context;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
@@ -36,7 +38,13 @@ pub(crate) struct Owner {
     /// The pool that the node joined, when it came with a join token.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) pool: Option<String>,
+    /// The labels that make its Node a member of that pool: what the Node may have when it registers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) labels: Option<Labels>,
 }
+
+/// Labels of a Node.
+pub(crate) type Labels = BTreeMap<String, String>;
 
 impl Owner {
     fn is_valid(&self, now: Timestamp) -> bool {
@@ -55,9 +63,9 @@ pub(crate) enum Asker<'a> {
     /// The node itself, with the token of this hash.
     Renewal { sha256: &'a str },
     /// A machine with a join token that any node may use.
-    Join { pool: &'a str },
+    Join { pool: &'a str, labels: &'a Labels },
     /// A machine with a join token for this node alone: what the node had before ends.
-    Replacement { pool: &'a str },
+    Replacement { pool: &'a str, labels: &'a Labels },
 }
 
 /// 256 random bits as text.
@@ -139,6 +147,7 @@ pub(crate) fn mint(
         sha256: hash(&token),
         expires,
         pool: None,
+        labels: None,
     });
     write(data_dir, &owners)?;
     Ok(token)
@@ -166,10 +175,12 @@ pub(crate) fn admit(
         .rev()
         .find(|owner| owner.name == name)
         .cloned();
-    let pool = match asker {
+    let (pool, labels) = match asker {
         Asker::Join { .. } if had.is_some() => return Ok(None),
-        Asker::Join { pool } | Asker::Replacement { pool } => Some(pool.to_owned()),
-        Asker::Renewal { .. } => had.and_then(|owner| owner.pool),
+        Asker::Join { pool, labels } | Asker::Replacement { pool, labels } => {
+            (Some(pool.to_owned()), Some(labels.clone()))
+        }
+        Asker::Renewal { .. } => had.map_or((None, None), |owner| (owner.pool, owner.labels)),
     };
     let soon = now.checked_add(OVERLAP)?;
     owners.retain_mut(|owner| match asker {
@@ -186,6 +197,7 @@ pub(crate) fn admit(
         sha256: sha256.to_owned(),
         expires: Some(now.checked_add(life)?),
         pool,
+        labels,
     };
     owners.push(owner.clone());
     write(data_dir, &owners)?;
@@ -283,6 +295,10 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
+    fn labels() -> Labels {
+        Labels::from([("node-role.kubernetes.io/worker".to_owned(), String::new())])
+    }
+
     fn dir() -> tempfile::TempDir {
         tempfile::tempdir().unwrap()
     }
@@ -338,7 +354,11 @@ mod tests {
         let dir = dir();
         let path = Utf8Path::from_path(dir.path()).unwrap();
         let (mine, other) = (hash("mine"), hash("other"));
-        let join = Asker::Join { pool: "worker" };
+        let labels = labels();
+        let join = Asker::Join {
+            pool: "worker",
+            labels: &labels,
+        };
         let ask = |node: &str, sha256: &str, asker, now| {
             admit(path, node, sha256, asker, LIFE, now).unwrap()
         };
@@ -350,7 +370,10 @@ mod tests {
         assert_eq!(ask("n1", &other, join, at(5)), None);
         assert_eq!(ask("n2", &mine, join, at(5)), None);
         // A token for this node alone takes its place.
-        let replacement = Asker::Replacement { pool: "infra" };
+        let replacement = Asker::Replacement {
+            pool: "infra",
+            labels: &Labels::new(),
+        };
         assert!(ask("n1", &other, replacement, at(5)).is_some());
         assert_eq!(find(path, "mine", at(5)).unwrap(), None);
         let owner = find(path, "other", at(5)).unwrap().unwrap();
@@ -367,7 +390,11 @@ mod tests {
         let dir = dir();
         let path = Utf8Path::from_path(dir.path()).unwrap();
         let (old, new) = (hash("old"), hash("new"));
-        let join = Asker::Join { pool: "worker" };
+        let labels = labels();
+        let join = Asker::Join {
+            pool: "worker",
+            labels: &labels,
+        };
         admit(path, "n1", &old, join, LIFE, at(0)).unwrap();
         let renewal = Asker::Renewal { sha256: &old };
         let owner = admit(path, "n1", &new, renewal, LIFE, at(40))
@@ -375,6 +402,7 @@ mod tests {
             .unwrap();
         assert_eq!(owner.expires, Some(at(100)));
         assert_eq!(owner.pool.as_deref(), Some("worker"));
+        assert_eq!(owner.labels, Some(labels.clone()));
         assert!(find(path, "old", at(49)).unwrap().is_some());
         assert!(find(path, "old", at(50)).unwrap().is_none());
         assert!(find(path, "new", at(99)).unwrap().is_some());

@@ -17,14 +17,14 @@ use axum::routing::{get, post};
 use camino::Utf8PathBuf;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::ConfigMap;
-use kube::{Api, Client};
+use kube::{Api, Client, ResourceExt};
 use model::api::{MachineConfig, MachineConfigPool};
 use model::keys;
 use model::provision::{self, MEDIA_TYPE, Provision, SpecVersion};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 
-use super::credentials::{self, Asker, Owner, Secret};
+use super::credentials::{self, Asker, Labels, Owner, Secret};
 use super::join::{self, JoinToken};
 use super::limit::Limits;
 use super::revocation::Admitted;
@@ -55,6 +55,17 @@ struct Shared {
     provisioning: Provisioning,
     limits: Limits,
     turns: Semaphore,
+}
+
+/// The labels that make a Node a member of a pool.
+fn labels_of(pool: &MachineConfigPool) -> Result<Labels, Refusal> {
+    provision::labels(pool.spec.node_selector.as_ref()).ok_or_else(|| {
+        let text = format!(
+            "MachineConfigPool `{}`: `spec.nodeSelector`: no labels satisfy it",
+            pool.name_any()
+        );
+        Refusal(StatusCode::INTERNAL_SERVER_ERROR, text)
+    })
 }
 
 /// Who asks.
@@ -199,6 +210,10 @@ impl Shared {
             let text = format!("this token is for node `{only}` alone, not for `{node}`");
             return Err(Refusal(StatusCode::FORBIDDEN, text));
         }
+        let labels = match &asking {
+            Asking::Machine(token) => labels_of(&self.pool(&token.pool).await?)?,
+            Asking::Node { .. } => Labels::new(),
+        };
         let provisioning = &self.provisioning;
         let (data_dir, life, name) = (
             provisioning.data_dir.clone(),
@@ -207,10 +222,16 @@ impl Shared {
         );
         let admitted = blocking(move || {
             let asker = match &asking {
-                Asking::Machine(JoinToken { pool, node, .. }) if node.is_some() => {
-                    Asker::Replacement { pool }
-                }
-                Asking::Machine(token) => Asker::Join { pool: &token.pool },
+                Asking::Machine(JoinToken { pool, node, .. }) => match node {
+                    Some(_) => Asker::Replacement {
+                        pool,
+                        labels: &labels,
+                    },
+                    None => Asker::Join {
+                        pool,
+                        labels: &labels,
+                    },
+                },
                 Asking::Node { owner, .. } => Asker::Renewal {
                     sha256: &owner.sha256,
                 },
@@ -267,30 +288,25 @@ impl Shared {
         serve(&given, version)
     }
 
+    /// A pool, read anew each time: a stale copy would give a machine an image that is gone.
+    async fn pool(&self, name: &str) -> Result<MachineConfigPool, Refusal> {
+        let pools = Api::<MachineConfigPool>::all(self.provisioning.client.clone());
+        let found = pools.get_opt(name).await.map_err(Refusal::internal)?;
+        // What the peer answers; Ignition goes on trying.
+        found.ok_or_else(|| {
+            let text = format!("there is no MachineConfigPool `{name}`");
+            Refusal(StatusCode::INTERNAL_SERVER_ERROR, text)
+        })
+    }
+
     /// What a new node of a pool is given, without a credential.
     async fn provision(&self, pool: &str) -> Result<Provision, Refusal> {
         let client = &self.provisioning.client;
-        // Read anew each time: a stale copy would give a machine an image that is gone.
-        let object = Api::<MachineConfigPool>::all(client.clone())
-            .get_opt(pool)
-            .await
-            .map_err(Refusal::internal)?;
-        // What the peer answers; Ignition goes on trying.
-        let object = object.ok_or_else(|| {
-            Refusal(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                format!("there is no MachineConfigPool `{pool}`"),
-            )
-        })?;
+        let object = self.pool(pool).await?;
         let target = provision::target_of(&object).ok_or_else(|| {
             Refusal::not_now(&format!(
                 "pool `{pool}` has nothing yet that a new node could boot into"
             ))
-        })?;
-        let labels = provision::labels(object.spec.node_selector.as_ref()).ok_or_else(|| {
-            let text =
-                format!("MachineConfigPool `{pool}`: `spec.nodeSelector`: no labels satisfy it");
-            Refusal(StatusCode::INTERNAL_SERVER_ERROR, text)
         })?;
         let rendered = Api::<MachineConfig>::all(client.clone())
             .get(&target.config)
@@ -302,7 +318,7 @@ impl Shared {
         Ok(Provision {
             target,
             spec: rendered.spec,
-            labels,
+            labels: labels_of(&object)?,
             registry_auth: Some(registry_auth),
             registry_cas: self.registry_cas().await?,
             api_ca: self.api_ca().await?,

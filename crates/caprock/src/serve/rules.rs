@@ -2,13 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use apiserver::{Config, Conversion, Names, Restriction, Rule, Token};
+use apiserver::{Config, Conversion, Extra, Names, Restriction, Rule, Token};
 use camino::Utf8Path;
 use jiff::Timestamp;
 use model::keys;
 use serde_json::Value;
 
-use super::credentials::{self, NODES};
+use super::credentials::{self, Labels, NODES};
 
 const MACHINE_CONFIGURATION: &str = "machineconfiguration.openshift.io";
 
@@ -41,6 +41,7 @@ pub(crate) fn tokens(data_dir: &Utf8Path, now: Timestamp) -> anyhow::Result<Vec<
         .map(|owner| {
             Ok(Token {
                 sha256: credentials::unhex(&owner.sha256)?,
+                extra: owner.labels.map(brought).unwrap_or_default(),
                 name: owner.name,
                 groups: owner.groups,
             })
@@ -124,11 +125,24 @@ const OWN_LABELS: [&str; 3] = [
 /// Annotations by which a node is told what to run.
 const TOLD: [&str; 2] = [keys::DESIRED_CONFIG, keys::DESIRED_IMAGE];
 
+/// What is known of a node that came with a join token: the labels that it may bring, as `KEY=VALUE`.
+const BROUGHT: &str = "caprock.dev/label";
+
+fn brought(labels: Labels) -> Extra {
+    let labels = labels
+        .into_iter()
+        .map(|(key, value)| format!("{key}={value}"));
+    Extra::from([(BROUGHT.to_owned(), labels.collect())])
+}
+
 /// A node that was broken into moves neither itself to another pool, whose secrets it would be given, nor to a version
-/// that nobody chose for it. It brings its labels when it registers, and people change them afterwards.
-fn node_restriction(old: Option<&Value>, node: &Value) -> Result<(), String> {
+/// that nobody chose for it. The labels of a join token's pool are those that it brings when it registers; of one that an
+/// administrator prepared by hand all are taken. Afterwards people change them.
+fn node_restriction(known: &Extra, old: Option<&Value>, node: &Value) -> Result<(), String> {
     let Some(old) = old else {
-        return Ok(());
+        return known
+            .get(BROUGHT)
+            .map_or(Ok(()), |labels| registration(labels, node));
     };
     let refused = |what: String| {
         Err(format!(
@@ -165,6 +179,19 @@ fn node_restriction(old: Option<&Value>, node: &Value) -> Result<(), String> {
     Ok(())
 }
 
+fn registration(allowed: &[String], node: &Value) -> Result<(), String> {
+    for (key, value) in node["metadata"]["labels"].as_object().into_iter().flatten() {
+        let label = format!("{key}={}", value.as_str().unwrap_or_default());
+        if !OWN_LABELS.contains(&key.as_str()) && !allowed.contains(&label) {
+            return Err(format!(
+                "a node that came with a join token brings the labels of that token's pool, which `{label}` is not; \
+                 an administrator can add it later"
+            ));
+        }
+    }
+    Ok(())
+}
+
 fn rule(
     verbs: &[&str],
     group: &str,
@@ -193,6 +220,8 @@ mod tests {
     use kube::{Client, ResourceExt};
     use serde_json::json;
 
+    const ROLE: &str = "node-role.kubernetes.io/worker";
+
     struct World {
         _dir: tempfile::TempDir,
         server: ApiServer,
@@ -206,6 +235,10 @@ mod tests {
             config.tokens = vec![
                 Token::new("admin", &["system:masters"], "admin"),
                 Token::new("system:node:worker-1", &[NODES], "node"),
+                Token {
+                    extra: brought(Labels::from([(ROLE.to_owned(), String::new())])),
+                    ..Token::new("system:node:joined-1", &[NODES], "joined")
+                },
             ];
             let server = ApiServer::open(config).unwrap();
             World { _dir: dir, server }
@@ -220,6 +253,29 @@ mod tests {
         let (params, patch) = (PatchParams::default(), Patch::Merge(patch));
         let patched = api.patch("worker-1", &params, &patch).await;
         patched.map_err(|error| error.to_string())
+    }
+
+    #[tokio::test]
+    async fn a_node_that_joins_brings_the_labels_of_its_tokens_pool() {
+        let world = World::new();
+        let own = world.nodes("joined");
+        let register = async |labels: Value| {
+            let node = json!({"metadata": {"name": "joined-1", "labels": labels}});
+            let node: Node = serde_json::from_value(node).unwrap();
+            let made = own.create(&PostParams::default(), &node).await;
+            made.map(drop).map_err(|error| error.to_string())
+        };
+        for labels in [
+            json!({"node-role.kubernetes.io/infra": ""}),
+            json!({ROLE: "", "site": "b"}),
+            json!({ROLE: "other"}),
+        ] {
+            let told = register(labels.clone()).await.unwrap_err();
+            assert!(told.contains("of that token's pool"), "{labels}: {told}");
+        }
+        register(json!({ROLE: "", "kubernetes.io/hostname": "j", "kubernetes.io/os": "linux"}))
+            .await
+            .unwrap();
     }
 
     #[tokio::test]
