@@ -1,0 +1,81 @@
+//! The command line: commands, flags, and the help people read first.
+
+mod build;
+mod look;
+mod node;
+mod parts;
+mod serve;
+
+use camino::Utf8PathBuf;
+use clap::{Args, Parser, Subcommand};
+
+pub(crate) use build::{Build, Copy, Lint, ProgressStyle, RegistryAccess};
+pub(crate) use look::{Crds, Diff, Explain, Logs, Plan, Render, Status};
+pub(crate) use node::{Agent, JoinFormat, Node, NodeImport, NodeKubeconfig, NodeRevoke, NodeToken};
+pub(crate) use parts::{Builder, Controller, Webhook};
+pub(crate) use serve::{Backup, Certs, CertsRotate, CertsUser, Restore, Serve, ServerData};
+
+/// Declarative, safe OS image layering for image-mode Linux nodes.
+#[derive(Debug, Parser)]
+#[command(name = "caprock", version, propagate_version = true)]
+pub(crate) struct Cli {
+    /// Say more: once for debug logs and whole error chains, twice for dependencies too.
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Serve(Serve),
+    Build(Box<Build>),
+    Lint(Lint),
+    Render(Render),
+    Plan(Plan),
+    Diff(Diff),
+    Status(Status),
+    Explain(Explain),
+    Logs(Logs),
+    Crds(Crds),
+    Copy(Copy),
+    #[command(subcommand)]
+    Node(Node),
+    #[command(subcommand)]
+    Certs(Certs),
+    Agent(Agent),
+    Controller(Controller),
+    Builder(Builder),
+    Webhook(Webhook),
+    Backup(Backup),
+    Restore(Restore),
+    Completions(Completions),
+}
+
+/// Which Kubernetes API to talk to.
+#[derive(Debug, Args, Clone)]
+pub(crate) struct Cluster {
+    /// Kubeconfig file; default: $KUBECONFIG, ~/.kube/config, then the pod's service account.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) kubeconfig: Option<Utf8PathBuf>,
+}
+
+/// Print a shell's completions.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  caprock completions bash > /etc/bash_completion.d/caprock")]
+pub(crate) struct Completions {
+    /// The shell.
+    #[arg(value_enum)]
+    pub(crate) shell: clap_complete::Shell,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}
