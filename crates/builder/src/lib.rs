@@ -4,6 +4,7 @@
 //! each instruction means, `cache_key` names its result. Effects: `execute` runs commands and copies files in a
 //! `snapshot`, `commit` makes a layer of what changed, `cache` keeps it. [`Engine`] ties them together.
 
+mod artifact;
 mod base;
 mod build;
 mod cache;

@@ -64,4 +64,6 @@ pub enum NamedContext {
     Dir(PathBuf),
     /// An image, by reference.
     Image(String),
+    /// The files of an OCI artifact, by reference.
+    Artifact(String),
 }

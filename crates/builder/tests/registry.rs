@@ -5,10 +5,13 @@ mod common;
 
 use std::collections::BTreeSet;
 
-use builder::{BuildError, Destination, Engine, EngineConfig, Event, Request, Transfer};
+use builder::{
+    BuildError, Destination, Engine, EngineConfig, Event, NamedContext, Request, Transfer,
+};
 use common::registry::{client, engine, quiet, request, serve};
 use common::{Lab, privileged};
-use oci::Reference;
+use oci::manifest::{OCI_MANIFEST, descriptor};
+use oci::{BlobSource, Client, Digest, Reference};
 use tokio_util::sync::CancellationToken;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -379,4 +382,88 @@ async fn privileged_layers_are_compressed_as_asked_whatever_the_cache_has() {
         types(&image.unwrap()),
         [layer("gzip"), layer("zstd")].into()
     );
+}
+
+/// Pushes an artifact, as `oras push` does.
+async fn push_artifact(client: &Client, to: &Reference, files: &[(&str, &str)]) {
+    let blob = async |text: &str, media_type: &str| {
+        let bytes = bytes::Bytes::from(text.to_owned());
+        let blob = descriptor(media_type, bytes.len() as u64, Digest::of(&bytes));
+        let source = BlobSource::Bytes(bytes);
+        client
+            .push_blob(to, &blob, source, None, &|_| {})
+            .await
+            .unwrap();
+        serde_json::to_value(blob).unwrap()
+    };
+    let mut layers = Vec::new();
+    for (title, text) in files {
+        let mut layer = blob(text, "text/plain").await;
+        layer["annotations"] = serde_json::json!({"org.opencontainers.image.title": title});
+        layers.push(layer);
+    }
+    let manifest = serde_json::json!({
+        "schemaVersion": 2,
+        "mediaType": OCI_MANIFEST,
+        "artifactType": "application/x-files",
+        "config": blob("{}", "application/vnd.oci.empty.v1+json").await,
+        "layers": layers,
+    });
+    let bytes = serde_json::to_vec(&manifest).unwrap().into();
+    client.push_manifest(to, bytes, OCI_MANIFEST).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_files_are_copied_from_an_artifact() {
+    if !privileged() {
+        return;
+    }
+    let lab = Lab::new();
+    let registry = serve().await;
+    let client = client(&[&registry]);
+    let place = registry.reference("files:1");
+    let engine = engine(&lab, "one", client.clone());
+    let build = async |from: &Reference| {
+        let context = NamedContext::Artifact(from.to_string());
+        let request = Request {
+            named_contexts: [("web".to_owned(), context)].into(),
+            ..request("FROM scratch\nCOPY --from=web . /srv/".to_owned())
+        };
+        engine
+            .build(request, CancellationToken::new(), &quiet)
+            .await
+    };
+    let text = async |image: builder::Image, path: &str| {
+        let root = image.root(&quiet).await.unwrap();
+        String::from_utf8(root.read(path, 100).unwrap().unwrap()).unwrap()
+    };
+    push_artifact(
+        &client,
+        &place,
+        &[("index.html", "hello"), ("css/a.css", "x")],
+    )
+    .await;
+    let image = build(&place).await.unwrap();
+    let first = image.digest();
+    assert_eq!(text(image.clone(), "/srv/index.html").await, "hello");
+    assert_eq!(text(image, "/srv/css/a.css").await, "x");
+    assert_eq!(build(&place).await.unwrap().digest(), first);
+
+    push_artifact(
+        &client,
+        &place,
+        &[("index.html", "other"), ("css/a.css", "x")],
+    )
+    .await;
+    assert_ne!(build(&place).await.unwrap().digest(), first);
+
+    push_artifact(&client, &place, &[("a", "1"), ("a", "2")]).await;
+    let twice = build(&place).await.unwrap_err().to_string();
+    assert!(twice.contains("in the way of another"), "{twice}");
+    let image = registry.reference("os/image:1");
+    let built = lab.build("RUN true").await.unwrap();
+    let pushing = lab.engine.with_client(client.clone());
+    pushing.push(&built, &image, &quiet).await.unwrap();
+    let image = build(&image).await.unwrap_err().to_string();
+    assert!(image.contains("has no title"), "{image}");
 }

@@ -15,12 +15,14 @@ use oci::manifest::{self, Platform};
 use oci::{Digest, Reference};
 use serde::Serialize;
 
+use crate::artifact;
 use crate::config::ImageConfig;
 use crate::containerfile::{Containerfile, Position, Problem, expand};
 use crate::error::BuildError;
 use crate::ignore::Ignore;
 use crate::image::{CONFIG, Image};
-use crate::request::Request;
+use crate::request::{NamedContext, Request};
+use crate::session::Scratch;
 use crate::shared_cache::{Imported, Step};
 use crate::stages::{self, Inputs, Plan};
 use crate::work::Work;
@@ -41,6 +43,8 @@ pub(crate) struct Build<'a> {
     /// Images that were looked up.
     images: Mutex<BTreeMap<String, Built>>,
     imported: Imported,
+    /// The files of artifacts, which named contexts point at.
+    artifacts: Vec<Scratch>,
     /// The steps that were done, with the chains that they stood on.
     done: Mutex<BTreeMap<Digest, Option<Digest>>>,
     steps: usize,
@@ -82,6 +86,7 @@ impl<'a> Build<'a> {
             nothing_ignored: Ignore::default(),
             images: Mutex::default(),
             imported: Imported::default(),
+            artifacts: Vec::new(),
             done: Mutex::default(),
             steps: 0,
         };
@@ -91,6 +96,13 @@ impl<'a> Build<'a> {
 
     pub(crate) fn run(mut self) -> Result<Image, BuildError> {
         let plan = self.plan()?;
+        for context in self.request.named_contexts.values_mut() {
+            if let NamedContext::Artifact(name) = context {
+                let files = artifact::fetch(self.work, name)?;
+                *context = NamedContext::Dir(files.path.clone());
+                self.artifacts.push(files);
+            }
+        }
         if !self.request.no_cache {
             self.imported = Imported::read(self.work, &self.request.cache_from)?;
         }

@@ -56,7 +56,8 @@ impl Build<'_> {
         };
         Ok(match named {
             Some(NamedContext::Dir(dir)) => Some(dir.clone()),
-            Some(NamedContext::Image(_)) | None => None,
+            // Artifacts were fetched into directories before the first stage.
+            Some(NamedContext::Image(_) | NamedContext::Artifact(_)) | None => None,
         })
     }
 

@@ -23,7 +23,8 @@ pub(crate) struct Build {
     /// Value of an ARG.
     #[arg(long, value_name = "K=V")]
     pub(crate) build_arg: Vec<String>,
-    /// Another context, for `FROM` and `--from=NAME`: a directory, or `docker-image://REF`.
+    /// Another context, for `FROM` and `--from=NAME`: a directory, `docker-image://REF` or
+    /// `oci-artifact://REF`.
     #[arg(long, value_name = "NAME=DIR")]
     pub(crate) build_context: Vec<String>,
     /// A secret for `RUN --mount=type=secret`: from a file, or from an environment variable.

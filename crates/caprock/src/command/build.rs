@@ -204,12 +204,7 @@ fn request(args: &cli::Build) -> Result<Request, Failure> {
         context: Some(args.context.clone().into_std_path_buf()),
         named_contexts: pairs("--build-context", &args.build_context)?
             .into_iter()
-            .map(
-                |(name, place)| match place.strip_prefix("docker-image://") {
-                    Some(image) => (name, NamedContext::Image(image.to_owned())),
-                    None => (name, NamedContext::Dir(place.into())),
-                },
-            )
+            .map(|(name, place)| (name, named_context(&place)))
             .collect(),
         labels: pairs("--label", &args.label)?,
         annotations: pairs("--annotation", &args.annotation)?,
@@ -299,6 +294,16 @@ fn agents(given: &[String]) -> Result<BTreeMap<String, std::path::PathBuf>, Fail
             },
         })
         .collect()
+}
+
+fn named_context(place: &str) -> NamedContext {
+    if let Some(image) = place.strip_prefix("docker-image://") {
+        NamedContext::Image(image.to_owned())
+    } else if let Some(artifact) = place.strip_prefix("oci-artifact://") {
+        NamedContext::Artifact(artifact.to_owned())
+    } else {
+        NamedContext::Dir(place.into())
+    }
 }
 
 /// The ignore file that was named, or the one that belongs to this Containerfile alone.

@@ -38,7 +38,7 @@ pub(super) fn versions(cache: &Cache, config: &MachineOSConfig) -> Vec<Option<St
     let version = |asked: Asked| match asked.from {
         From::ConfigMap { name } => cache.config_map(&name)?.resource_version(),
         From::Secret { name, .. } => cache.secret(&name)?.resource_version(),
-        From::Image(_) => None,
+        From::Image(_) | From::Artifact(_) => None,
     };
     asked.into_iter().map(version).collect()
 }
@@ -52,6 +52,7 @@ fn content(cache: &Cache, asked: &Asked) -> Result<Content, String> {
     };
     match &asked.from {
         From::Image(image) => Ok(Content::Image(image.clone())),
+        From::Artifact(artifact) => Ok(Content::Artifact(artifact.clone())),
         From::ConfigMap { name } => {
             let map = cache.config_map(name);
             let map = map.ok_or_else(|| missing("ConfigMap", name))?;

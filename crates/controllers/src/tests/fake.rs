@@ -163,7 +163,9 @@ fn sources_of(request: &Request) -> String {
     let mut found = Vec::new();
     for (name, context) in &request.named_contexts {
         match context {
-            NamedContext::Image(image) => found.push(format!("{name} {image}")),
+            NamedContext::Image(image) | NamedContext::Artifact(image) => {
+                found.push(format!("{name} {image}"))
+            }
             NamedContext::Dir(dir) => {
                 for entry in std::fs::read_dir(dir).unwrap() {
                     let path = entry.unwrap().path();

@@ -40,6 +40,7 @@ impl Contexts {
             let context = match &source.content {
                 Content::Files(files) => directory(&source.name, files)?,
                 Content::Image(image) => NamedContext::Image(image.to_string()),
+                Content::Artifact(artifact) => NamedContext::Artifact(artifact.to_string()),
                 Content::Secret { value, .. } => {
                     secrets.insert(source.name.clone(), value.0.clone());
                     continue;

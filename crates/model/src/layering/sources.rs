@@ -39,6 +39,8 @@ pub enum From {
     },
     /// An image, by digest.
     Image(PullSpec),
+    /// An OCI artifact, by digest.
+    Artifact(PullSpec),
     /// One key of a Secret.
     Secret {
         /// Name of the Secret.
@@ -64,6 +66,8 @@ pub enum Content {
     Files(Vec<BuildFile>),
     /// The image that is the context.
     Image(PullSpec),
+    /// The OCI artifact whose files are the context.
+    Artifact(PullSpec),
     /// A secret.
     Secret {
         /// Tells one state of the Secret from the next. Not made from the value, so that nobody can guess at it.
@@ -95,6 +99,7 @@ impl Source {
                 json!([self.name, "files", files])
             }
             Content::Image(image) => json!([self.name, "image", image.digest()]),
+            Content::Artifact(artifact) => json!([self.name, "artifact", artifact.digest()]),
             Content::Secret { version, .. } => json!([self.name, "secret", version]),
         }
     }
@@ -153,19 +158,27 @@ fn context(value: &str) -> Result<From, String> {
             name: name.to_owned(),
         });
     }
-    let Some(image) = value.strip_prefix("image:") else {
-        return Err(format!(
-            "expected `configmap:NAME` or `image:PULLSPEC`, found `{}`",
+    let wrong = || {
+        format!(
+            "expected `configmap:NAME`, `image:PULLSPEC` or `artifact:PULLSPEC`, found `{}`",
             shown(value)
-        ));
+        )
     };
-    let image: PullSpec = image
+    match value.split_once(':').ok_or_else(wrong)? {
+        ("image", image) => pinned("image", image).map(From::Image),
+        ("artifact", artifact) => pinned("artifact", artifact).map(From::Artifact),
+        _ => Err(wrong()),
+    }
+}
+
+fn pinned(kind: &str, text: &str) -> Result<PullSpec, String> {
+    let spec: PullSpec = text
         .parse()
-        .map_err(|error| format!("expected `image:HOST/PATH@sha256:DIGEST`: {error}"))?;
-    match image.digest() {
-        Some(_) => Ok(From::Image(image)),
+        .map_err(|error| format!("expected `{kind}:HOST/PATH@sha256:DIGEST`: {error}"))?;
+    match spec.digest() {
+        Some(_) => Ok(spec),
         None => Err(format!(
-            "`{image}` has no digest, so nobody could tell what was built from it; name it as `@sha256:…`"
+            "`{spec}` has no digest, so nobody could tell what was built from it; name it as `@sha256:…`"
         )),
     }
 }
@@ -205,6 +218,10 @@ mod tests {
         let found = of(&[
             ("build-context.caprock.dev/certs", "configmap:site-certs"),
             ("build-context.caprock.dev/tools", &format!("image:{IMAGE}")),
+            (
+                "build-context.caprock.dev/web",
+                &format!("artifact:{IMAGE}"),
+            ),
             ("build-secret.caprock.dev/repo", "repo-login/password"),
             ("caprock.dev/other", "x"),
         ]);
@@ -222,7 +239,13 @@ mod tests {
             key: name("password"),
         };
         let image = From::Image(IMAGE.parse().unwrap());
-        let expected = [("certs", map), ("tools", image), ("repo", secret)];
+        let artifact = From::Artifact(IMAGE.parse().unwrap());
+        let expected = [
+            ("certs", map),
+            ("tools", image),
+            ("web", artifact),
+            ("repo", secret),
+        ];
         assert_eq!(found, expected.map(|(key, from)| (name(key), from)));
     }
 
@@ -232,12 +255,12 @@ mod tests {
             (
                 "build-context.caprock.dev/a",
                 "site-certs",
-                "expected `configmap:NAME` or",
+                "expected `configmap:NAME`, `image:PULLSPEC` or",
             ),
             (
                 "build-context.caprock.dev/a",
                 "configmap:",
-                "expected `configmap:NAME` or",
+                "expected `configmap:NAME`, `image:PULLSPEC` or",
             ),
             (
                 "build-context.caprock.dev/a",
@@ -248,6 +271,11 @@ mod tests {
                 "build-context.caprock.dev/a",
                 "image:",
                 "expected `image:HOST/PATH@sha256:",
+            ),
+            (
+                "build-context.caprock.dev/a",
+                "artifact:r.example/a:1",
+                "has no digest",
             ),
             (
                 "build-context.caprock.dev/configs",
