@@ -55,15 +55,11 @@ pub(crate) fn fetch(work: &Work, name: &str) -> Result<Scratch, BuildError> {
 /// Brings the blobs into the store; gives the path of each.
 async fn blobs(work: &Work, reference: &Reference) -> Result<Vec<(String, Digest)>, BuildError> {
     let client = work.engine.client();
-    let fetched = client
-        .manifest(reference)
-        .await
-        .map_err(|source| BuildError::Base {
-            reference: reference.to_string(),
-            source,
-        })?;
+    let fetched = client.manifest(reference).await;
+    let fetched = fetched.map_err(BuildError::base(reference))?;
     let pinned = reference.with_digest(fetched.digest);
-    let files = Document::parse(fetched.bytes, Some(&fetched.media_type))
+    let files = fetched
+        .parse()
         .map_err(|error| error.to_string())
         .and_then(|document| files(&document))
         .map_err(|reason| BuildError::BaseInvalid {
@@ -79,8 +75,7 @@ async fn blobs(work: &Work, reference: &Reference) -> Result<Vec<(String, Digest
             media_type: descriptor.media_type().to_string(),
             from: Some(pinned.clone()),
         };
-        let tell = |event| drop(work.events.try_send(event));
-        work.engine.fetch_layer(&blob, &tell).await?;
+        work.fetch(&blob).await?;
         found.push((path, digest));
     }
     Ok(found)

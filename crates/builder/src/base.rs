@@ -13,22 +13,19 @@ pub(crate) async fn image(
     reference: &Reference,
     platform: &Platform,
 ) -> Result<Image, BuildError> {
-    let failed = |source| BuildError::Base {
-        reference: reference.to_string(),
-        source,
-    };
+    let failed = BuildError::base(reference);
     let digest = match reference.digest() {
         Some(digest) => digest,
-        None => client.resolve(reference).await.map_err(failed)?.0,
+        None => client.resolve(reference).await.map_err(&failed)?.0,
     };
     let pinned = reference.with_digest(digest);
     if let Some(image) = known(cache.blobs(), &pinned, digest, platform) {
         return Ok(image);
     }
-    let image = client.image(&pinned, platform).await.map_err(failed)?;
+    let image = client.image(&pinned, platform).await.map_err(&failed)?;
     keep(cache.blobs(), client, &pinned, &image)
         .await
-        .map_err(failed)?;
+        .map_err(&failed)?;
     Ok(image)
 }
 

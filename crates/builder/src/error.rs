@@ -3,8 +3,8 @@
 use std::fmt;
 use std::io;
 
-use oci::ClientError;
 use oci::layer::LayerError;
+use oci::{ClientError, Reference};
 
 use crate::containerfile::Problem;
 
@@ -108,6 +108,22 @@ impl BuildError {
             | BuildError::BaseInvalid { .. }
             | BuildError::Host { .. }
             | BuildError::Cancelled => false,
+        }
+    }
+
+    /// What it means that an image cannot be fetched.
+    pub(crate) fn base(reference: &Reference) -> impl Fn(ClientError) -> BuildError {
+        move |source| BuildError::Base {
+            reference: reference.to_string(),
+            source,
+        }
+    }
+
+    /// What it means that something cannot be pushed.
+    pub(crate) fn push(to: &Reference) -> impl Fn(ClientError) -> BuildError {
+        move |source| BuildError::Push {
+            reference: to.to_string(),
+            source,
         }
     }
 

@@ -108,10 +108,7 @@ impl Engine {
         to: &Reference,
         progress: &Progress<'_>,
     ) -> Result<Digest, BuildError> {
-        let failed = |source: ClientError| BuildError::Push {
-            reference: to.to_string(),
-            source,
-        };
+        let failed = BuildError::push(to);
         // Layers that are on their way need not be sent again.
         image.uploads.settle().await;
         let mut pushes = Vec::new();
@@ -133,11 +130,11 @@ impl Engine {
         self.client()
             .push_blob(to, &config, source, None, &|_| {})
             .await
-            .map_err(failed)?;
+            .map_err(&failed)?;
         self.client()
             .push_manifest(to, image.manifest.clone(), manifest::OCI_MANIFEST)
             .await
-            .map_err(failed)
+            .map_err(&failed)
     }
 
     async fn push_layer(
@@ -147,10 +144,7 @@ impl Engine {
         to: &Reference,
         progress: &Progress<'_>,
     ) -> Result<(), BuildError> {
-        let failed = |source: ClientError| BuildError::Push {
-            reference: to.to_string(),
-            source,
-        };
+        let failed = BuildError::push(to);
         let descriptor = layer.descriptor();
         let sent = bytes_event(progress, Transfer::Push, layer);
         let push = || {
@@ -166,9 +160,9 @@ impl Engine {
             // Neither there nor to be mounted: it has to come here first, as the build got it.
             Err(ClientError::Store(StoreError::Missing(_))) => {
                 image.engine.fetch_layer(layer, progress).await?;
-                push().await.map_err(failed)?;
+                push().await.map_err(&failed)?;
             }
-            other => drop(other.map_err(failed)?),
+            other => drop(other.map_err(&failed)?),
         }
         Ok(())
     }
@@ -187,10 +181,7 @@ impl Engine {
             .client()
             .fetch_blob(from, &layer.descriptor(), self.blobs(), &received)
             .await;
-        fetched.map_err(|source| BuildError::Base {
-            reference: from.to_string(),
-            source,
-        })
+        fetched.map_err(BuildError::base(from))
     }
 }
 

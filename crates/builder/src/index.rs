@@ -74,10 +74,7 @@ impl Engine {
         self.client()
             .push_manifest(to, index.bytes.clone(), manifest::OCI_INDEX)
             .await
-            .map_err(|source| BuildError::Push {
-                reference: to.to_string(),
-                source,
-            })
+            .map_err(BuildError::push(to))
     }
 }
 

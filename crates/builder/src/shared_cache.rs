@@ -148,9 +148,7 @@ fn fetch(work: &Work, diff_id: Digest, blob: Blob, from: &Reference) -> Result<(
         media_type: blob.compression.media_type().into(),
         from: Some(from.clone()),
     };
-    let events = work.events.clone();
-    let sent = move |event| drop(events.try_send(event));
-    work.wait(work.engine.fetch_layer(&layer, &sent))?;
+    work.wait(work.fetch(&layer))?;
     let failed = || BuildError::host::<io::Error>("cannot read a layer of the build cache");
     let packed = work.engine.blobs().open_blob(&blob.digest)?;
     let limit = Limits::default().bytes;
@@ -180,10 +178,7 @@ impl Engine {
         to: &Reference,
         progress: &Progress<'_>,
     ) -> Result<(), BuildError> {
-        let failed = |source: ClientError| BuildError::Push {
-            reference: to.to_string(),
-            source,
-        };
+        let failed = BuildError::push(to);
         let all = images.iter().flat_map(|image| image.steps.iter());
         let steps: BTreeMap<Digest, &Step> = all.map(|step| (step.key, step)).collect();
         let steps: Vec<&Step> = steps.into_values().collect();
@@ -212,7 +207,7 @@ impl Engine {
             self.client()
                 .push_blob(to, &layer.descriptor(), source, None, &sent)
                 .await
-                .map_err(failed)?;
+                .map_err(&failed)?;
             layers.push(layer.descriptor());
         }
         let json = |value: serde_json::Result<Vec<u8>>| {
@@ -227,7 +222,7 @@ impl Engine {
         self.client()
             .push_blob(to, &config, source, None, &|_| {})
             .await
-            .map_err(failed)?;
+            .map_err(&failed)?;
         let document = json(serde_json::to_vec(&serde_json::json!({
             "schemaVersion": 2,
             "mediaType": manifest::OCI_MANIFEST,
@@ -238,7 +233,7 @@ impl Engine {
         self.client()
             .push_manifest(to, document, manifest::OCI_MANIFEST)
             .await
-            .map_err(failed)?;
+            .map_err(&failed)?;
         Ok(())
     }
 }

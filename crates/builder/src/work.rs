@@ -82,6 +82,13 @@ impl Work {
         })
     }
 
+    /// Sees to it that the store has a layer, or any other blob.
+    pub(crate) async fn fetch(&self, layer: &Layer) -> Result<(), BuildError> {
+        // Dropping a count of bytes is better than making the network wait for whoever shows it.
+        let tell = |event| drop(self.events.try_send(event));
+        self.engine.fetch_layer(layer, &tell).await
+    }
+
     /// Sees to it that layers are on disk in overlayfs form; returns their directories, lowest first. A layer without
     /// a blob is one whose directory was there a moment ago.
     pub(crate) fn unpacked<'l>(
@@ -119,12 +126,7 @@ impl Work {
                 while running.len() < PARALLEL
                     && let Some((chain, layer)) = queue.next()
                 {
-                    running.spawn(unpack(
-                        self.engine.clone(),
-                        self.events.clone(),
-                        chain,
-                        layer,
-                    ));
+                    running.spawn(unpack(self.clone(), chain, layer));
                 }
                 match running.join_next().await {
                     None => return Ok(()),
@@ -154,22 +156,14 @@ pub(crate) fn require_root(what: &str) -> Result<(), BuildError> {
 }
 
 /// Fetches and unpacks one layer.
-async fn unpack(
-    engine: Engine,
-    events: mpsc::Sender<Event>,
-    chain: oci::Digest,
-    layer: Layer,
-) -> Result<(), BuildError> {
-    let lock = engine.lock_on(&chain);
+async fn unpack(work: Work, chain: oci::Digest, layer: Layer) -> Result<(), BuildError> {
+    let lock = work.engine.lock_on(&chain);
     let _held = lock.lock().await;
-    if engine.cache().layer(&chain).is_dir() {
+    if work.cache().layer(&chain).is_dir() {
         return Ok(());
     }
-    // Dropping a count of bytes is better than making the network wait for whoever shows it.
-    engine
-        .fetch_layer(&layer, &|event| drop(events.try_send(event)))
-        .await?;
-    let unpacked = tokio::task::spawn_blocking(move || unpack_blob(&engine, &chain, &layer));
+    work.fetch(&layer).await?;
+    let unpacked = tokio::task::spawn_blocking(move || unpack_blob(&work.engine, &chain, &layer));
     unpacked
         .await
         .unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))

@@ -2,6 +2,28 @@
 
 use anyhow::Context;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::exit::Failure;
+
+/// Runs something until it ends, or until SIGTERM or SIGINT, of which it is told by its token.
+pub(crate) async fn run_until_stopped<E, Running>(
+    start: impl FnOnce(CancellationToken) -> Running,
+) -> Result<(), Failure>
+where
+    Running: Future<Output = Result<(), E>>,
+    Failure: From<E>,
+{
+    let stop = CancellationToken::new();
+    let running = start(stop.clone());
+    tokio::pin!(running);
+    tokio::select! {
+        ended = &mut running => return Ok(ended?),
+        signal = stop_signal() => tracing::info!("stopping on {}", signal?),
+    }
+    stop.cancel();
+    Ok(running.await?)
+}
 
 /// Waits for SIGTERM or SIGINT and names it.
 pub(crate) async fn stop_signal() -> anyhow::Result<&'static str> {

@@ -7,13 +7,12 @@ use agent::os::ostree::Source;
 use agent::{AgentConfig, Paths};
 use anyhow::anyhow;
 use jiff::Timestamp;
-use tokio_util::sync::CancellationToken;
 
 use super::registry::{self, Place};
 use crate::cli;
 use crate::client;
 use crate::exit::{Failure, refused};
-use crate::host::{host_name, stop_signal};
+use crate::host::{host_name, run_until_stopped};
 use crate::host_root;
 
 pub(crate) async fn run(args: cli::Agent) -> Result<(), Failure> {
@@ -67,15 +66,7 @@ pub(crate) async fn run(args: cli::Agent) -> Result<(), Failure> {
     if let Some(root) = &args.host_root {
         host_root::enter(root)?;
     }
-    let stop = CancellationToken::new();
-    let running = agent::run(client, config, stop.clone());
-    tokio::pin!(running);
-    tokio::select! {
-        ended = &mut running => return Ok(ended?),
-        signal = stop_signal() => tracing::info!("stopping on {}", signal?),
-    }
-    stop.cancel();
-    Ok(running.await?)
+    run_until_stopped(|stop| agent::run(client, config, stop)).await
 }
 
 /// `caprock node import`.

@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use crate::cli;
 use crate::client::client;
 use crate::exit::{Failure, refused};
-use crate::host::stop_signal;
+use crate::host::run_until_stopped;
 use crate::serve::certificates::{Shown, is_due};
 use crate::serve::pki::Authority;
 use trust::Trust;
@@ -45,20 +45,12 @@ pub(crate) async fn run(args: cli::Webhook) -> Result<(), Failure> {
     let listener = TcpListener::bind(args.listen).await.map_err(|error| {
         refused(anyhow!(error).context(format!("cannot listen on {}", args.listen)))
     })?;
-    let stop = CancellationToken::new();
     let webhook = Webhook {
         client: client.clone(),
         trust: Trust::new(client, namespace, secret),
         reached,
     };
-    let running = webhook.run(listener, stop.clone());
-    tokio::pin!(running);
-    tokio::select! {
-        ended = &mut running => return Ok(ended?),
-        signal = stop_signal() => tracing::info!("stopping on {}", signal?),
-    }
-    stop.cancel();
-    Ok(running.await?)
+    run_until_stopped(|stop| webhook.run(listener, stop)).await
 }
 
 fn split(name: &str) -> anyhow::Result<(&str, &str)> {
