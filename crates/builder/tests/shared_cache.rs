@@ -52,6 +52,18 @@ fn from(lab: &Lab, cache: &Reference) -> Request {
     }
 }
 
+/// Builds, and puts what the steps gave into a cache.
+async fn export(engine: &Engine, lab: &Lab, cache: &Reference) -> Built {
+    let kept = Request {
+        keep_steps: true,
+        ..lab.request(STEPS)
+    };
+    let made = build(engine, kept).await;
+    let exported = engine.export_cache(&[&made.image], cache, &quiet).await;
+    exported.unwrap();
+    made
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn privileged_an_exported_cache_spares_others_every_step() {
     if !privileged() {
@@ -66,15 +78,7 @@ async fn privileged_an_exported_cache_spares_others_every_step() {
         before.notes,
         [format!("there is no build cache `{cache}` yet")]
     );
-    let kept = Request {
-        keep_steps: true,
-        ..lab.request(STEPS)
-    };
-    let made = build(&first, kept).await;
-    first
-        .export_cache(&[&made.image], &cache, &quiet)
-        .await
-        .unwrap();
+    export(&first, &lab, &cache).await;
 
     let second = engine(&lab, "second", client(&[&server]));
     let found = build(&second, from(&lab, &cache)).await;
@@ -97,15 +101,7 @@ async fn privileged_a_cache_that_lies_is_left_out() {
     let lab = Lab::new();
     let client = client(&[&server]);
     let first = engine(&lab, "first", client.clone());
-    let kept = Request {
-        keep_steps: true,
-        ..lab.request(STEPS)
-    };
-    let made = build(&first, kept).await;
-    first
-        .export_cache(&[&made.image], &cache, &quiet)
-        .await
-        .unwrap();
+    let made = export(&first, &lab, &cache).await;
 
     // Each layer's name is given to the layer of another step.
     rewrite(&client, &cache, |steps| {
