@@ -127,7 +127,7 @@ mod tests {
     /// The committed manifests are what the types say. `UPDATE_CRDS=1 cargo test -p model crds` rewrites them.
     #[test]
     fn crds_are_those_that_are_committed() {
-        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("crds");
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/api");
         for crd in crds() {
             let path = dir.join(format!("{}.yaml", crd.spec.names.plural));
             let expected = serde_saphyr::to_string(&crd).unwrap();
