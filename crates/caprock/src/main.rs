@@ -6,13 +6,16 @@
 mod cli;
 mod client;
 mod command;
+mod deliver;
 mod exit;
 mod host;
 mod host_root;
 mod log;
 mod manifests;
 mod output;
+mod registry;
 mod serve;
+mod shared;
 mod side;
 
 use std::process::ExitCode;

@@ -12,7 +12,7 @@ use clap::{Args, Parser, Subcommand};
 pub(crate) use build::{Build, Copy, Lint, ProgressStyle, RegistryAccess};
 pub(crate) use look::{Crds, Diff, Explain, Logs, Plan, Render, Status};
 pub(crate) use node::{Agent, JoinFormat, Node, NodeImport, NodeKubeconfig, NodeRevoke, NodeToken};
-pub(crate) use parts::{Builder, Controller, Webhook};
+pub(crate) use parts::{Builder, Controller, Registry, Webhook};
 pub(crate) use serve::{Backup, Certs, CertsRotate, CertsUser, Restore, Serve, ServerData};
 
 /// Declarative, safe OS image layering for image-mode Linux nodes.
@@ -47,6 +47,7 @@ pub(crate) enum Command {
     Controller(Controller),
     Builder(Builder),
     Webhook(Webhook),
+    Registry(Registry),
     Backup(Backup),
     Restore(Restore),
     Completions(Completions),
@@ -58,6 +59,39 @@ pub(crate) struct Cluster {
     /// Kubeconfig file; default: $KUBECONFIG, ~/.kube/config, then the pod's service account.
     #[arg(long, value_name = "FILE")]
     pub(crate) kubeconfig: Option<Utf8PathBuf>,
+}
+
+/// An object named as `NAMESPACE/NAME`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct InNamespace {
+    pub(crate) namespace: String,
+    pub(crate) name: String,
+}
+
+impl std::str::FromStr for InNamespace {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once('/') {
+            Some((namespace, name))
+                if !namespace.is_empty() && !name.is_empty() && !name.contains('/') =>
+            {
+                Ok(Self {
+                    namespace: namespace.to_owned(),
+                    name: name.to_owned(),
+                })
+            }
+            _ => Err("expected NAMESPACE/NAME".to_owned()),
+        }
+    }
+}
+
+impl InNamespace {
+    /// The DNS names that pods know a Service by, whatever the cluster's domain is; and the one of most clusters.
+    pub(crate) fn service_names(&self) -> Vec<String> {
+        let name = format!("{}.{}.svc", self.name, self.namespace);
+        vec![name.clone(), format!("{name}.cluster.local")]
+    }
 }
 
 /// Print a shell's completions.

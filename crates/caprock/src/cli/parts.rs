@@ -2,8 +2,10 @@
 
 use camino::Utf8PathBuf;
 use clap::Args;
+use jiff::SignedDuration;
 
-use super::Cluster;
+use super::serve::duration;
+use super::{Cluster, InNamespace};
 
 /// Run the controllers against a Kubernetes API.
 ///
@@ -51,7 +53,7 @@ pub(crate) struct Webhook {
     pub(crate) listen: std::net::SocketAddr,
     /// The Service in front of this, by which the API reaches it.
     #[arg(long, value_name = "NAMESPACE/NAME", required_unless_present = "url")]
-    pub(crate) service: Option<String>,
+    pub(crate) service: Option<InNamespace>,
     /// Port of the Service.
     #[arg(long, value_name = "PORT", default_value_t = 443, requires = "service")]
     pub(crate) service_port: u16,
@@ -64,5 +66,41 @@ pub(crate) struct Webhook {
         value_name = "NAMESPACE/NAME",
         default_value = "openshift-machine-config-operator/caprock-webhook-authority"
     )]
-    pub(crate) secret: String,
+    pub(crate) secret: InNamespace,
+}
+
+/// Run a cluster's OCI registry.
+///
+/// Makes its own certificate and the logins of builders and nodes, renews them, and tells the cluster of them: Secrets
+/// `global-pull-secret-copy` (builders, push) and `node-pull-secret` (nodes, pull only) and ConfigMap `registry-certs` in
+/// namespace `openshift-machine-config-operator`. `caprock serve` has a registry of its own.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  \
+    caprock registry --data-dir /var/lib/caprock --service caprock-system/caprock-registry")]
+pub(crate) struct Registry {
+    #[command(flatten)]
+    pub(crate) cluster: Cluster,
+    /// Address to listen on.
+    #[arg(long, value_name = "ADDR", default_value = "0.0.0.0:5000")]
+    pub(crate) listen: std::net::SocketAddr,
+    /// Where images are kept, in `DIR/registry`. One process at a time may use it.
+    #[arg(long, value_name = "DIR", env = "CAPROCK_DATA_DIR")]
+    pub(crate) data_dir: Utf8PathBuf,
+    /// The Service in front of this. Nodes are not in the cluster's DNS: images are named by its addresses.
+    #[arg(long, value_name = "NAMESPACE/NAME", required_unless_present = "host")]
+    pub(crate) service: Option<InNamespace>,
+    /// Another name or address by which clients reach this, as in an image's reference; may be given more than once.
+    #[arg(long, value_name = "HOST[:PORT]")]
+    pub(crate) host: Vec<String>,
+    /// The Secret with the authority and the logins; deleted, it is made anew.
+    #[arg(
+        long,
+        value_name = "NAMESPACE/NAME",
+        default_value = "caprock-system/caprock-registry"
+    )]
+    pub(crate) secret: InNamespace,
+    /// How old logins become before new ones take their place. The former ones are good for a day more, or for half as
+    /// long when that is less.
+    #[arg(long, value_name = "DURATION", default_value = "720h", value_parser = duration)]
+    pub(crate) credential_life: SignedDuration,
 }

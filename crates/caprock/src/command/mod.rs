@@ -54,6 +54,7 @@ pub(crate) fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Controller(args) => block_on(parts::controller(args))?,
         Command::Builder(args) => block_on(parts::builder(args))?,
         Command::Webhook(args) => block_on(webhook::run(args))?,
+        Command::Registry(args) => block_on(crate::registry::run(args))?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -1,74 +1,33 @@
 //! Keeps the servers' certificate valid, and carries a replacement of the authority through.
 
 use std::net::IpAddr;
-use std::sync::{Arc, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use camino::{Utf8Path, Utf8PathBuf};
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node;
 use kube::api::{Api, ListParams};
 use kube::{Client, ResourceExt};
 use model::keys;
-use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
-use rustls::sign::CertifiedKey;
+use rustls::server::NoServerSessionStorage;
 use tokio_util::sync::CancellationToken;
 
 use super::clients::Clients;
 use super::credentials::Secret;
-use super::pki::{Authority, SERVER_NAMES, SERVING_LIFE, Serving};
+use super::pki::{Authority, SERVER_NAMES, Subject};
+use super::presented::Presented;
 use super::{bootstrap, credentials, files};
 
 /// How often it is looked whether anything is due.
 const TICK: Duration = Duration::from_secs(1);
-const LOCK: &str = "no code panics while it holds the lock of the certificate";
-
-/// The certificate that the servers show, which changes while they run.
-#[derive(Debug)]
-pub(crate) struct Shown(RwLock<Arc<CertifiedKey>>);
-
-impl ResolvesServerCert for Shown {
-    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.0.read().expect(LOCK).clone())
-    }
-}
-
-impl Shown {
-    pub(crate) fn new(serving: Serving) -> anyhow::Result<Self> {
-        Ok(Shown(RwLock::new(certified(serving)?)))
-    }
-
-    /// A server configuration that always shows the present certificate and asks for none.
-    pub(crate) fn server_config(self: &Arc<Self>) -> Arc<rustls::ServerConfig> {
-        let mut config = rustls::ServerConfig::builder()
-            .with_no_client_auth()
-            .with_cert_resolver(self.clone());
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        Arc::new(config)
-    }
-
-    pub(crate) fn show(&self, serving: Serving) -> anyhow::Result<()> {
-        *self.0.write().expect(LOCK) = certified(serving)?;
-        Ok(())
-    }
-}
-
-fn certified(serving: Serving) -> anyhow::Result<Arc<CertifiedKey>> {
-    let key = rustls::crypto::ring::sign::any_supported_type(&serving.key)
-        .context("the server's key cannot sign")?;
-    Ok(Arc::new(CertifiedKey::new(serving.chain, key)))
-}
-
 /// The servers' certificate and the authority behind it.
 pub(crate) struct Certificates {
-    pub(crate) data_dir: Utf8PathBuf,
-    addresses: Vec<IpAddr>,
-    authority: Authority,
-    shown: Arc<Shown>,
+    data_dir: Utf8PathBuf,
+    subject: Subject,
+    presented: Presented,
     clients: Arc<Clients>,
-    /// When the certificate that is shown was made.
-    made: Timestamp,
 }
 
 /// What follows from another bundle.
@@ -89,33 +48,34 @@ impl Certificates {
         now: Timestamp,
     ) -> anyhow::Result<Self> {
         let authority = Authority::load_or_create(&data_dir, now)?;
-        let shown = Shown::new(authority.serving(SERVER_NAMES, &addresses, now)?)?;
         let clients = Clients::new(&authority.bundle(), client_ca)?;
+        let subject = Subject {
+            names: SERVER_NAMES.iter().map(|name| (*name).to_owned()).collect(),
+            addresses,
+        };
         Ok(Certificates {
             data_dir,
-            addresses,
-            authority,
-            shown: Arc::new(shown),
+            presented: Presented::new(authority, subject.clone(), now)?,
+            subject,
             clients: Arc::new(clients),
-            made: now,
         })
     }
 
     /// What clients are to trust, PEM.
     pub(crate) fn bundle(&self) -> String {
-        self.authority.bundle()
+        self.presented.authority().bundle()
     }
 
     /// The registry's configuration: it always shows the present certificate. Its clients have passwords.
     pub(crate) fn registry_config(&self) -> Arc<rustls::ServerConfig> {
-        self.shown.server_config()
+        self.presented.server_config()
     }
 
     /// The API's configuration: the same certificate, and clients may show theirs.
     pub(crate) fn api_config(&self) -> Arc<rustls::ServerConfig> {
         let mut config = rustls::ServerConfig::builder()
             .with_client_cert_verifier(self.clients.clone())
-            .with_cert_resolver(self.shown.clone());
+            .with_cert_resolver(self.presented.resolver());
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         // A resumed session would keep a certificate in force whose authority is trusted no more.
         config.session_storage = Arc::new(NoServerSessionStorage {});
@@ -158,13 +118,12 @@ impl Certificates {
         if let Some(next) = Authority::advance(&self.data_dir, followed, now)? {
             authority = next;
         }
-        if !authority.signs_like(&self.authority) || is_due(self.made, now) {
-            self.shown
-                .show(authority.serving(SERVER_NAMES, &self.addresses, now)?)?;
-            self.made = now;
+        if self
+            .presented
+            .follow(authority, self.subject.clone(), now)?
+        {
             tracing::info!("the servers show a new certificate");
         }
-        self.authority = authority;
         let bundle = self.bundle();
         if *told != bundle {
             self.clients.trust(&bundle)?;
@@ -196,29 +155,5 @@ impl Publisher {
         files::write_private(&data_dir.join("kubeconfig"), &kubeconfig)?;
         tracing::info!("clients are told which authorities to trust from now on");
         Ok(())
-    }
-}
-
-/// A certificate is renewed when a third of its life is left.
-pub(crate) fn is_due(made: Timestamp, now: Timestamp) -> bool {
-    let age = now.duration_since(made);
-    age < SignedDuration::ZERO || age >= SERVING_LIFE * 2 / 3
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-
-    #[test]
-    fn a_certificate_is_renewed_with_a_third_of_its_life_left() {
-        let made = Timestamp::from_second(1_700_000_000).unwrap();
-        let day = |days: i64| {
-            made.checked_add(SignedDuration::from_hours(24 * days))
-                .unwrap()
-        };
-        for (days, due) in [(0, false), (59, false), (60, true), (90, true), (-1, true)] {
-            assert_eq!(is_due(made, day(days)), due, "{days}");
-        }
     }
 }

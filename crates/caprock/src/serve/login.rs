@@ -1,4 +1,4 @@
-//! Who may use the embedded registry: one login that pushes, for builders, and one that only pulls, for nodes.
+//! Who may use a registry of ours: one login that pushes, for builders, and one that only pulls, for nodes.
 
 use std::collections::BTreeMap;
 
@@ -7,28 +7,37 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use camino::Utf8Path;
 use oci::{Access, Permission};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::{credentials, files};
 
-/// The logins of a data directory.
-#[derive(Clone, PartialEq, Eq)]
+/// The logins of a registry.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Logins {
-    /// For builders and for people; kept in `registry-auth.json`.
+    /// For builders and for people.
     pub(crate) builder: Login,
-    /// For nodes; kept in `registry-node-auth.json`.
+    /// For nodes.
     pub(crate) node: Login,
 }
 
 /// User name and password.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Login {
     user: String,
     password: String,
 }
 
 impl Logins {
-    /// The logins, made on the first start. `host` may be another one than at the last start.
+    /// New logins whose names no others have.
+    pub(crate) fn mint() -> anyhow::Result<Self> {
+        let id = credentials::short_id()?;
+        Ok(Logins {
+            builder: Login::mint(&format!("caprock-{id}"))?,
+            node: Login::mint(&format!("node-{id}"))?,
+        })
+    }
+
+    /// The logins of a data directory, made on the first start. `host` may be another one than at the last start.
     pub(crate) fn load_or_create(data_dir: &Utf8Path, host: &str) -> anyhow::Result<Self> {
         let load = |file: &str, user: &str| Login::load_or_create(&data_dir.join(file), user, host);
         Ok(Logins {
@@ -37,26 +46,30 @@ impl Logins {
         })
     }
 
-    /// What each may do in the registry.
-    pub(crate) fn access(&self) -> Access {
+    /// Adds what each may do in the registry.
+    pub(crate) fn admit(&self, access: Access) -> Access {
         let Logins { builder, node } = self;
-        Access::nobody()
+        access
             .user(&builder.user, &builder.password, Permission::Push)
             .user(&node.user, &node.password, Permission::Pull)
     }
 }
 
 impl Login {
+    fn mint(user: &str) -> anyhow::Result<Self> {
+        Ok(Login {
+            user: user.to_owned(),
+            password: credentials::secret()?,
+        })
+    }
+
     /// Kept as a docker configuration, which `--authfile` takes.
     fn load_or_create(path: &Utf8Path, user: &str, host: &str) -> anyhow::Result<Self> {
         let login = match files::read_if_present(path)? {
             Some(text) => Self::parse(&text).with_context(|| {
                 format!("`{path}` is not the registry's login; remove it to make a new one")
             })?,
-            None => Login {
-                user: user.to_owned(),
-                password: credentials::secret()?,
-            },
+            None => Login::mint(user)?,
         };
         files::write_private(path, &login.docker_config(host))?;
         Ok(login)
@@ -82,9 +95,14 @@ impl Login {
     }
 
     /// The login as a docker configuration for one host.
-    pub(crate) fn docker_config(&self, host: &str) -> String {
+    fn docker_config(&self, host: &str) -> String {
+        serde_json::json!({"auths": {host: self.entry()}}).to_string()
+    }
+
+    /// The login as the entry of one host in a docker configuration.
+    pub(crate) fn entry(&self) -> serde_json::Value {
         let auth = STANDARD.encode(format!("{}:{}", self.user, self.password));
-        serde_json::json!({"auths": {host: {"auth": auth}}}).to_string()
+        serde_json::json!({"auth": auth})
     }
 }
 
@@ -111,7 +129,7 @@ mod tests {
         let path = Utf8Path::from_path(dir.path()).unwrap();
         let logins = Logins::load_or_create(path, "r").unwrap();
         assert_eq!(
-            format!("{:?}", logins.access()),
+            format!("{:?}", logins.admit(Access::nobody())),
             "Access{\"caprock\": Push, \"node\": Pull}"
         );
     }

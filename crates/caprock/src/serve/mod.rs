@@ -3,14 +3,15 @@
 //! The parts are wired here and nowhere else. Controllers and builder talk to the API over its socket, like any client.
 
 mod bootstrap;
-pub(crate) mod certificates;
+mod certificates;
 mod clients;
 pub(crate) mod credentials;
 pub(crate) mod files;
 pub(crate) mod join;
 mod limit;
-mod login;
+pub(crate) mod login;
 pub(crate) mod pki;
+pub(crate) mod presented;
 mod provision;
 mod revocation;
 mod rules;
@@ -22,7 +23,7 @@ use std::time::Duration;
 use anyhow::Context;
 use camino::{Utf8Path, Utf8PathBuf};
 use jiff::Timestamp;
-use oci::Registry;
+use oci::{Access, Registry};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -59,8 +60,11 @@ pub(crate) async fn run(args: cli::Serve) -> Result<(), Failure> {
     let token = credentials::admin(&data_dir, now)?;
 
     let mut parts = JoinSet::new();
-    let registry = Registry::open(data_dir.join("registry").as_std_path(), logins.access())
-        .context("failed to open the registry")?;
+    let registry = Registry::open(
+        data_dir.join("registry").as_std_path(),
+        logins.admit(Access::nobody()),
+    )
+    .context("failed to open the registry")?;
     parts.spawn(collect_garbage(registry.clone(), stop.clone()));
     let registry = apiserver::serve_tls(
         registry_socket,
@@ -191,7 +195,7 @@ fn remove_if_present(path: &Utf8Path) -> anyhow::Result<()> {
     }
 }
 
-async fn listen(address: SocketAddr, flag: &str) -> Result<TcpListener, Failure> {
+pub(crate) async fn listen(address: SocketAddr, flag: &str) -> Result<TcpListener, Failure> {
     TcpListener::bind(address).await.map_err(|error| {
         let in_use = error.kind() == std::io::ErrorKind::AddrInUse;
         let failure =
@@ -232,7 +236,10 @@ fn addresses(sockets: &[SocketAddr]) -> Vec<IpAddr> {
 }
 
 /// Removes what no image of the registry needs, once in a while. Images themselves stay until they are deleted.
-async fn collect_garbage(registry: Registry, stop: CancellationToken) -> anyhow::Result<()> {
+pub(crate) async fn collect_garbage(
+    registry: Registry,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
     const INTERVAL: Duration = Duration::from_secs(3600);
     // A push of a large image over a slow line may take hours.
     const GRACE: Duration = Duration::from_secs(24 * 3600);

@@ -70,6 +70,14 @@ enum Phase {
     Retiring { former: String },
 }
 
+/// Whom a server's certificate is for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Subject {
+    /// DNS names.
+    pub(crate) names: Vec<String>,
+    pub(crate) addresses: Vec<IpAddr>,
+}
+
 /// A certificate for the servers with its key.
 pub(crate) struct Serving {
     pub(crate) chain: Vec<CertificateDer<'static>>,
@@ -288,20 +296,12 @@ impl Authority {
         self.signing.expires.map_or(end, |last| end.min(last))
     }
 
-    /// A certificate for the servers with these names and addresses, with a new key.
-    pub(crate) fn serving(
-        &self,
-        names: &[&str],
-        addresses: &[IpAddr],
-        now: Timestamp,
-    ) -> anyhow::Result<Serving> {
+    /// A certificate for a server, with a new key.
+    pub(crate) fn serving(&self, subject: &Subject, now: Timestamp) -> anyhow::Result<Serving> {
         let key = KeyPair::generate().context("failed to make the server's key")?;
         let end = self.no_later(now.checked_add(SERVING_LIFE)?);
-        let mut params = server_params(names)?;
+        let mut params = server_params(subject)?;
         validity(&mut params, now, end)?;
-        params
-            .subject_alt_names
-            .extend(addresses.iter().copied().map(SanType::IpAddress));
         let certificate = params
             .signed_by(&key, &self.issuer()?)
             .context("failed to sign the server's certificate")?;
@@ -377,15 +377,17 @@ fn authority_params(common_name: &str) -> CertificateParams {
     params
 }
 
-fn server_params(names: &[&str]) -> anyhow::Result<CertificateParams> {
+fn server_params(subject: &Subject) -> anyhow::Result<CertificateParams> {
     let mut params = CertificateParams::default();
     params.distinguished_name = name("caprock-serve");
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    for host in names {
-        let host = (*host).try_into().context("not a DNS name")?;
+    for host in &subject.names {
+        let host = host.as_str().try_into().context("not a DNS name")?;
         params.subject_alt_names.push(SanType::DnsName(host));
     }
+    let addresses = subject.addresses.iter().copied().map(SanType::IpAddress);
+    params.subject_alt_names.extend(addresses);
     Ok(params)
 }
 
@@ -445,7 +447,7 @@ mod tests {
         files::write_private(&path.join("pki/ca.key"), &pair.key).unwrap();
         let authority = Authority::load_or_create(path, at(0)).unwrap();
         assert_eq!(authority.bundle(), pair.certificate);
-        assert!(authority.serving(&[], &[], at(0)).is_ok());
+        assert!(authority.serving(&Subject::default(), at(0)).is_ok());
     }
 
     /// Every step, with a load from disk between any two, as restarts make them.

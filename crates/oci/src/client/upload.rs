@@ -88,6 +88,29 @@ impl Client {
         }
     }
 
+    /// Whether the registry lets us push to the reference's repository, without sending anything: an upload is started
+    /// and cancelled at once.
+    pub async fn check_push(&self, reference: &Reference) -> Result<(), ClientError> {
+        let host = self.target(reference)?;
+        let what = format!("{}/{}", reference.host(), reference.repository());
+        let call = self.call(&host, reference, Action::Push, what);
+        let mut backoff = Backoff::new(self.retry());
+        loop {
+            let started = async {
+                let url = call.url("blobs/uploads/").await?;
+                let started = self.send_once(&call, &host.http, Method::POST, url, empty);
+                location(&call, &started.await?)
+            };
+            match started.await {
+                Ok(place) => {
+                    self.cancel_upload(&call, place).await;
+                    return Ok(());
+                }
+                Err(error) => backoff.wait_after(error).await?,
+            }
+        }
+    }
+
     async fn push_blob_once(
         &self,
         upload: &mut Upload<'_>,

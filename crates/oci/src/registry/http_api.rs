@@ -1,5 +1,7 @@
 //! Leads requests to what serves them, once they are allowed to.
 
+use std::sync::PoisonError;
+
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse as _, Response};
@@ -43,8 +45,9 @@ impl Registry {
             .headers()
             .get(header::AUTHORIZATION)
             .map(HeaderValue::as_bytes);
-        self.inner
-            .access
+        let checked = self.inner.access.read();
+        checked
+            .unwrap_or_else(PoisonError::into_inner)
             .check(authorization, needed)
             .map_err(denied)?;
 

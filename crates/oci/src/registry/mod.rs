@@ -40,7 +40,7 @@ struct Inner {
     blobs: BlobStore,
     layout: Layout,
     uploads: Uploads,
-    access: Access,
+    access: RwLock<Access>,
     gate: Gate,
     /// Held as long as the registry is open.
     _lock: File,
@@ -121,12 +121,18 @@ impl Registry {
             blobs: BlobStore::open(dir)?,
             layout: Layout::open(dir)?,
             uploads: Uploads::default(),
-            access,
+            access: RwLock::new(access),
             gate: Gate::default(),
         };
         Ok(Registry {
             inner: Arc::new(inner),
         })
+    }
+
+    /// Lets in these users from now on, and no others. Requests under way go on.
+    pub fn set_access(&self, access: Access) {
+        let present = &self.inner.access;
+        *present.write().unwrap_or_else(PoisonError::into_inner) = access;
     }
 
     /// The HTTP service, at the root of its listener. TLS is the caller's, and passwords need it.

@@ -1,9 +1,8 @@
 //! `caprock webhook`: a cluster's API server asks it for the `v1alpha1` shapes.
 
-mod trust;
+mod announce;
 
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
@@ -20,13 +19,14 @@ use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::cli;
+use crate::cli::{self, InNamespace};
 use crate::client::client;
 use crate::exit::{Failure, refused};
 use crate::host::run_until_stopped;
-use crate::serve::certificates::{Shown, is_due};
-use crate::serve::pki::Authority;
-use trust::Trust;
+use crate::serve::pki::{Authority, Subject};
+use crate::serve::presented::Presented;
+use crate::shared::Shared;
+use announce::announce;
 
 /// Bytes of one review at most: an API server sends a page of a list at a time.
 const MAX_REVIEW: usize = 64 << 20;
@@ -34,67 +34,57 @@ const MAX_REVIEW: usize = 64 << 20;
 const DRAIN: Duration = Duration::from_secs(5);
 /// How often it is looked whether anything is due.
 const TICK: Duration = Duration::from_secs(60);
+/// Key of the authority in its Secret.
+const AUTHORITY: &str = "authority.json";
 /// How soon something that failed is tried again.
 const RETRY: Duration = Duration::from_secs(5);
 
 /// Runs until SIGTERM or Ctrl-C.
 pub(crate) async fn run(args: cli::Webhook) -> Result<(), Failure> {
     let reached = Reached::by(&args).map_err(refused)?;
-    let (namespace, secret) = split(&args.secret).map_err(refused)?;
     let client = client(&args.cluster).await?;
     let listener = TcpListener::bind(args.listen).await.map_err(|error| {
         refused(anyhow!(error).context(format!("cannot listen on {}", args.listen)))
     })?;
     let webhook = Webhook {
-        client: client.clone(),
-        trust: Trust::new(client, namespace, secret),
+        authority: Shared::new(client.clone(), &args.secret, AUTHORITY),
+        client,
         reached,
     };
     run_until_stopped(|stop| webhook.run(listener, stop)).await
-}
-
-fn split(name: &str) -> anyhow::Result<(&str, &str)> {
-    name.split_once('/')
-        .filter(|(namespace, name)| !namespace.is_empty() && !name.is_empty())
-        .with_context(|| format!("expected NAMESPACE/NAME, found `{name}`"))
 }
 
 /// How the API server reaches the webhook.
 #[derive(Debug, Clone)]
 struct Reached {
     config: WebhookClientConfig,
-    names: Vec<String>,
-    addresses: Vec<IpAddr>,
+    subject: Subject,
 }
 
 impl Reached {
     fn by(args: &cli::Webhook) -> anyhow::Result<Self> {
         match (&args.service, &args.url) {
-            (Some(service), _) => Self::by_service(service, args.service_port),
+            (Some(service), _) => Ok(Self::by_service(service, args.service_port)),
             (None, Some(url)) => Self::by_url(url),
             (None, None) => anyhow::bail!("expected `--service` or `--url`"),
         }
     }
 
-    fn by_service(service: &str, port: u16) -> anyhow::Result<Self> {
-        let (namespace, name) = split(service)?;
+    fn by_service(service: &InNamespace, port: u16) -> Self {
         let config = WebhookClientConfig {
             service: Some(ServiceReference {
-                namespace: namespace.to_owned(),
-                name: name.to_owned(),
+                namespace: service.namespace.clone(),
+                name: service.name.clone(),
                 path: Some("/convert".to_owned()),
                 port: Some(port.into()),
             }),
             ..WebhookClientConfig::default()
         };
-        Ok(Self {
-            config,
-            names: vec![
-                format!("{name}.{namespace}.svc"),
-                format!("{name}.{namespace}.svc.cluster.local"),
-            ],
+        let subject = Subject {
+            names: service.service_names(),
             addresses: Vec::new(),
-        })
+        };
+        Self { config, subject }
     }
 
     fn by_url(url: &str) -> anyhow::Result<Self> {
@@ -114,17 +104,17 @@ impl Reached {
             url: Some(format!("{}/convert", url.trim_end_matches('/'))),
             ..WebhookClientConfig::default()
         };
-        Ok(Self {
-            config,
+        let subject = Subject {
             names: address.is_none().then_some(host).into_iter().collect(),
             addresses: address.into_iter().collect(),
-        })
+        };
+        Ok(Self { config, subject })
     }
 }
 
 struct Webhook {
     client: Client,
-    trust: Trust,
+    authority: Shared<Authority>,
     reached: Reached,
 }
 
@@ -133,41 +123,36 @@ impl Webhook {
     /// and tried again.
     async fn run(self, listener: TcpListener, stop: CancellationToken) -> anyhow::Result<()> {
         let address = listener.local_addr()?;
-        let now = Timestamp::now();
-        let authority = self.trust.authority(now).await?;
-        let shown = Arc::new(Shown::new(self.serving(&authority, now)?)?);
+        let mut presented = self.presented(Timestamp::now()).await?;
         let served = apiserver::serve_tls(
             listener,
-            shown.server_config(),
+            presented.server_config(),
             router(),
             stop.clone().cancelled_owned(),
             DRAIN,
         );
         tracing::info!(%address, "the conversion webhook is ready");
-        let kept = self.keep(authority, &shown, now, &stop);
+        let kept = self.keep(&mut presented, &stop);
         let (served, ()) = tokio::join!(served, kept);
         served.context("the conversion webhook failed")
     }
 
-    fn serving(
-        &self,
-        authority: &Authority,
-        now: Timestamp,
-    ) -> anyhow::Result<crate::serve::pki::Serving> {
-        let names: Vec<&str> = self.reached.names.iter().map(String::as_str).collect();
-        authority.serving(&names, &self.reached.addresses, now)
+    /// The authority that all replicas share.
+    async fn authority(&self, now: Timestamp) -> anyhow::Result<Authority> {
+        let make = || Authority::new(now);
+        let next = |present: &Authority| present.advanced(true, now);
+        self.authority.current(make, next).await
+    }
+
+    async fn presented(&self, now: Timestamp) -> anyhow::Result<Presented> {
+        let authority = self.authority(now).await?;
+        Presented::new(authority, self.reached.subject.clone(), now)
     }
 
     /// Keeps certificate, authority and CRDs as they should be.
-    async fn keep(
-        &self,
-        mut authority: Authority,
-        shown: &Shown,
-        mut made: Timestamp,
-        stop: &CancellationToken,
-    ) {
+    async fn keep(&self, presented: &mut Presented, stop: &CancellationToken) {
         loop {
-            let turn = self.turn(&mut authority, shown, &mut made, Timestamp::now());
+            let turn = self.turn(presented, Timestamp::now());
             let pause = match stop.run_until_cancelled(turn).await {
                 None => return,
                 Some(Ok(())) => TICK,
@@ -183,22 +168,13 @@ impl Webhook {
         }
     }
 
-    async fn turn(
-        &self,
-        authority: &mut Authority,
-        shown: &Shown,
-        made: &mut Timestamp,
-        now: Timestamp,
-    ) -> anyhow::Result<()> {
-        let present = self.trust.authority(now).await?;
+    async fn turn(&self, presented: &mut Presented, now: Timestamp) -> anyhow::Result<()> {
+        let authority = self.authority(now).await?;
         // Whom the API is to trust comes first, then what is shown to it.
-        trust::announce(&self.client, &self.reached.config, &present.bundle()).await?;
-        if !present.signs_like(authority) || is_due(*made, now) {
-            shown.show(self.serving(&present, now)?)?;
-            *made = now;
+        announce(&self.client, &self.reached.config, &authority.bundle()).await?;
+        if presented.follow(authority, self.reached.subject.clone(), now)? {
             tracing::info!("the conversion webhook shows a new certificate");
         }
-        *authority = present;
         Ok(())
     }
 }

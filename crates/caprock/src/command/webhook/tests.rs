@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::collections::HashMap;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use axum::body::Body;
 use axum::http::{Method, Request, Response};
@@ -94,10 +94,14 @@ fn api() -> (Arc<Objects>, Client) {
     (objects, Client::new(router, "default"))
 }
 
+fn named(text: &str) -> InNamespace {
+    text.parse().unwrap()
+}
+
 fn webhook(client: &Client, url: &str) -> Webhook {
     Webhook {
         client: client.clone(),
-        trust: Trust::new(client.clone(), "ns", "authority"),
+        authority: Shared::new(client.clone(), &named("ns/authority"), AUTHORITY),
         reached: Reached::by_url(url).unwrap(),
     }
 }
@@ -227,33 +231,30 @@ async fn the_authority_is_shared_and_replaced_without_a_gap() {
     let start = Timestamp::from_second(1_700_000_000).unwrap();
     let mut held = Vec::new();
     for replica in &replicas {
-        let authority = replica.trust.authority(start).await.unwrap();
-        let shown = Shown::new(replica.serving(&authority, start).unwrap()).unwrap();
-        held.push((authority, shown, start));
+        held.push(replica.presented(start).await.unwrap());
     }
-    assert!(held[0].0.signs_like(&held[1].0));
+    assert!(held[0].authority().signs_like(held[1].authority()));
     let first = objects.get(SECRET);
     let path = crd_path(v1alpha1_crd());
     for half_days in (2 * 365 * 9 - 2..).take(20) {
         let now = start
             .checked_add(SignedDuration::from_hours(12 * half_days))
             .unwrap();
-        for (replica, (authority, shown, made)) in replicas.iter().zip(&mut held) {
-            replica.turn(authority, shown, made, now).await.unwrap();
+        for (replica, presented) in replicas.iter().zip(&mut held) {
+            replica.turn(presented, now).await.unwrap();
             let config = &objects.get(&path)["spec"]["conversion"]["webhook"]["clientConfig"];
             let trusted = config["caBundle"].as_str().unwrap();
             let trusted =
                 base64::Engine::decode(&base64::engine::general_purpose::STANDARD, trusted);
             let trusted = String::from_utf8(trusted.unwrap()).unwrap();
             assert!(
-                trusted.contains(&signer(authority)),
+                trusted.contains(&signer(presented.authority())),
                 "at half day {half_days}"
             );
         }
     }
     assert_ne!(first["data"], objects.get(SECRET)["data"]);
     let end = replicas[0]
-        .trust
         .authority(
             start
                 .checked_add(SignedDuration::from_hours(24 * 365 * 9 + 24 * 9))
@@ -273,7 +274,10 @@ fn signer(authority: &Authority) -> String {
 
 #[test]
 fn how_it_is_reached() {
-    let by = |url: &str| Reached::by_url(url).map(|reached| (reached.names, reached.addresses));
+    let by = |url: &str| {
+        let subject = Reached::by_url(url).map(|reached| reached.subject);
+        subject.map(|subject| (subject.names, subject.addresses))
+    };
     assert_eq!(
         by("https://a.example:8443").unwrap(),
         (vec!["a.example".to_owned()], vec![])
@@ -285,11 +289,11 @@ fn how_it_is_reached() {
     for wrong in ["http://a", "https://a/path", "a:443", "https://a?x=y"] {
         assert!(by(wrong).is_err(), "{wrong}");
     }
-    let service = Reached::by_service("ns/hook", 443).unwrap();
-    assert_eq!(service.names[0], "hook.ns.svc");
+    let service = Reached::by_service(&named("ns/hook"), 443);
+    assert_eq!(service.subject.names[0], "hook.ns.svc");
     assert_eq!(
         service.config.service.unwrap().path.as_deref(),
         Some("/convert")
     );
-    assert!(Reached::by_service("hook", 443).is_err());
+    assert!("hook".parse::<InNamespace>().is_err());
 }
