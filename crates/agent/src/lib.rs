@@ -25,6 +25,7 @@ mod report;
 pub mod root;
 pub mod state;
 pub mod systemd;
+mod telemetry;
 #[cfg(test)]
 mod tests;
 mod trial;
@@ -52,6 +53,7 @@ use os::{BackendName, Os};
 use state::State;
 
 pub use error::AgentError;
+pub use telemetry::Telemetry;
 pub use units::units;
 
 /// What is over sooner needs no write of its own.
@@ -98,6 +100,8 @@ pub struct AgentConfig {
     pub credentials: Option<Credentials>,
     /// Where things are.
     pub paths: Paths,
+    /// What the agent tells of itself.
+    pub telemetry: Telemetry,
 }
 
 /// Runs a node's agent until `stop`.
@@ -128,6 +132,7 @@ pub async fn run(
         uneventful: UNEVENTFUL,
         notifier,
         bytes_per_second: config.bytes_per_second,
+        telemetry: config.telemetry,
     };
     Agent::new(client, host, settings).run(stop).await;
     Ok(())

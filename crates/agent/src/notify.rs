@@ -90,14 +90,21 @@ impl Notifier {
     }
 
     fn feed_once(&self, now: Instant) {
-        let promised = *self.promised.lock().unwrap_or_else(PoisonError::into_inner);
-        match promised {
-            Some(until) if until < now => tracing::error!(
-                late = ?now.duration_since(until),
+        match self.late(now) {
+            Some(late) => tracing::error!(
+                ?late,
                 "a step does not end; the service manager will start the agent again"
             ),
-            Some(_) | None => self.say("WATCHDOG=1"),
+            None => self.say("WATCHDOG=1"),
         }
+    }
+
+    /// For how long a promise has been broken, when one is.
+    pub(crate) fn late(&self, now: Instant) -> Option<Duration> {
+        let promised = *self.promised.lock().unwrap_or_else(PoisonError::into_inner);
+        promised?
+            .lt(&now)
+            .then(|| now.duration_since(promised.unwrap_or(now)))
     }
 
     fn say(&self, text: &str) {

@@ -1,5 +1,6 @@
 //! What all requests share: the store, the kinds, and who may do what.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::{Arc, Mutex, RwLock};
 
@@ -77,6 +78,15 @@ impl Cluster {
     /// The kinds as they are now.
     pub(crate) fn registry(&self) -> Arc<Registry> {
         self.registry.read().expect(LOCK).clone()
+    }
+
+    /// What `/metrics` shows.
+    pub(crate) fn metrics_text(&self) -> String {
+        let registry = self.registry();
+        let resources: BTreeSet<Arc<str>> =
+            registry.resources().map(|r| r.storage.clone()).collect();
+        let resources: Vec<Arc<str>> = resources.into_iter().collect();
+        self.metrics.render(&self.store, &resources)
     }
 
     /// Brings what is made from stored objects up to date after a write to this resource.

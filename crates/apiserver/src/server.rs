@@ -120,6 +120,17 @@ impl ApiServer {
         self.cluster.auth.set_tokens(tokens);
     }
 
+    /// What `/metrics` shows, as OpenMetrics text.
+    pub fn metrics(&self) -> String {
+        self.cluster.metrics_text()
+    }
+
+    /// Why the store cannot be written, when it cannot.
+    pub fn failure(&self) -> Option<String> {
+        let failure = self.cluster.store.failure()?;
+        Some(format!("the store cannot be written: {failure}"))
+    }
+
     /// Serves HTTP/2 and HTTP/1.1 over TLS until `shutdown` completes, then ends watches and waits shortly
     /// for what is in flight. `tls` should offer `h2` and `http/1.1` by ALPN.
     pub async fn serve(

@@ -6,15 +6,30 @@ use base64::engine::general_purpose::STANDARD;
 use camino::Utf8Path;
 use kube::Client;
 use kube::api::{Api, ListParams};
+use kube::client::ClientBuilder;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use model::api::RolloutPolicy;
 
 use crate::cli;
 use crate::exit::Failure;
+use crate::telemetry::Requests;
 
 /// A client for the API that the flags or the environment name.
 pub(crate) async fn client(cluster: &cli::Cluster) -> Result<Client, Failure> {
-    let config = match &cluster.kubeconfig {
+    Ok(Client::try_from(config(cluster).await?)?)
+}
+
+/// The same, for a part whose requests are counted.
+pub(crate) async fn counted(
+    cluster: &cli::Cluster,
+    requests: &Requests,
+) -> Result<Client, Failure> {
+    let builder = ClientBuilder::try_from(config(cluster).await?)?;
+    Ok(builder.with_layer(requests).build())
+}
+
+async fn config(cluster: &cli::Cluster) -> Result<kube::Config, Failure> {
+    Ok(match &cluster.kubeconfig {
         Some(path) => {
             let text = std::fs::read_to_string(path)
                 .with_context(|| format!("failed to read the kubeconfig `{path}`"))?;
@@ -25,15 +40,20 @@ pub(crate) async fn client(cluster: &cli::Cluster) -> Result<Client, Failure> {
         None => kube::Config::infer().await.map_err(|error| {
             Failure::from(error).hint("set KUBECONFIG or give `--kubeconfig FILE`")
         })?,
-    };
-    Ok(Client::try_from(config)?)
+    })
 }
 
 /// A client for a kubeconfig's text that trusts the authorities in a file, also those that come into it later.
-pub(crate) async fn client_trusting(text: &str, authorities: &Utf8Path) -> anyhow::Result<Client> {
+pub(crate) async fn client_trusting(
+    text: &str,
+    authorities: &Utf8Path,
+    requests: &Requests,
+) -> anyhow::Result<Client> {
     let mut config = config_from_text(text).await?;
     config.root_cert_file = Some(authorities.as_std_path().to_owned());
-    Ok(Client::try_from(config)?)
+    Ok(ClientBuilder::try_from(config)?
+        .with_layer(requests)
+        .build())
 }
 
 /// The certificate authority, as PEM, that the flags' kubeconfig trusts; none without `--kubeconfig`.

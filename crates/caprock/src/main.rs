@@ -17,6 +17,7 @@ mod registry;
 mod serve;
 mod shared;
 mod side;
+mod telemetry;
 
 use std::process::ExitCode;
 

@@ -13,6 +13,7 @@ use crate::cache::Cache;
 use crate::error::{Doing, Result};
 use crate::event::Recorder;
 use crate::pool::expiry::Warnings;
+use crate::telemetry::Telemetry;
 
 /// Shared by all loops of a process.
 pub(crate) struct Context {
@@ -21,6 +22,7 @@ pub(crate) struct Context {
     pub(crate) events: Recorder,
     pub(crate) gates: Gates,
     pub(crate) warnings: Warnings,
+    pub(crate) telemetry: Telemetry,
 }
 
 impl Context {

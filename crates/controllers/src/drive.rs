@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::cache::Change;
 use crate::context::Context;
 use crate::error::{Error, Failures, Result, chain};
+use crate::telemetry::Running;
 
 /// Whom a change concerns.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,7 +48,10 @@ pub(crate) async fn drive<K, F, Fut>(
     Fut: Future<Output = Result<Action>> + Send + 'static,
 {
     let failures = Arc::new(Failures::default());
+    let running = Ended(ctx.telemetry.begin(name));
+    let (queued, looking) = (running.0.clone(), running.0.clone());
     let queue = queue(ctx.cache.changes(), store.clone(), concerns)
+        .inspect(move |object| queued.queued(&object.name))
         .map(Ok::<_, Infallible>)
         .take_until(stop.cancelled_owned());
     let looks = applier(
@@ -55,7 +59,9 @@ pub(crate) async fn drive<K, F, Fut>(
             let key = object.name_any();
             let look = reconcile(object, ctx);
             let failures = failures.clone();
+            let under_way = looking.look(&key);
             Box::pin(async move {
+                let _under_way = under_way;
                 let action = look.await?;
                 failures.clear(&key);
                 Ok(action)
@@ -67,12 +73,16 @@ pub(crate) async fn drive<K, F, Fut>(
         queue,
         controller::Config::default(),
     );
+    let running = &running.0;
     looks
         .for_each(|look| async move {
+            if let Err(controller::Error::ReconcilerFailed(error, _)) = &look {
+                running.failed(error);
+            }
             match look {
                 Ok(_) => {}
                 // Deleted between the change and the look.
-                Err(controller::Error::ObjectNotFound(_)) => {}
+                Err(controller::Error::ObjectNotFound(object)) => running.gone(&object.name),
                 // Two loops write the same pool; the second looks again.
                 Err(controller::Error::ReconcilerFailed(error, _)) if error.is_conflict() => {
                     tracing::debug!("loop" = name, "{}", chain(&error));
@@ -84,6 +94,15 @@ pub(crate) async fn drive<K, F, Fut>(
             }
         })
         .await;
+}
+
+/// Says that the loop has ended, however it ends.
+struct Ended(Running);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.0.end();
+    }
 }
 
 /// Everyone first, then whom each change concerns.

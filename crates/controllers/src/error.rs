@@ -38,6 +38,25 @@ pub enum Error {
 pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
+    /// The failure in a word, for counting.
+    pub(crate) fn kind(&self) -> &'static str {
+        let Error::Api { source, .. } = self else {
+            return "own";
+        };
+        match source {
+            kube::Error::Api(status) => match status.code {
+                401 | 403 => "forbidden",
+                404 => "not_found",
+                409 => "conflict",
+                410 => "expired",
+                429 => "throttled",
+                400..500 => "invalid",
+                _ => "server",
+            },
+            _ => "unreachable",
+        }
+    }
+
     /// Whether somebody else wrote or made the object first; another look decides anew.
     pub(crate) fn is_conflict(&self) -> bool {
         matches!(self, Error::Api { source, .. } if has_code(source, 409))

@@ -19,6 +19,7 @@ mod pool;
 mod registry;
 mod render;
 mod step;
+mod telemetry;
 mod worker;
 
 use std::sync::Arc;
@@ -43,6 +44,7 @@ use crate::worker::engine::Engine;
 
 pub use error::Error;
 pub use node_secret::registry_auth;
+pub use telemetry::Telemetry;
 
 /// Which loops run, and against which API.
 pub struct Options {
@@ -52,6 +54,8 @@ pub struct Options {
     pub builder: Option<BuilderOptions>,
     /// Runs the controllers, when given: render, build, pool, node, disruption.
     pub controllers: Option<Controllers>,
+    /// What the loops tell of themselves.
+    pub telemetry: Telemetry,
 }
 
 /// How many processes run the controllers.
@@ -110,6 +114,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Error>
             }),
             None => None,
         },
+        telemetry: options.telemetry,
     };
     run_parts(options.client, parts, stop).await
 }
@@ -121,6 +126,7 @@ struct Parts<R, B> {
     /// Only when it was elected, when given.
     candidate: Option<Candidate>,
     builder: Option<BuilderParts<B>>,
+    telemetry: Telemetry,
 }
 
 struct BuilderParts<B> {
@@ -146,7 +152,9 @@ async fn run_parts<R: Resolve + Clone, B: Build>(
         cache,
         gates: Gates::default(),
         warnings: Default::default(),
+        telemetry: parts.telemetry,
     });
+    ctx.telemetry.synced();
     if let Some(builder) = parts.builder {
         spawn_builder(&ctx, builder, &stop, &mut tasks);
     }
@@ -169,6 +177,7 @@ async fn run_controllers<R: Resolve>(
     registries: R,
     stop: CancellationToken,
 ) -> Result<(), Error> {
+    let _leading = ctx.telemetry.leading();
     let mut tasks = JoinSet::new();
     spawn_controllers(&ctx, registries, &stop, &mut tasks);
     until_ended(tasks, &stop).await

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use camino::Utf8PathBuf;
 use futures::StreamExt;
+use jiff::Timestamp;
 use k8s_openapi::ClusterResourceScope;
 use k8s_openapi::api::core::v1::Node;
 use kube::runtime::{WatchStreamExt, watcher};
@@ -42,6 +43,7 @@ use crate::notify::Notifier;
 use crate::progress::{self, Doing};
 use crate::report::{Reporter, Told};
 use crate::state;
+use crate::telemetry::Telemetry;
 use follow::Trust;
 use latest::Latest;
 use observe::{Layering, Observed};
@@ -72,6 +74,8 @@ pub(crate) struct Settings {
     pub(crate) uneventful: Duration,
     /// The service manager that the agent was started by.
     pub(crate) notifier: Notifier,
+    /// What the agent tells of itself.
+    pub(crate) telemetry: Telemetry,
 }
 
 /// One node's agent.
@@ -187,6 +191,7 @@ impl Agent {
             helpers.spawn(crate::register::run(client, name, labels, arrival));
         }
         let notifier = self.settings.notifier.clone();
+        self.settings.telemetry.follow(&notifier);
         helpers.spawn(notifier.clone().feed());
         notifier.ready();
         let mut back_off = BACK_OFF.0;
@@ -197,6 +202,9 @@ impl Agent {
                 () = stop.cancelled() => break,
                 turn = self.turn() => turn,
             };
+            if turn.is_ok() {
+                self.settings.telemetry.looked(Timestamp::now());
+            }
             let wait = match turn {
                 Ok(Next::Now) => {
                     back_off = BACK_OFF.0;

@@ -72,6 +72,7 @@ impl Member {
             verify_deadline: Duration::from_secs(120),
             uneventful: crate::UNEVENTFUL,
             notifier: Notifier::default(),
+            telemetry: Default::default(),
         };
         let client = Client::try_from(self.config.clone()).unwrap();
         let agent = Agent::new(client, host, settings);

@@ -245,6 +245,7 @@ impl World {
             // How long a step takes on a busy machine says nothing.
             uneventful: Duration::from_secs(3600),
             notifier: crate::notify::Notifier::default(),
+            telemetry: Default::default(),
         };
         let agent = Agent::new(client, host, settings);
         self.agent = Some(tokio::spawn(agent.run(CancellationToken::new())));

@@ -13,7 +13,6 @@ pub(crate) mod review;
 mod token;
 mod watch;
 
-use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -222,11 +221,7 @@ fn operation(
         *response.body_mut() = Body::from_stream(stream::iter(lines));
         return Ok(response);
     }
-    let registry = cluster.registry();
-    let resources: BTreeSet<Arc<str>> = registry.resources().map(|r| r.storage.clone()).collect();
-    let resources: Vec<Arc<str>> = resources.into_iter().collect();
-    let text = cluster.metrics.render(&cluster.store, &resources);
-    let mut response = Response::new(Body::from(text));
+    let mut response = Response::new(Body::from(cluster.metrics_text()));
     let media_type = HeaderValue::from_static(metrics::MEDIA_TYPE);
     response
         .headers_mut()

@@ -94,6 +94,15 @@ impl InNamespace {
     }
 }
 
+/// Where a long-running part shows how it is doing.
+#[derive(Debug, Args, Clone)]
+pub(crate) struct Monitoring {
+    /// Address to show `/metrics`, `/healthz` and `/readyz` on, without TLS and for everybody who reaches it; default:
+    /// nowhere.
+    #[arg(long, value_name = "ADDR", env = "CAPROCK_METRICS_LISTEN")]
+    pub(crate) metrics_listen: Option<std::net::SocketAddr>,
+}
+
 /// Print a shell's completions.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  caprock completions bash > /etc/bash_completion.d/caprock")]

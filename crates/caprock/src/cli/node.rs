@@ -5,7 +5,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use jiff::SignedDuration;
 
 use super::serve::duration;
-use super::{Cluster, RegistryAccess, ServerData};
+use super::{Cluster, Monitoring, RegistryAccess, ServerData};
 
 /// Prepare nodes that no kubelet registers.
 #[derive(Debug, Subcommand)]
@@ -119,6 +119,8 @@ pub(crate) struct NodeImport {
 pub(crate) struct Agent {
     #[command(flatten)]
     pub(crate) cluster: Cluster,
+    #[command(flatten)]
+    pub(crate) monitoring: Monitoring,
     /// Kubeconfig that the machine was given, with a join token or a node's credential: the agent exchanges it for a
     /// credential of its own, which it keeps and renews, and uses instead of `--kubeconfig`.
     #[arg(long, value_name = "FILE", conflicts_with = "kubeconfig")]

@@ -5,7 +5,7 @@ use clap::Args;
 use jiff::SignedDuration;
 
 use super::serve::duration;
-use super::{Cluster, InNamespace};
+use super::{Cluster, InNamespace, Monitoring};
 
 /// Run the controllers against a Kubernetes API.
 ///
@@ -15,6 +15,8 @@ use super::{Cluster, InNamespace};
 pub(crate) struct Controller {
     #[command(flatten)]
     pub(crate) cluster: Cluster,
+    #[command(flatten)]
+    pub(crate) monitoring: Monitoring,
     /// Name to stand for election with; default: the host's name. No two controllers may share one.
     #[arg(long, value_name = "NAME", env = "CAPROCK_IDENTITY")]
     pub(crate) identity: Option<String>,
@@ -25,6 +27,8 @@ pub(crate) struct Controller {
 pub(crate) struct Builder {
     #[command(flatten)]
     pub(crate) cluster: Cluster,
+    #[command(flatten)]
+    pub(crate) monitoring: Monitoring,
     /// Where layers and unpacked bases are cached.
     #[arg(
         long,
@@ -48,6 +52,8 @@ pub(crate) struct Builder {
 pub(crate) struct Webhook {
     #[command(flatten)]
     pub(crate) cluster: Cluster,
+    #[command(flatten)]
+    pub(crate) monitoring: Monitoring,
     /// Address to listen on.
     #[arg(long, value_name = "ADDR", default_value = "0.0.0.0:9443")]
     pub(crate) listen: std::net::SocketAddr,
@@ -80,6 +86,8 @@ pub(crate) struct Webhook {
 pub(crate) struct Registry {
     #[command(flatten)]
     pub(crate) cluster: Cluster,
+    #[command(flatten)]
+    pub(crate) monitoring: Monitoring,
     /// Address to listen on.
     #[arg(long, value_name = "ADDR", default_value = "0.0.0.0:5000")]
     pub(crate) listen: std::net::SocketAddr,

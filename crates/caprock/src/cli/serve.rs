@@ -4,6 +4,8 @@ use camino::Utf8PathBuf;
 use clap::{Args, Subcommand};
 use jiff::SignedDuration;
 
+use super::Monitoring;
+
 /// Run everything on one machine: API server, registry, controllers and builder.
 ///
 /// Writes DIR/kubeconfig when it is ready and stops cleanly on SIGTERM or Ctrl-C. Started again on the same data
@@ -39,6 +41,8 @@ pub(crate) struct Serve {
     /// How long a node's token is good for; its agent renews it in time.
     #[arg(long, value_name = "DURATION", default_value = "720h", value_parser = duration)]
     pub(crate) node_credential_life: SignedDuration,
+    #[command(flatten)]
+    pub(crate) monitoring: Monitoring,
 }
 
 /// Save objects, authority and credentials of a running server.

@@ -14,6 +14,7 @@ use crate::client;
 use crate::exit::{Failure, refused};
 use crate::host::{host_name, run_until_stopped};
 use crate::host_root;
+use crate::telemetry::Telemetry;
 
 pub(crate) async fn run(args: cli::Agent) -> Result<(), Failure> {
     if args.complete_boot {
@@ -49,6 +50,9 @@ pub(crate) async fn run(args: cli::Agent) -> Result<(), Failure> {
             }
         });
     }
+    let mut shown = Telemetry::new();
+    let telemetry = agent::Telemetry::default();
+    shown.agent(&telemetry);
     let config = AgentConfig {
         node_name,
         register: args
@@ -60,13 +64,15 @@ pub(crate) async fn run(args: cli::Agent) -> Result<(), Failure> {
         backend: args.host_backend,
         bytes_per_second: args.pull_bytes_per_second,
         paths,
+        telemetry,
     };
-    let client = client::client(&cluster).await?;
+    let client = client::counted(&cluster, &shown.requests()).await?;
+    let shown = shown.listen(args.monitoring.metrics_listen).await?;
     // What the flags name is the container's; from here on everything is the host's.
     if let Some(root) = &args.host_root {
         host_root::enter(root)?;
     }
-    run_until_stopped(|stop| agent::run(client, config, stop)).await
+    run_until_stopped(|stop| shown.during(agent::run(client, config, stop))).await
 }
 
 /// `caprock node import`.

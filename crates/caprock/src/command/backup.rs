@@ -16,6 +16,7 @@ use crate::cli;
 use crate::exit::{Failure, refused};
 use crate::output;
 use crate::serve::files;
+use crate::telemetry::Requests;
 
 /// The API's objects inside the archive.
 const OBJECTS: &str = "api/objects.jsonl";
@@ -39,8 +40,12 @@ pub(crate) async fn backup(args: cli::Backup) -> Result<(), Failure> {
                 args.data_dir
             ))
         })?;
-    let client =
-        crate::client::client_trusting(&kubeconfig, &args.data_dir.join("pki/ca.crt")).await?;
+    let client = crate::client::client_trusting(
+        &kubeconfig,
+        &args.data_dir.join("pki/ca.crt"),
+        &Requests::default(),
+    )
+    .await?;
     let mut objects = tempfile::tempfile().context("failed to make a temporary file")?;
     let count = fetch(&client, &mut objects).await?;
     let work = tokio::task::spawn_blocking(move || -> anyhow::Result<()> {

@@ -18,7 +18,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::{self, InNamespace};
-use crate::client::client;
+use crate::client;
 use crate::deliver;
 use crate::exit::{Failure, refused};
 use crate::host::run_until_stopped;
@@ -26,6 +26,7 @@ use crate::serve;
 use crate::serve::pki::Authority;
 use crate::serve::presented::Presented;
 use crate::shared::Shared;
+use crate::telemetry::{Telemetry, Upkeep};
 use logins::State;
 use reached::Reached;
 
@@ -43,7 +44,9 @@ pub(crate) async fn run(args: cli::Registry) -> Result<(), Failure> {
     for host in &args.host {
         reached::check(host).map_err(|error| refused(error.context("`--host`")))?;
     }
-    let client = client(&args.cluster).await?;
+    let (mut shown, upkeep) = (Telemetry::new(), Upkeep::default());
+    shown.upkeep("registry", &upkeep);
+    let client = client::counted(&args.cluster, &shown.requests()).await?;
     let listener = serve::listen(args.listen, "--listen").await?;
     let dir = args.data_dir.join("registry");
     let store = oci::Registry::open(&dir, Access::nobody()).map_err(|error| match error {
@@ -57,8 +60,10 @@ pub(crate) async fn run(args: cli::Registry) -> Result<(), Failure> {
         service: args.service,
         hosts: args.host,
         life: args.credential_life,
+        upkeep,
     };
-    run_until_stopped(|stop| registry.run(listener, stop)).await
+    let shown = shown.listen(args.monitoring.metrics_listen).await?;
+    run_until_stopped(|stop| shown.during(registry.run(listener, stop))).await
 }
 
 struct Registry {
@@ -68,6 +73,7 @@ struct Registry {
     service: Option<InNamespace>,
     hosts: Vec<String>,
     life: SignedDuration,
+    upkeep: Upkeep,
 }
 
 impl Registry {
@@ -108,8 +114,9 @@ impl Registry {
 
     /// Keeps certificate, logins and what the cluster is told as they should be.
     async fn keep(&self, presented: &mut Presented, stop: &CancellationToken) {
-        let mut pause = TICK;
+        let (mut pause, ends) = (TICK, presented.ends());
         loop {
+            self.upkeep.turn(ends());
             let turn = async {
                 tokio::time::sleep(pause).await;
                 self.turn(presented, Timestamp::now()).await

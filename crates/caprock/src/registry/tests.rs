@@ -51,6 +51,7 @@ impl World {
             service: None,
             hosts: hosts.to_vec(),
             life: SignedDuration::from_hours(720),
+            upkeep: Upkeep::default(),
         }
     }
 

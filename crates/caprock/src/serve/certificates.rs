@@ -61,6 +61,11 @@ impl Certificates {
         })
     }
 
+    /// Says when the certificate that is shown ends, also later.
+    pub(crate) fn ends(&self) -> impl Fn() -> Option<Timestamp> + use<> {
+        self.presented.ends()
+    }
+
     /// What clients are to trust, PEM.
     pub(crate) fn bundle(&self) -> String {
         self.presented.authority().bundle()

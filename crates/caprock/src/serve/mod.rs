@@ -30,6 +30,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cli;
 use crate::exit::{Failure, refused};
+use crate::telemetry::Telemetry;
 use certificates::{Certificates, Publisher};
 use credentials::Secret;
 use login::Logins;
@@ -42,6 +43,7 @@ const STOP_DEADLINE: Duration = Duration::from_secs(20);
 /// Runs until SIGTERM or Ctrl-C, or until a part fails.
 pub(crate) async fn run(args: cli::Serve) -> Result<(), Failure> {
     let stop = CancellationToken::new();
+    let mut shown = Telemetry::new();
     let data_dir = prepare(&args.data_dir)?;
     let lock = lock(&data_dir)?;
     // A leftover kubeconfig would say "ready" before this process is.
@@ -54,6 +56,7 @@ pub(crate) async fn run(args: cli::Serve) -> Result<(), Failure> {
     let hosts = addresses(&[api_address, registry_address]);
     let certificates =
         Certificates::open(data_dir.clone(), hosts, args.client_ca_file.as_deref(), now)?;
+    shown.certificate("serving", certificates.ends());
     let tls = certificates.api_config();
     let registry_host = reachable(registry_address).to_string();
     let logins = Logins::load_or_create(&data_dir, &registry_host)?;
@@ -93,7 +96,12 @@ pub(crate) async fn run(args: cli::Serve) -> Result<(), Failure> {
         "admin",
         Secret::Token(&token),
     );
-    let client = crate::client::client_trusting(&kubeconfig, &data_dir.join("pki/ca.crt")).await?;
+    let client = crate::client::client_trusting(
+        &kubeconfig,
+        &data_dir.join("pki/ca.crt"),
+        &shown.requests(),
+    )
+    .await?;
     let provisioning = Provisioning {
         data_dir: data_dir.clone(),
         api: api.clone(),
@@ -105,8 +113,10 @@ pub(crate) async fn run(args: cli::Serve) -> Result<(), Failure> {
     let watched = axum::middleware::from_fn_with_state(admitted, revocation::end_with_token);
     let router = provisioning.routes().merge(api.router().layer(watched));
     let stopped = stop.clone();
+    let served = api.clone();
     parts.spawn(async move {
-        api.serve_within(router, api_socket, tls, stopped.cancelled_owned())
+        served
+            .serve_within(router, api_socket, tls, stopped.cancelled_owned())
             .await
             .context("the API server failed")
     });
@@ -134,18 +144,24 @@ pub(crate) async fn run(args: cli::Serve) -> Result<(), Failure> {
         // One data directory has one builder: a restart takes its own claims up at once.
         identity: "serve".to_owned(),
     };
+    let telemetry = controllers::Telemetry::default();
+    shown.controllers(&telemetry);
+    let (of_api, store) = (api.clone(), api.clone());
+    shown.text(move || of_api.metrics());
+    shown.ready("store", move || store.failure());
+    let shown = shown.listen(args.monitoring.metrics_listen).await?;
     let stopped = stop.clone();
     parts.spawn(async move {
-        controllers::run(
+        let running = controllers::run(
             controllers::Options {
                 client,
                 builder: Some(builder),
                 controllers: Some(controllers::Controllers::Alone),
+                telemetry,
             },
             stopped,
-        )
-        .await
-        .context("a controller failed")
+        );
+        shown.during(running).await.context("a controller failed")
     });
 
     files::write_private(&data_dir.join("kubeconfig"), &kubeconfig)?;

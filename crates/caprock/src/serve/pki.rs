@@ -82,6 +82,7 @@ pub(crate) struct Subject {
 pub(crate) struct Serving {
     pub(crate) chain: Vec<CertificateDer<'static>>,
     pub(crate) key: PrivateKeyDer<'static>,
+    pub(crate) ends: Timestamp,
 }
 
 impl Authority {
@@ -305,7 +306,7 @@ impl Authority {
         let certificate = params
             .signed_by(&key, &self.issuer()?)
             .context("failed to sign the server's certificate")?;
-        Serving::new(&certificate, &key)
+        Serving::new(&certificate, &key, end)
     }
 }
 
@@ -340,11 +341,16 @@ impl Pair {
 }
 
 impl Serving {
-    fn new(certificate: &rcgen::Certificate, key: &KeyPair) -> anyhow::Result<Serving> {
+    fn new(
+        certificate: &rcgen::Certificate,
+        key: &KeyPair,
+        ends: Timestamp,
+    ) -> anyhow::Result<Serving> {
         Ok(Serving {
             chain: vec![certificate.der().clone()],
             key: PrivateKeyDer::from_pem_slice(key.serialize_pem().as_bytes())
                 .context("the server's key is not readable")?,
+            ends,
         })
     }
 }

@@ -13,11 +13,11 @@ const LOCK: &str = "no code panics while it holds the lock of the certificate";
 
 /// What TLS sessions begin with from now on.
 #[derive(Debug)]
-struct Shown(RwLock<Arc<CertifiedKey>>);
+struct Shown(RwLock<(Arc<CertifiedKey>, Timestamp)>);
 
 impl ResolvesServerCert for Shown {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.0.read().expect(LOCK).clone())
+        Some(self.0.read().expect(LOCK).0.clone())
     }
 }
 
@@ -48,6 +48,12 @@ impl Presented {
     /// The authority that signs.
     pub(crate) fn authority(&self) -> &Authority {
         &self.authority
+    }
+
+    /// Says when the present certificate ends, also later.
+    pub(crate) fn ends(&self) -> impl Fn() -> Option<Timestamp> + use<> {
+        let shown = self.shown.clone();
+        move || Some(shown.0.read().expect(LOCK).1)
     }
 
     /// Always answers with the present certificate.
@@ -86,10 +92,12 @@ impl Presented {
     }
 }
 
-fn certified(serving: Serving) -> anyhow::Result<Arc<CertifiedKey>> {
+/// With the end of the certificate.
+fn certified(serving: Serving) -> anyhow::Result<(Arc<CertifiedKey>, Timestamp)> {
     let key = rustls::crypto::ring::sign::any_supported_type(&serving.key)
         .context("the server's key cannot sign")?;
-    Ok(Arc::new(CertifiedKey::new(serving.chain, key)))
+    let certified = CertifiedKey::new(serving.chain, key);
+    Ok((Arc::new(certified), serving.ends))
 }
 
 /// A certificate is renewed when a third of its life is left.

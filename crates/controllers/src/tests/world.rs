@@ -85,6 +85,7 @@ impl World {
                 engine: self.builder.clone(),
                 identity: "builder-1".to_owned(),
             }),
+            telemetry: Default::default(),
         };
         let running = run_parts(self.client.clone(), parts, stop.clone());
         let running = tokio::spawn(async move { running.await.unwrap() });

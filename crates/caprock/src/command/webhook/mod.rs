@@ -20,12 +20,13 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::{self, InNamespace};
-use crate::client::client;
+use crate::client;
 use crate::exit::{Failure, refused};
 use crate::host::run_until_stopped;
 use crate::serve::pki::{Authority, Subject};
 use crate::serve::presented::Presented;
 use crate::shared::Shared;
+use crate::telemetry::{Telemetry, Upkeep};
 use announce::announce;
 
 /// Bytes of one review at most: an API server sends a page of a list at a time.
@@ -42,7 +43,9 @@ const RETRY: Duration = Duration::from_secs(5);
 /// Runs until SIGTERM or Ctrl-C.
 pub(crate) async fn run(args: cli::Webhook) -> Result<(), Failure> {
     let reached = Reached::by(&args).map_err(refused)?;
-    let client = client(&args.cluster).await?;
+    let (mut shown, upkeep) = (Telemetry::new(), Upkeep::default());
+    shown.upkeep("webhook", &upkeep);
+    let client = client::counted(&args.cluster, &shown.requests()).await?;
     let listener = TcpListener::bind(args.listen).await.map_err(|error| {
         refused(anyhow!(error).context(format!("cannot listen on {}", args.listen)))
     })?;
@@ -50,8 +53,10 @@ pub(crate) async fn run(args: cli::Webhook) -> Result<(), Failure> {
         authority: Shared::new(client.clone(), &args.secret, AUTHORITY),
         client,
         reached,
+        upkeep,
     };
-    run_until_stopped(|stop| webhook.run(listener, stop)).await
+    let shown = shown.listen(args.monitoring.metrics_listen).await?;
+    run_until_stopped(|stop| shown.during(webhook.run(listener, stop))).await
 }
 
 /// How the API server reaches the webhook.
@@ -116,6 +121,7 @@ struct Webhook {
     client: Client,
     authority: Shared<Authority>,
     reached: Reached,
+    upkeep: Upkeep,
 }
 
 impl Webhook {
@@ -151,7 +157,9 @@ impl Webhook {
 
     /// Keeps certificate, authority and CRDs as they should be.
     async fn keep(&self, presented: &mut Presented, stop: &CancellationToken) {
+        let ends = presented.ends();
         loop {
+            self.upkeep.turn(ends());
             let turn = self.turn(presented, Timestamp::now());
             let pause = match stop.run_until_cancelled(turn).await {
                 None => return,

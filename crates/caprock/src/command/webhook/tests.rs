@@ -103,6 +103,7 @@ fn webhook(client: &Client, url: &str) -> Webhook {
         client: client.clone(),
         authority: Shared::new(client.clone(), &named("ns/authority"), AUTHORITY),
         reached: Reached::by_url(url).unwrap(),
+        upkeep: Upkeep::default(),
     }
 }
 
