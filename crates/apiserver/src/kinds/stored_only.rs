@@ -176,6 +176,21 @@ fn others() -> Vec<Entry> {
                 AGE,
             ],
         ),
+        Entry {
+            namespaced: false,
+            status: false,
+            ..row(
+                "scheduling.k8s.io",
+                "priorityclasses",
+                "PriorityClass",
+                &["pc"],
+                &[
+                    ("Value", "integer", ".value"),
+                    ("Global-Default", "boolean", ".globalDefault"),
+                    AGE,
+                ],
+            )
+        },
     ]
 }
 

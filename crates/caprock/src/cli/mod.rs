@@ -1,6 +1,7 @@
 //! The command line: commands, flags, and the help people read first.
 
 mod build;
+mod install;
 mod look;
 mod node;
 mod parts;
@@ -10,6 +11,7 @@ use camino::Utf8PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 pub(crate) use build::{Build, Copy, Lint, ProgressStyle, RegistryAccess};
+pub(crate) use install::{Addition, Install, Uninstall};
 pub(crate) use look::{Crds, Diff, Explain, Logs, Plan, Render, Status};
 pub(crate) use node::{Agent, JoinFormat, Node, NodeImport, NodeKubeconfig, NodeRevoke, NodeToken};
 pub(crate) use parts::{Builder, Controller, Registry, Webhook};
@@ -48,6 +50,8 @@ pub(crate) enum Command {
     Builder(Builder),
     Webhook(Webhook),
     Registry(Registry),
+    Install(Install),
+    Uninstall(Uninstall),
     Backup(Backup),
     Restore(Restore),
     Completions(Completions),

@@ -9,6 +9,7 @@ mod copy;
 mod crds;
 mod diff;
 mod explain;
+mod install;
 mod lint;
 mod logs;
 mod node;
@@ -53,6 +54,8 @@ pub(crate) fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Agent(args) => block_on(agent::run(args))?,
         Command::Controller(args) => block_on(parts::controller(args))?,
         Command::Builder(args) => block_on(parts::builder(args))?,
+        Command::Install(args) => block_on(install::run(args))?,
+        Command::Uninstall(args) => block_on(install::uninstall(args))?,
         Command::Webhook(args) => block_on(webhook::run(args))?,
         Command::Registry(args) => block_on(crate::registry::run(args))?,
     }

@@ -158,6 +158,7 @@ pub(super) fn of(group: &str, kind: &str) -> Value {
         ("batch", "Job") => workloads::job(),
         ("batch", "CronJob") => workloads::cron_job(),
         ("", "Service") => workloads::service(),
+        ("scheduling.k8s.io", "PriorityClass") => workloads::priority_class(),
         ("policy", "PodDisruptionBudget") => workloads::disruption_budget(),
         ("", "PersistentVolumeClaim") => workloads::anything(
             "PersistentVolumeClaim asks for a volume. It is stored here, nothing binds it.",

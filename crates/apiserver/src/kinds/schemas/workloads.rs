@@ -190,6 +190,18 @@ pub(super) fn disruption_budget() -> Value {
     )
 }
 
+pub(super) fn priority_class() -> Value {
+    object(
+        "PriorityClass says who is scheduled first. It is stored here, nothing is scheduled.",
+        [
+            ("value", count("The priority; higher comes first.")),
+            ("globalDefault", flag("Pods that name no class have it.")),
+            ("description", text("When to use it.")),
+            ("preemptionPolicy", text("PreemptLowerPriority or Never.")),
+        ],
+    )
+}
+
 /// Kinds whose fields are stored as they come.
 pub(super) fn anything(what: &'static str) -> Value {
     open(object(
