@@ -15,7 +15,7 @@ pub(crate) use install::{Addition, Install, Uninstall};
 pub(crate) use look::{Crds, Diff, Explain, Logs, Plan, Render, Status};
 pub(crate) use node::{Agent, JoinFormat, Node, NodeImport, NodeKubeconfig, NodeRevoke, NodeToken};
 pub(crate) use parts::{Builder, Controller, Registry, Webhook};
-pub(crate) use serve::{Backup, Certs, CertsRotate, CertsUser, Restore, Serve, ServerData};
+pub(crate) use serve::{Backup, Certs, CertsRotate, CertsUser, Part, Restore, Serve, ServerData};
 
 /// Declarative, safe OS image layering for image-mode Linux nodes.
 #[derive(Debug, Parser)]

@@ -1,7 +1,7 @@
 //! What runs on one machine or looks after its data: the server, its backups and certificates.
 
 use camino::Utf8PathBuf;
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use jiff::SignedDuration;
 
 use super::Monitoring;
@@ -41,8 +41,18 @@ pub(crate) struct Serve {
     /// How long a node's token is good for; its agent renews it in time.
     #[arg(long, value_name = "DURATION", default_value = "720h", value_parser = duration)]
     pub(crate) node_credential_life: SignedDuration,
+    /// Leave a part to processes of its own, `caprock controller` or `caprock builder`; may be given several times.
+    #[arg(long, value_name = "PART", value_enum)]
+    pub(crate) without: Vec<Part>,
     #[command(flatten)]
     pub(crate) monitoring: Monitoring,
+}
+
+/// A part of the server that may run elsewhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Part {
+    Controllers,
+    Builder,
 }
 
 /// Save objects, authority and credentials of a running server.

@@ -5,11 +5,12 @@
 use std::collections::BTreeMap;
 
 use anyhow::Context;
-use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{Api, Patch, PatchParams, PostParams};
 use kube::{Client, ResourceExt};
 use model::keys;
+use serde_json::json;
 
 use super::login::Logins;
 use crate::deliver;
@@ -24,6 +25,7 @@ pub(crate) struct Facts<'a> {
 
 /// Writes the objects; what people added to them stays.
 pub(crate) async fn write(client: &Client, facts: &Facts<'_>) -> anyhow::Result<()> {
+    nodes_namespace(client).await?;
     let hosts = [facts.registry_host.to_owned()];
     deliver::logins(client, &hosts, facts.logins).await?;
     trust(client, facts.registry_host, facts.ca).await?;
@@ -32,6 +34,19 @@ pub(crate) async fn write(client: &Client, facts: &Facts<'_>) -> anyhow::Result<
         put(client, config_map(keys::OS_IMAGE_URL_CONFIG_MAP, data)).await?;
     }
     Ok(())
+}
+
+/// Unlike the server's own namespaces it may be removed, with what nodes were given.
+async fn nodes_namespace(client: &Client) -> anyhow::Result<()> {
+    let name = keys::NODE_SECRET_NAMESPACE;
+    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+    let namespaces: Api<Namespace> = Api::all(client.clone());
+    let params = PatchParams::apply("caprock").force();
+    let applied = namespaces.patch(name, &params, &Patch::Apply(namespace));
+    applied
+        .await
+        .map(drop)
+        .with_context(|| format!("failed to make namespace `{name}`"))
 }
 
 /// Tells nodes and builders which authorities the API and the registry are signed by.

@@ -150,17 +150,16 @@ pub(crate) async fn run(args: cli::Serve) -> Result<(), Failure> {
     shown.text(move || of_api.metrics());
     shown.ready("store", move || store.failure());
     let shown = shown.listen(args.monitoring.metrics_listen).await?;
+    let with = |part| !args.without.contains(&part);
+    let options = controllers::Options {
+        client,
+        builder: with(cli::Part::Builder).then_some(builder),
+        controllers: with(cli::Part::Controllers).then_some(controllers::Controllers::Alone),
+        telemetry,
+    };
     let stopped = stop.clone();
     parts.spawn(async move {
-        let running = controllers::run(
-            controllers::Options {
-                client,
-                builder: Some(builder),
-                controllers: Some(controllers::Controllers::Alone),
-                telemetry,
-            },
-            stopped,
-        );
+        let running = controllers::run(options, stopped);
         shown.during(running).await.context("a controller failed")
     });
 

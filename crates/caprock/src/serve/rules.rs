@@ -28,9 +28,7 @@ pub(crate) fn config(data_dir: &Utf8Path, now: Timestamp) -> anyhow::Result<Conf
         .map(serde_json::to_value)
         .collect::<Result<_, _>>()?;
     config.conversions = conversions();
-    config
-        .namespaces
-        .extend([keys::NAMESPACE, keys::NODE_SECRET_NAMESPACE].map(str::to_owned));
+    config.namespaces.push(keys::NAMESPACE.to_owned());
     Ok(config)
 }
 
