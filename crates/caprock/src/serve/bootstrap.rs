@@ -39,10 +39,11 @@ pub(crate) async fn write(client: &Client, facts: &Facts<'_>) -> anyhow::Result<
 /// Unlike the server's own namespaces it may be removed, with what nodes were given.
 async fn nodes_namespace(client: &Client) -> anyhow::Result<()> {
     let name = keys::NODE_SECRET_NAMESPACE;
-    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+    let namespace =
+        Patch::Apply(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}));
     let namespaces: Api<Namespace> = Api::all(client.clone());
     let params = PatchParams::apply("caprock").force();
-    let applied = namespaces.patch(name, &params, &Patch::Apply(namespace));
+    let applied = namespaces.patch(name, &params, &namespace);
     applied
         .await
         .map(drop)
