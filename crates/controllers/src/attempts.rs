@@ -4,7 +4,27 @@ use std::collections::HashMap;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use crate::error::back_off;
+use crate::error::{Result, back_off, chain};
+
+/// Does something until it succeeds, or fails for another reason than an API that is away: for what must not be thrown
+/// away with a look.
+pub(crate) async fn insist<T, Trying>(mut attempt: impl FnMut() -> Trying) -> Result<T>
+where
+    Trying: Future<Output = Result<T>>,
+{
+    let mut failures = 0;
+    loop {
+        match attempt().await {
+            Err(error) if error.may_pass() => {
+                let wait = back_off(failures);
+                tracing::warn!(retry_in = ?wait, "{}", chain(&error));
+                tokio::time::sleep(wait).await;
+                failures += 1;
+            }
+            other => return other,
+        }
+    }
+}
 
 /// Failed attempts, by object.
 #[derive(Debug, Default)]

@@ -61,6 +61,17 @@ impl Error {
     pub(crate) fn is_conflict(&self) -> bool {
         matches!(self, Error::Api { source, .. } if has_code(source, 409))
     }
+
+    /// Whether the same may succeed later: the API was away, or had too much to do.
+    pub(crate) fn may_pass(&self) -> bool {
+        match self {
+            Error::Api { source, .. } => match source {
+                kube::Error::Api(status) => status.code == 429 || status.code >= 500,
+                _ => true,
+            },
+            Error::Builder(_) | Error::Ended(_) => false,
+        }
+    }
 }
 
 /// Whether the API answered with this HTTP status.

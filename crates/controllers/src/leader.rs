@@ -11,7 +11,7 @@ use k8s_openapi::api::coordination::v1::Lease;
 use kube::api::{Api, ObjectMeta};
 use kube::{Client, ResourceExt};
 use model::keys;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::error::{Result, chain};
@@ -70,10 +70,16 @@ impl Candidate {
         let api: Api<Lease> = Api::namespaced(self.client.clone(), keys::NAMESPACE);
         let mut watched = Watched::default();
         loop {
-            match self.try_to_win(&api, &mut watched).await {
-                Ok(Some(held)) => return held,
-                Ok(None) => {}
-                Err(error) => tracing::warn!("failed to ask for the lead: {}", chain(&error)),
+            // A connection that is half open must not keep us from asking on another one.
+            let asked = timeout(
+                self.terms.give_up_after,
+                self.try_to_win(&api, &mut watched),
+            );
+            match asked.await {
+                Ok(Ok(Some(held))) => return held,
+                Ok(Ok(None)) => {}
+                Ok(Err(error)) => tracing::warn!("failed to ask for the lead: {}", chain(&error)),
+                Err(_) => tracing::warn!("failed to ask for the lead: the API did not answer"),
             }
             sleep(self.terms.renew_every).await;
         }

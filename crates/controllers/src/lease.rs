@@ -76,6 +76,8 @@ pub(crate) struct Held {
     api: Api<Lease>,
     lease: Lease,
     terms: Terms,
+    /// From before the last write: the server may have answered at once and the network slept.
+    renewed: Instant,
 }
 
 impl Held {
@@ -87,6 +89,7 @@ impl Held {
         terms: Terms,
     ) -> Result<Option<Held>, kube::Error> {
         let name = wanted.name_any();
+        let renewed = Instant::now();
         let taken = match seen {
             None => api.create(&PostParams::default(), &wanted).await,
             Some(mut lease) => {
@@ -95,7 +98,12 @@ impl Held {
             }
         };
         match taken {
-            Ok(lease) => Ok(Some(Held { api, lease, terms })),
+            Ok(lease) => Ok(Some(Held {
+                api,
+                lease,
+                terms,
+                renewed,
+            })),
             Err(error) if has_code(&error, 409) => Ok(None),
             Err(error) => Err(error),
         }
@@ -103,19 +111,22 @@ impl Held {
 
     /// A Lease that was taken under this process's name before.
     pub(crate) fn again(api: Api<Lease>, lease: Lease, terms: Terms) -> Held {
-        Held { api, lease, terms }
+        Held {
+            api,
+            lease,
+            terms,
+            renewed: Instant::now(),
+        }
     }
 
     /// Holds the Lease for as long as it is polled; returns when it is lost.
     pub(crate) async fn keep(&mut self) {
-        let mut renewed = Instant::now();
         loop {
             sleep(self.terms.renew_every).await;
             let start = Instant::now();
-            let end = renewed + self.terms.give_up_after;
+            let end = self.renewed + self.terms.give_up_after;
             match timeout_at(end, self.renew()).await {
-                // From before the request: the server may have answered at once and the network slept.
-                Ok(Ok(())) => renewed = start,
+                Ok(Ok(())) => self.renewed = start,
                 Ok(Err(error)) if has_code(&error, 409) || has_code(&error, 404) => return,
                 Ok(Err(error)) => {
                     let lease = self.lease.name_any();
@@ -127,6 +138,21 @@ impl Held {
     }
 
     async fn renew(&mut self) -> Result<(), kube::Error> {
+        match self.write_renewal().await {
+            // Perhaps by an earlier renewal of ours, whose answer was lost on the way.
+            Err(error) if has_code(&error, 409) => {
+                let seen = self.api.get(&self.lease.name_any()).await?;
+                if !is_same_term(&seen, &self.lease) {
+                    return Err(error);
+                }
+                self.lease = seen;
+                self.write_renewal().await
+            }
+            other => other,
+        }
+    }
+
+    async fn write_renewal(&mut self) -> Result<(), kube::Error> {
         let mut lease = self.lease.clone();
         lease.spec.get_or_insert_default().renew_time = Some(MicroTime(Timestamp::now()));
         let name = lease.name_any();
@@ -157,6 +183,16 @@ impl Held {
         let removed = self.api.delete(&self.lease.name_any(), &only_ours).await;
         gone_is_good(removed.map(drop))
     }
+}
+
+/// Whether nobody took the Lease between the two, not even somebody of the same name.
+fn is_same_term(now: &Lease, before: &Lease) -> bool {
+    let term = |lease: &Lease| {
+        let spec = lease.spec.clone().unwrap_or_default();
+        let uid = lease.metadata.uid.clone();
+        (uid, spec.holder_identity, spec.acquire_time)
+    };
+    term(now) == term(before)
 }
 
 /// What somebody else has taken or removed meanwhile is not held either.
@@ -194,6 +230,20 @@ mod tests {
         assert_eq!(left(29), 1);
         assert_eq!(left(30), 0);
         assert_eq!(left(3000), 0);
+    }
+
+    #[test]
+    fn a_term_ends_when_somebody_takes_the_lease() {
+        let start = Timestamp::constant(1_700_000_000, 0);
+        let later = start + SignedDuration::from_secs(10);
+        let first = lease(TERMS.taken("builder-1", start, None));
+        let mut renewed = first.clone();
+        renewed.spec.get_or_insert_default().renew_time = Some(MicroTime(later));
+        assert!(is_same_term(&renewed, &first));
+        for taken in ["builder-1", "builder-2"] {
+            let taken = lease(TERMS.taken(taken, later, first.spec.as_ref()));
+            assert!(!is_same_term(&taken, &first));
+        }
     }
 
     #[test]

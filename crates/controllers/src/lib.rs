@@ -36,10 +36,12 @@ use crate::context::Context;
 use crate::drive::drive;
 use crate::event::Recorder;
 use crate::leader::Candidate;
+use crate::lease::Terms;
 use crate::node::liveness::{self, Pulses};
 use crate::registry::{Registries, Resolve};
 use crate::worker::Worker;
 use crate::worker::builder::Build;
+use crate::worker::claim;
 use crate::worker::engine::Engine;
 
 pub use error::Error;
@@ -111,6 +113,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Error>
             Some(builder) => Some(BuilderParts {
                 engine: Engine::open(&builder.cache_dir)?,
                 identity: builder.identity,
+                terms: claim::TERMS,
             }),
             None => None,
         },
@@ -132,6 +135,8 @@ struct Parts<R, B> {
 struct BuilderParts<B> {
     engine: B,
     identity: String,
+    /// By which it claims builds.
+    terms: Terms,
 }
 
 async fn run_parts<R: Resolve + Clone, B: Build>(
@@ -292,8 +297,12 @@ fn spawn_builder<B: Build>(
     stop: &CancellationToken,
     tasks: &mut JoinSet<&'static str>,
 ) {
-    let BuilderParts { engine, identity } = parts;
-    let worker = Arc::new(Worker::new(engine, identity, stop.clone()));
+    let BuilderParts {
+        engine,
+        identity,
+        terms,
+    } = parts;
+    let worker = Arc::new(Worker::new(engine, identity, terms, stop.clone()));
     let look = move |build, ctx| worker::reconcile(build, ctx, worker.clone());
     let store = ctx.cache.builds.clone();
     let looks = drive(

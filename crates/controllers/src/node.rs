@@ -9,10 +9,13 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Node;
 use kube::ResourceExt;
 use kube::runtime::controller::Action;
-use model::drain::{self, CORDONED_BY, Cordon, DRAIN_SINCE, DRAIN_WAITS_FOR, LONG_DRAIN, Request};
+use model::drain::{
+    self, CORDONED_BY, Cordon, DRAIN_OVERDUE, DRAIN_SINCE, DRAIN_WAITS_FOR, LONG_DRAIN, Request,
+    Rules,
+};
 use model::keys;
 use model::node::{annotation, is_kept_by_agent};
-use model::schedule::Opening;
+use model::schedule::{Opening, Schedule};
 use serde_json::{Value, json};
 
 use crate::cache::{Change, Kind};
@@ -20,9 +23,12 @@ use crate::context::Context;
 use crate::drive::Wake;
 use crate::error::Result;
 use crate::event::Tone;
-use crate::node::evict::Left;
+use crate::node::evict::{Left, Round};
 use crate::pool::from_now;
-use crate::pool::observe::windows_of;
+use crate::pool::observe::policy_of;
+
+/// What is over sooner needs no write that says what is waited for.
+const UNEVENTFUL: SignedDuration = SignedDuration::from_secs(2);
 
 pub(crate) fn concerns(change: &Change) -> Wake {
     match change.kind {
@@ -65,7 +71,10 @@ pub(crate) async fn reconcile(node: Arc<Node>, ctx: Arc<Context>) -> Result<Acti
 async fn answer(ctx: &Context, node: &Node, request: &Request) -> Result<Action> {
     match request {
         Request::Drain { id } => {
-            let windows = windows_of(ctx, node);
+            let policy = policy_of(ctx, node);
+            // Windows that cannot be read keep nobody from finishing what was begun.
+            let windows = Schedule::of(policy.as_ref()).unwrap_or_default().windows;
+            let rules = Rules::of(policy.as_ref());
             if let Opening::Closed { name, opens } = windows.at(Timestamp::now())
                 && annotation(node, DRAIN_SINCE).is_none()
                 && annotation(node, CORDONED_BY).is_none()
@@ -79,7 +88,7 @@ async fn answer(ctx: &Context, node: &Node, request: &Request) -> Result<Action>
             }
             if drain::cordon(node, request) == Cordon::Set {
                 // Without a kubelet no pod comes after those that are there now.
-                if is_kept_by_agent(node) && evict::is_done(ctx, node).await? {
+                if is_kept_by_agent(node) && evict::is_done(ctx, node, &rules).await? {
                     finish(ctx, node, id, cordoned(id, Timestamp::now())).await?;
                     return Ok(Action::await_change());
                 }
@@ -87,12 +96,18 @@ async fn answer(ctx: &Context, node: &Node, request: &Request) -> Result<Action>
                 cordon(ctx, node, id).await?;
                 return Ok(Action::await_change());
             }
-            let Some(left) = evict::round(ctx, node).await? else {
-                finish(ctx, node, id, json!({})).await?;
-                return Ok(Action::await_change());
-            };
-            show(ctx, node, &left).await?;
-            Ok(Action::requeue(left.again))
+            match evict::round(ctx, node, request, &rules, since(node)).await? {
+                Round::Done => {
+                    finish(ctx, node, id, json!({})).await?;
+                    Ok(Action::await_change())
+                }
+                // The change that made it so brings us back.
+                Round::Outdated => Ok(Action::await_change()),
+                Round::Left(left) => {
+                    show(ctx, node, &rules, &left).await?;
+                    Ok(Action::requeue(left.again))
+                }
+            }
         }
         Request::Uncordon { id } => {
             let change = match drain::cordon(node, request) {
@@ -125,33 +140,59 @@ async fn cordon(ctx: &Context, node: &Node, id: &str) -> Result<()> {
 async fn finish(ctx: &Context, node: &Node, id: &str, mut change: Value) -> Result<()> {
     let annotations = &mut change["metadata"]["annotations"];
     annotations[keys::LAST_APPLIED_DRAIN] = json!(id);
-    annotations[DRAIN_SINCE] = Value::Null;
-    annotations[DRAIN_WAITS_FOR] = Value::Null;
+    for told in [DRAIN_SINCE, DRAIN_WAITS_FOR, DRAIN_OVERDUE] {
+        annotations[told] = Value::Null;
+    }
     ctx.merge(node, change).await?;
     tracing::info!(node = node.name_any(), request = id, "carried out");
     Ok(())
 }
 
+/// When the drain began.
+fn since(node: &Node) -> Option<Timestamp> {
+    annotation(node, DRAIN_SINCE).and_then(|text| text.parse().ok())
+}
+
 /// Says on the node what its drain waits for.
-async fn show(ctx: &Context, node: &Node, left: &Left) -> Result<()> {
-    let text = left.waiting.to_string();
-    let since = annotation(node, DRAIN_SINCE).and_then(|text| text.parse::<Timestamp>().ok());
+async fn show(ctx: &Context, node: &Node, rules: &Rules, left: &Left) -> Result<()> {
     let now = Timestamp::now();
+    let began = since(node);
+    let taken = now.duration_since(began.unwrap_or(now));
+    if began.is_some() && taken < UNEVENTFUL {
+        return Ok(());
+    }
+    let text = left.waiting.to_string();
+    let is_overdue = taken >= rules.timeout;
+    let overdue = is_overdue.then(|| {
+        format!(
+            "its drain takes longer than {:#} and goes on; it waits for {text}",
+            rules.timeout
+        )
+    });
     let changed = annotation(node, DRAIN_WAITS_FOR) != Some(text.as_str());
-    if changed || since.is_none() {
+    let newly_overdue = is_overdue && annotation(node, DRAIN_OVERDUE).is_none();
+    if changed || newly_overdue || began.is_none() {
         let change = json!({"metadata": {"annotations": {
             DRAIN_WAITS_FOR: text,
-            DRAIN_SINCE: since.unwrap_or(now).to_string(),
+            DRAIN_SINCE: began.unwrap_or(now).to_string(),
+            DRAIN_OVERDUE: overdue,
         }}});
         ctx.merge(node, change).await?;
         tracing::info!(node = node.name_any(), "drain waits for {text}");
     }
-    let over = now.duration_since(since.unwrap_or(now)) - LONG_DRAIN;
+    let over = taken - LONG_DRAIN;
     let just_now = over < SignedDuration::try_from(left.again).unwrap_or_default();
-    if !over.is_negative() && (changed || just_now) {
-        let message = format!("drain takes longer than 10 minutes; it waits for {text}");
+    let warning = match (&overdue, newly_overdue) {
+        (Some(overdue), true) => Some(("DrainFailed", overdue.clone())),
+        _ if !over.is_negative() && (changed || just_now) => Some((
+            "DrainThresholdExceeded",
+            format!("drain takes longer than 10 minutes; it waits for {text}"),
+        )),
+        _ => None,
+    };
+    if let Some((reason, message)) = warning {
         ctx.events
-            .publish(node, Tone::Warning, "DrainThresholdExceeded", &message)
+            .publish(node, Tone::Warning, reason, &message)
             .await;
     }
     Ok(())

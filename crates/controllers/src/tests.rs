@@ -5,8 +5,12 @@
 mod build;
 mod claim;
 mod disruption;
+mod drain;
+mod failures;
 mod fake;
+mod fencing;
 mod leader;
+mod link;
 mod pool;
 mod render;
 mod sources;

@@ -24,11 +24,12 @@ use model::condition::BuildReason;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use crate::attempts::Attempts;
+use crate::attempts::{Attempts, insist};
 use crate::cache::{Cache, Change, Kind};
 use crate::context::Context;
 use crate::drive::Wake;
 use crate::error::Result;
+use crate::lease::Terms;
 use crate::registry::Failure;
 use crate::step;
 use attempt::{Job, Outcome};
@@ -62,16 +63,19 @@ pub(crate) fn concerns(change: &Change) -> Wake {
 pub(crate) struct Worker<B> {
     pub(crate) builder: B,
     pub(crate) identity: String,
+    /// By which it claims builds.
+    pub(crate) terms: Terms,
     pub(crate) attempts: Attempts,
     pub(crate) places: Semaphore,
     pub(crate) stop: CancellationToken,
 }
 
 impl<B> Worker<B> {
-    pub(crate) fn new(builder: B, identity: String, stop: CancellationToken) -> Self {
+    pub(crate) fn new(builder: B, identity: String, terms: Terms, stop: CancellationToken) -> Self {
         Worker {
             builder,
             identity,
+            terms,
             attempts: Attempts::default(),
             places: Semaphore::new(BUILDS_AT_ONCE),
             stop,
@@ -120,7 +124,7 @@ pub(crate) async fn reconcile<B: Build>(
     let Ok(_place) = worker.places.try_acquire() else {
         return Ok(Action::await_change());
     };
-    match claim::claim(&ctx.client, &build, &worker.identity).await? {
+    match claim::claim(&ctx.client, &build, &worker.identity, worker.terms).await? {
         Claimed::Others(wait) => Ok(Action::requeue(wait)),
         Claimed::Ours(claim) => run(&ctx, &worker, &build, &job, *claim).await,
     }
@@ -135,19 +139,28 @@ async fn run<B: Build>(
 ) -> Result<Action> {
     let outcome = tokio::select! {
         outcome = attempt::run(ctx, worker, build, job) => outcome?,
-        () = claim.keep() => {
-            tracing::warn!(build = build.name_any(), "the claim was lost; another builder may build on");
-            return Ok(Action::requeue(claim::TERMS.renew_every));
-        }
+        () = claim.keep() => return Ok(lost(worker, build)),
         () = unwanted(ctx, build) => Outcome::Unwanted,
         // The claim stays: whoever starts next under this name goes on at once.
         () = worker.stop.cancelled() => return Ok(Action::await_change()),
     };
-    let action = conclude(ctx, worker, build, job, outcome).await?;
+    let action = tokio::select! {
+        action = conclude(ctx, worker, build, job, outcome) => action?,
+        () = claim.keep() => return Ok(lost(worker, build)),
+    };
     claim.release(&build.name_any()).await?;
     Ok(action)
 }
 
+fn lost<B>(worker: &Worker<B>, build: &MachineOSBuild) -> Action {
+    tracing::warn!(
+        build = build.name_any(),
+        "the claim was lost; another builder may build on"
+    );
+    Action::requeue(worker.terms.renew_every)
+}
+
+/// Tells how it ended, for as long as the claim holds: a build whose end cannot be told would be built again.
 async fn conclude<B>(
     ctx: &Context,
     worker: &Worker<B>,
@@ -171,13 +184,13 @@ async fn conclude<B>(
                 next: after(wait, Timestamp::now()),
                 attempts: failures,
             };
-            step::take(ctx, build, &step).await?;
+            insist(|| step::take(ctx, build, &step)).await?;
             tracing::warn!(build = name, failures, "{message}; trying again");
             return Ok(Action::requeue(wait));
         }
     };
     worker.attempts.clear(&name);
-    step::take(ctx, build, &step).await?;
+    insist(|| step::take(ctx, build, &step)).await?;
     Ok(Action::await_change())
 }
 

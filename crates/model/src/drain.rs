@@ -1,13 +1,15 @@
 //! What has to happen on a node before and after its update: the agent's request, which pods must go,
 //! and who put the cordon there.
 
-use std::fmt;
+mod pods;
 
 use jiff::SignedDuration;
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::Node;
 
 use crate::keys;
 use crate::node::annotation;
+
+pub use pods::{Fate, Rules, Waiting, fate};
 
 /// Node annotation: who cordoned the node for an update, and so may uncordon it. Its value is the request.
 pub const CORDONED_BY: &str = "caprock.dev/cordoned-by";
@@ -16,6 +18,8 @@ pub const CORDONED_BY: &str = "caprock.dev/cordoned-by";
 pub const DRAIN_SINCE: &str = "caprock.dev/drain-since";
 /// Node annotation: the pods that a drain waits for, for people to read.
 pub const DRAIN_WAITS_FOR: &str = "caprock.dev/drain-waits-for";
+/// Node annotation: that the drain has not ended in the time its policy gives it, and what it waits for. It goes on.
+pub const DRAIN_OVERDUE: &str = "caprock.dev/drain-overdue";
 /// A drain that takes longer than this is told as an event: a disruption budget may never let it end.
 pub const LONG_DRAIN: SignedDuration = SignedDuration::from_mins(10);
 
@@ -94,65 +98,6 @@ pub fn cordon(node: &Node, request: &Request) -> Cordon {
     }
 }
 
-/// What happens to one pod when its node is drained.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fate {
-    /// It stays: a DaemonSet's or a static pod's, or it has ended already.
-    Stays,
-    /// It is asked to go through the eviction API.
-    Evict,
-    /// It is on its way out already.
-    Leaving,
-}
-
-/// Decides what happens to a pod of a node that is drained. Pods that nobody would start again and
-/// pods with `emptyDir` data go too: the node restarts, and would take them with it.
-pub fn fate(pod: &Pod) -> Fate {
-    let metadata = &pod.metadata;
-    let mirror = metadata
-        .annotations
-        .as_ref()
-        .is_some_and(|annotations| annotations.contains_key("kubernetes.io/config.mirror"));
-    let daemon = metadata
-        .owner_references
-        .iter()
-        .flatten()
-        .any(|owner| owner.controller == Some(true) && owner.kind == "DaemonSet");
-    let phase = pod
-        .status
-        .as_ref()
-        .and_then(|status| status.phase.as_deref());
-    let ended = matches!(phase, Some("Succeeded" | "Failed"));
-    if mirror || daemon || ended {
-        Fate::Stays
-    } else if metadata.deletion_timestamp.is_some() {
-        Fate::Leaving
-    } else {
-        Fate::Evict
-    }
-}
-
-/// Pods that a drain still waits for, with the reason, for people to read.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Waiting {
-    /// `namespace/name` of the pod and why it is still there.
-    pub pods: Vec<(String, String)>,
-}
-
-impl fmt::Display for Waiting {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const NAMED: usize = 5;
-        let named = self.pods.iter().take(NAMED);
-        let mut parts: Vec<String> = named
-            .map(|(pod, why)| format!("pod `{pod}` {why}"))
-            .collect();
-        if self.pods.len() > NAMED {
-            parts.push(format!("and {} more", self.pods.len() - NAMED));
-        }
-        f.write_str(&parts.join("; "))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -222,36 +167,5 @@ mod tests {
         check(&node(&ours, true), &uncordon, Cordon::Lift);
         check(&node(&[], true), &uncordon, Cordon::Keep);
         check(&node(&[], false), &uncordon, Cordon::Keep);
-    }
-
-    #[test]
-    fn daemons_static_pods_and_ended_pods_stay() {
-        let check = |pod: Value, expected| {
-            let pod: Pod = serde_json::from_value(pod).unwrap();
-            assert_eq!(fate(&pod), expected, "{pod:?}");
-        };
-        let owned = |kind: &str, controller: bool| {
-            json!({"metadata": {"ownerReferences": [
-                {"apiVersion": "apps/v1", "kind": kind, "name": "o", "uid": "u", "controller": controller},
-            ]}})
-        };
-        check(json!({}), Fate::Evict);
-        check(owned("ReplicaSet", true), Fate::Evict);
-        check(owned("DaemonSet", true), Fate::Stays);
-        check(owned("DaemonSet", false), Fate::Evict);
-        check(
-            json!({"metadata": {"annotations": {"kubernetes.io/config.mirror": "x"}}}),
-            Fate::Stays,
-        );
-        check(json!({"status": {"phase": "Succeeded"}}), Fate::Stays);
-        check(json!({"status": {"phase": "Failed"}}), Fate::Stays);
-        check(
-            json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}}),
-            Fate::Leaving,
-        );
-        check(
-            json!({"spec": {"containers": [], "volumes": [{"name": "v", "emptyDir": {}}]}}),
-            Fate::Evict,
-        );
     }
 }

@@ -7,7 +7,7 @@ use std::fmt;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, NodeCondition};
 
-use crate::drain::Request;
+use crate::drain::{DRAIN_OVERDUE, Request};
 use crate::keys;
 
 /// What `status.nodeInfo.kubeletVersion` begins with on a Node that our agent registered and keeps Ready.
@@ -132,6 +132,8 @@ pub struct NodeView {
     pub done_since: Option<Timestamp>,
     /// Whether its agent has asked for a drain or an uncordon that nobody has carried out yet.
     pub asks: bool,
+    /// That its drain takes longer than its policy allows, and what it waits for.
+    pub drain_overdue: Option<String>,
 }
 
 impl NodeView {
@@ -157,6 +159,7 @@ impl NodeView {
             reason: annotation(keys::REASON).unwrap_or_default().to_owned(),
             done_since: annotation(keys::DONE_SINCE).and_then(|time| time.parse().ok()),
             asks: matches!(Request::open(node), Ok(Some(_))),
+            drain_overdue: annotation(DRAIN_OVERDUE).map(str::to_owned),
             labels,
         }
     }
@@ -182,6 +185,15 @@ impl NodeView {
     /// Whether the node runs `target` and its agent has finished.
     pub fn runs(&self, target: &Target) -> bool {
         self.phase() == Phase::Done && self.current.as_ref() == Some(target)
+    }
+
+    /// What is wrong with it, if something is: what its agent reports, or a drain that does not end.
+    pub fn fault(&self) -> Option<String> {
+        match (self.phase().is_degraded(), &self.drain_overdue) {
+            (true, _) => Some(format!("reports: {}", self.reason)),
+            (false, Some(overdue)) => Some(overdue.clone()),
+            (false, None) => None,
+        }
     }
 
     /// Whether the node cannot serve, or may stop serving at any moment because it is being

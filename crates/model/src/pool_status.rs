@@ -72,7 +72,7 @@ pub fn report(
     status.updated_machine_count = count(&runs);
     status.ready_machine_count = count(&|node| runs(node) && node.obstacle.is_none());
     status.unavailable_machine_count = count(&|node| node.is_unavailable());
-    status.degraded_machine_count = count(&|node| node.phase().is_degraded());
+    status.degraded_machine_count = count(&|node| node.fault().is_some());
 
     let finished = target
         .as_ref()
@@ -317,8 +317,7 @@ fn node_degraded(seen: &Seen) -> Verdict {
     let mut faults: BTreeMap<String, String> = seen
         .nodes
         .iter()
-        .filter(|node| node.phase().is_degraded())
-        .map(|node| (node.name.clone(), format!("reports: {}", node.reason)))
+        .filter_map(|node| Some((node.name.clone(), node.fault()?)))
         .collect();
     let reason = if faults.is_empty() {
         Reason::ContestedNodes

@@ -5,12 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node;
 use kube::ResourceExt;
-use model::api::{CLUSTER, MachineConfigPool};
+use model::api::{CLUSTER, MachineConfigPool, RolloutPolicy};
 use model::health;
 use model::node::{NodeView, Target};
 use model::pool::{Membership, PoolSelector, max_unavailable, membership};
 use model::rollout::Seen;
-use model::schedule::{Opening, Schedule, Windows};
+use model::schedule::{Opening, Schedule};
 use model::update::{Disruption, Policy, Update, Version};
 
 use crate::cache::Cache;
@@ -102,17 +102,14 @@ fn drains(ctx: &Context, seen: &Seen) -> BTreeSet<String> {
         .collect()
 }
 
-/// The maintenance windows of the pool that a node belongs to. Those that cannot be read keep nobody from finishing what
-/// was begun.
-pub(crate) fn windows_of(ctx: &Context, node: &Node) -> Windows {
+/// The RolloutPolicy of the pool that a node belongs to.
+pub(crate) fn policy_of(ctx: &Context, node: &Node) -> Option<RolloutPolicy> {
     let Membership::Member(pool) = membership(node.labels(), &selectors(&ctx.cache)) else {
-        return Windows::default();
+        return None;
     };
     let policies = ctx.cache.policies.state();
-    let policy = health::policy_of(&pool, policies.iter().map(AsRef::as_ref));
-    Schedule::of(policy.map(|applied| applied.policy))
-        .map(|schedule| schedule.windows)
-        .unwrap_or_default()
+    let applied = health::policy_of(&pool, policies.iter().map(AsRef::as_ref))?;
+    Some(applied.policy.clone())
 }
 
 /// Of all pools. One that cannot be read selects nothing, which its own pool's status says.

@@ -10,7 +10,7 @@ use model::keys;
 use serde_json::json;
 
 use super::world::World;
-use crate::worker::claim::{Claimed, claim};
+use crate::worker::claim::{Claimed, TERMS, claim};
 
 async fn build(world: &World) -> MachineOSBuild {
     let spec = json!({
@@ -26,7 +26,7 @@ async fn build(world: &World) -> MachineOSBuild {
 async fn a_build_is_one_builders_until_its_claim_runs_out() {
     let world = World::without_loops();
     let build = build(&world).await;
-    let claim = |identity| claim(&world.client, &build, identity);
+    let claim = |identity| claim(&world.client, &build, identity, TERMS);
     assert!(matches!(claim("a").await.unwrap(), Claimed::Ours(_)));
     assert!(matches!(claim("b").await.unwrap(), Claimed::Others(_)));
     // The same builder after a restart does not wait for itself.

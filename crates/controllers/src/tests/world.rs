@@ -1,6 +1,5 @@
 //! An API server with our kinds, the loops upon it, and a way to wait for what they should do.
 
-use std::convert::Infallible;
 use std::fmt::Debug;
 use std::future::Future;
 use std::sync::{Arc, Mutex};
@@ -19,12 +18,11 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use tower::ServiceExt;
 
 use super::fake::{FakeAgent, FakeBuilder, FakeRegistries, node};
+use super::link::{Link, Server, TOKEN};
 use crate::{BuilderParts, Parts, run_parts};
 
-const TOKEN: &str = "a token that only tests know";
 /// Nothing here takes longer than a second on a busy machine.
 const DEADLINE: Duration = Duration::from_secs(60);
 
@@ -33,7 +31,8 @@ pub(super) const BASE: &str =
 
 pub(super) struct World {
     dir: tempfile::TempDir,
-    server: Arc<Mutex<Option<ApiServer>>>,
+    /// May be taken away and put back, as when it restarts.
+    pub(super) server: Server,
     pub(super) client: Client,
     pub(super) builder: FakeBuilder,
     pub(super) registries: FakeRegistries,
@@ -51,23 +50,8 @@ impl World {
     pub(super) fn without_loops() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let server = Arc::new(Mutex::new(Some(open(&dir))));
-        // The service behind the client may be taken away and put back, as when the server restarts.
-        let behind = server.clone();
-        let service = tower::service_fn(move |request: http::Request<kube::client::Body>| {
-            let behind = behind
-                .lock()
-                .unwrap()
-                .as_ref()
-                .map(|server| server.router_as(TOKEN));
-            async move {
-                match behind {
-                    Some(router) => Ok(router.oneshot(request).await.unwrap_or_else(never)),
-                    None => Err(std::io::Error::other("connection refused")),
-                }
-            }
-        });
         World {
-            client: Client::new(service, "default"),
+            client: Link::default().client(&server),
             dir,
             server,
             builder: FakeBuilder::default(),
@@ -84,6 +68,7 @@ impl World {
             builder: Some(BuilderParts {
                 engine: self.builder.clone(),
                 identity: "builder-1".to_owned(),
+                terms: crate::worker::claim::TERMS,
             }),
             telemetry: Default::default(),
         };
@@ -309,10 +294,6 @@ impl World {
             })
             .collect()
     }
-}
-
-fn never<T>(never: Infallible) -> T {
-    match never {}
 }
 
 fn try_open(dir: &tempfile::TempDir) -> Result<ApiServer, String> {

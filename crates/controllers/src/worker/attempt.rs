@@ -19,6 +19,7 @@ use super::builder::{Build, Progress, Request, Tell};
 use super::contexts::Contexts;
 use super::log::Log;
 use super::progress::Told;
+use crate::attempts::insist;
 use crate::build::rebuild::may_use_cache;
 use crate::build::wanted::{self, BASE_DIGEST};
 use crate::cache::Cache;
@@ -120,8 +121,8 @@ pub(super) async fn run<B: Build>(
     log.flush().await;
     if made.is_ok() {
         // A quick build is over before the first report.
-        let all = told.borrow().progress();
-        step::take(ctx, build, &Step::Advance(all)).await?;
+        let all = Step::Advance(told.borrow().progress());
+        insist(|| step::take(ctx, build, &all)).await?;
     }
     Ok(match made {
         Ok(image) => Outcome::Pushed { image },
@@ -186,7 +187,7 @@ async fn make<B: Build>(
     let image = built.map_err(|failure| failure.with_secret(job.pull_secret.as_deref()))?;
     let image = Arc::new(image);
     let facts = check(job, &image).await?;
-    fit::keep(ctx, build, &facts)
+    insist(|| fit::keep(ctx, build, &facts))
         .await
         .map_err(|error| Failure {
             reason: BuildReason::Failed,

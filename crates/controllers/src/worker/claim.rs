@@ -40,6 +40,7 @@ pub(crate) async fn claim(
     client: &Client,
     build: &MachineOSBuild,
     identity: &str,
+    terms: Terms,
 ) -> Result<Claimed> {
     let name = build.name_any();
     let api: Api<Lease> = Api::namespaced(client.clone(), keys::NAMESPACE);
@@ -60,12 +61,12 @@ pub(crate) async fn claim(
             owner_references: build.controller_owner_ref(&()).map(|owner| vec![owner]),
             ..ObjectMeta::default()
         },
-        spec: Some(TERMS.taken(identity, now, before)),
+        spec: Some(terms.taken(identity, now, before)),
     };
-    let taken = Held::take(api, seen, wanted, TERMS).await.doing(doing)?;
+    let taken = Held::take(api, seen, wanted, terms).await.doing(doing)?;
     Ok(match taken {
         Some(held) => Claimed::Ours(Box::new(Claim(held))),
-        None => Claimed::Others(TERMS.duration),
+        None => Claimed::Others(terms.duration),
     })
 }
 

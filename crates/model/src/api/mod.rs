@@ -54,8 +54,9 @@ pub use machine_os_config::{
 };
 pub use reference::Named;
 pub use rollout_policy::{
-    CommandProbe, Day, DriftPolicy, FileProbe, HttpProbe, MaintenanceWindow, MountProbe,
-    NodeHealth, Probe, RolloutPolicy, RolloutPolicySpec, SoftRebootPolicy, UnitProbe, UpdateWave,
+    CommandProbe, Day, DrainPolicy, DriftPolicy, FileProbe, HttpProbe, MaintenanceWindow,
+    MountProbe, NodeHealth, Probe, RolloutPolicy, RolloutPolicySpec, SoftRebootPolicy, UnitProbe,
+    UpdateWave,
 };
 
 /// The API group of every kind here but RolloutPolicy and MachineConfiguration.

@@ -55,6 +55,10 @@ pub struct RolloutPolicySpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure_budget: Option<IntOrString>,
 
+    /// How nodes are drained before they are disturbed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain: Option<DrainPolicy>,
+
     /// In which order nodes are updated: those of the first wave, then those of the second, then those of none. Each
     /// wave begins when all nodes of those before it run the new version and are well. Within a wave `maxUnavailable`
     /// of the pool holds.
@@ -131,6 +135,49 @@ pub enum Day {
     Saturday,
     /// Sunday.
     Sunday,
+}
+
+/// How nodes are drained, with the names and meanings of `kubectl drain`. DaemonSet and static pods always stay, and
+/// PodDisruptionBudgets are never broken.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct DrainPolicy {
+    /// Whether pods without a controller are evicted, which nobody starts again. When `false`, a node that has one is not
+    /// drained, and says so.
+    #[serde(default = "yes")]
+    pub force: bool,
+    /// Whether pods with `emptyDir` volumes are evicted, whose data goes with them. When `false`, a node that has one is
+    /// not drained, and says so.
+    #[serde(default = "yes")]
+    pub delete_empty_dir_data: bool,
+    /// Seconds that each pod is given to end; its own `terminationGracePeriodSeconds` when nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 86400))]
+    pub grace_period_seconds: Option<u32>,
+    /// How long a drain may take until the pool is Degraded, such as `30m`; `1h` when nothing is said. The drain goes on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = duration_up_to_a_day())]
+    pub timeout: Option<Duration>,
+    /// A pod that should have been gone for so long is not waited for, such as `10m`; every pod is when nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = duration_up_to_a_day())]
+    pub skip_wait_for_delete_timeout: Option<Duration>,
+}
+
+impl Default for DrainPolicy {
+    fn default() -> Self {
+        DrainPolicy {
+            force: true,
+            delete_empty_dir_data: true,
+            grace_period_seconds: None,
+            timeout: None,
+            skip_wait_for_delete_timeout: None,
+        }
+    }
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// When a node counts as well after an update.
@@ -266,6 +313,11 @@ pub enum SoftRebootPolicy {
 fn duration_up_to_an_hour() -> kube_core::Rule {
     kube_core::Rule::new("duration(self) >= duration('1s') && duration(self) <= duration('1h')")
         .message("must be between 1s and 1h")
+}
+
+fn duration_up_to_a_day() -> kube_core::Rule {
+    kube_core::Rule::new("duration(self) >= duration('1s') && duration(self) <= duration('24h')")
+        .message("must be between 1s and 24h")
 }
 
 fn absolute_path() -> kube_core::Rule {

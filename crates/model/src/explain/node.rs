@@ -10,7 +10,7 @@ use super::{Deadline, Explanation};
 use crate::api::{MachineConfigNode, MachineConfigPool, RolloutPolicy};
 use crate::condition::{self, NodeConditionType as Type, PoolConditionType};
 use crate::deadline;
-use crate::drain::{DRAIN_SINCE, DRAIN_WAITS_FOR, LONG_DRAIN, Request};
+use crate::drain::{DRAIN_OVERDUE, DRAIN_SINCE, DRAIN_WAITS_FOR, LONG_DRAIN, Request};
 use crate::health::DEFAULT_DEADLINE;
 use crate::keys;
 use crate::ledger::from_annotation;
@@ -250,6 +250,8 @@ fn working(seen: &NodeSeen<'_>, mut told: Explanation) -> Explanation {
                 LONG_DRAIN,
                 "an event tells that it takes long; disruption budgets are never broken",
             );
+            told.because
+                .extend(annotation(seen.node, DRAIN_OVERDUE).map(str::to_owned));
             let pods = annotation(seen.node, DRAIN_WAITS_FOR)
                 .map(|pods| pods.split("; ").map(str::to_owned).collect());
             told.waits_for = pods
