@@ -63,6 +63,7 @@ impl Process {
             terms: TO_BUILD,
         };
         let parts = Parts {
+            telemetry: Default::default(),
             registries: (!is_builder).then(|| world.registries.clone()),
             candidate: (!is_builder).then_some(candidate),
             builder: is_builder.then_some(builder),

@@ -36,6 +36,7 @@ impl Former {
             cache,
             gates: Default::default(),
             warnings: Default::default(),
+            telemetry: Default::default(),
         });
         Former {
             link,
