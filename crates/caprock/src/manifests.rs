@@ -1,7 +1,7 @@
 //! Manifests that commands are given: files, directories and standard input, read as an API server would.
 
 use std::collections::BTreeMap;
-use std::io::Read;
+use std::io::Read as _;
 
 use anyhow::{Context, anyhow};
 use camino::{Utf8Path, Utf8PathBuf};
@@ -106,23 +106,21 @@ pub(crate) fn pick<'p>(
     }
 }
 
-/// The texts of files, of the manifests in directories, and of standard input, each with its name.
-fn read_all(paths: &[Utf8PathBuf]) -> Result<Vec<(String, String)>, Failure> {
+/// The texts of files, of the manifests in directories, and of standard input, each with its name. What kustomize reads
+/// is no manifest.
+pub(crate) fn read_all(paths: &[Utf8PathBuf]) -> Result<Vec<(String, String)>, Failure> {
     let mut texts = Vec::new();
     for path in paths {
-        if path == "-" {
-            texts.push((
-                "standard input".to_owned(),
-                bounded(std::io::stdin(), "standard input")?,
-            ));
-        } else if path.is_dir() {
+        if path.is_dir() {
             let mut files = Vec::new();
             for entry in path
                 .read_dir_utf8()
                 .with_context(|| format!("failed to read `{path}`"))?
             {
                 let file = entry?.into_path();
-                if matches!(file.extension(), Some("yaml" | "yml" | "json")) && file.is_file() {
+                let is_manifest = matches!(file.extension(), Some("yaml" | "yml" | "json"))
+                    && file.file_stem() != Some("kustomization");
+                if is_manifest && file.is_file() {
                     files.push(file);
                 }
             }
@@ -131,28 +129,36 @@ fn read_all(paths: &[Utf8PathBuf]) -> Result<Vec<(String, String)>, Failure> {
                 texts.push((file.to_string(), read(&file)?));
             }
         } else {
-            texts.push((path.to_string(), read(path)?));
+            let name = match path.as_str() {
+                "-" => "standard input",
+                path => path,
+            };
+            texts.push((name.to_owned(), read(path)?));
         }
     }
     Ok(texts)
 }
 
 fn read(path: &Utf8Path) -> Result<String, Failure> {
-    let file = std::fs::File::open(path)
-        .map_err(|error| refused(anyhow!(error).context(format!("failed to open `{path}`"))))?;
-    bounded(file, path.as_str())
+    let text = String::from_utf8(bytes(path, MAX_BYTES)?);
+    text.map_err(|error| refused(anyhow!(error).context(format!("`{path}` is no text"))))
 }
 
-fn bounded(reader: impl Read, name: &str) -> Result<String, Failure> {
-    let mut text = String::new();
-    reader
-        .take(MAX_BYTES + 1)
-        .read_to_string(&mut text)
-        .with_context(|| format!("failed to read `{name}`"))?;
-    if text.len() as u64 > MAX_BYTES {
-        return Err(refused(anyhow!(
-            "`{name}` is longer than {MAX_BYTES} bytes"
-        )));
+/// The bytes of a file, or of standard input for `-`.
+///
+/// # Errors
+/// When it cannot be read, or is longer than `most` bytes.
+pub(crate) fn bytes(path: &Utf8Path, most: u64) -> Result<Vec<u8>, Failure> {
+    let mut found = Vec::new();
+    let read = match path.as_str() {
+        "-" => std::io::stdin().take(most + 1).read_to_end(&mut found),
+        path => {
+            std::fs::File::open(path).and_then(|file| file.take(most + 1).read_to_end(&mut found))
+        }
+    };
+    read.map_err(|error| refused(anyhow!(error).context(format!("failed to read `{path}`"))))?;
+    if found.len() as u64 > most {
+        return Err(refused(anyhow!("`{path}` is longer than {most} bytes")));
     }
-    Ok(text)
+    Ok(found)
 }

@@ -158,3 +158,132 @@ fn lint_tells_every_problem_with_its_place() {
     assert_eq!(found[0]["level"], "error");
     assert_eq!(found[0]["hint"], "did you mean `COPY`?");
 }
+
+#[test]
+fn manifests_are_linted_together_with_their_places() {
+    let (code, text, words) =
+        caprock(&["lint", "--strict", "examples/automount", "examples/worker"]);
+    assert_eq!((code, text.as_str()), (Some(0), ""), "{words}");
+    let (code, text, _) = caprock(&["explain", "lint/mount-below-link"]);
+    assert_eq!(code, Some(0));
+    assert!(
+        text.starts_with("mount-below-link (warning)\n\nOn ostree hosts"),
+        "{text}"
+    );
+
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("auto.yaml");
+    let map = dir.path().join("master");
+    std::fs::write(&map, "/mnt/home auto.home\n").unwrap();
+    let map = format!("/etc/auto.master.d/auto.home={}", map.display());
+    let (code, text, words) = caprock(&[
+        "machineconfig",
+        "99-auto",
+        "--pool",
+        "worker",
+        "--file",
+        &map,
+    ]);
+    assert_eq!(code, Some(0), "{words}");
+    std::fs::write(
+        &config,
+        text.replace("  labels:", "  annotation: {}\n  labels:"),
+    )
+    .unwrap();
+    let (code, text, _) = caprock(&["lint", "-o", "json", dir.path().to_str().unwrap()]);
+    assert_eq!(code, Some(1), "{text}");
+    let found: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(found[0]["id"], "unknown-field");
+    assert_eq!(
+        (&found[0]["line"], &found[0]["level"]),
+        (&4.into(), &"error".into())
+    );
+}
+
+#[test]
+fn a_machine_config_is_made_from_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    std::fs::write(path("motd"), "100 % ours\n").unwrap();
+    std::fs::write(path("hello.service"), "[Service]\nExecStart=/bin/true\n").unwrap();
+    let file = format!("/etc/motd={}:0600", path("motd"));
+    let unit = format!("hello.service={}", path("hello.service"));
+    let args = [
+        "machineconfig",
+        "99-a",
+        "--pool",
+        "edge",
+        "--file",
+        &file,
+        "--unit",
+        &unit,
+        "--unit",
+        "x.service",
+    ];
+    let (code, text, words) = caprock(&args);
+    assert_eq!(code, Some(0), "{words}");
+    insta::assert_snapshot!(text);
+    let (code, _, words) = caprock(&[
+        "machineconfig",
+        "99-a",
+        "--pool",
+        "edge",
+        "--file",
+        &format!("/usr/a={}", path("motd")),
+    ]);
+    assert_eq!(code, Some(1));
+    assert!(words.contains("read-only"), "{words}");
+}
+
+/// The recipe as a person uses it: kustomize, lint, render.
+#[test]
+fn privileged_the_recipe_has_nothing_to_lint_and_renders() {
+    if std::env::var("CAPROCK_TEST_PRIVILEGED").as_deref() != Ok("1") {
+        println!("skipped: set CAPROCK_TEST_PRIVILEGED=1 where kubectl is installed");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    for variant in ["coreos", "debian"] {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/automount-ldap");
+        let made = Command::new("kubectl")
+            .arg("kustomize")
+            .arg(folder.join(variant))
+            .output()
+            .unwrap();
+        assert!(
+            made.status.success(),
+            "{}",
+            String::from_utf8_lossy(&made.stderr)
+        );
+        let manifests = dir.path().join(format!("{variant}.yaml"));
+        std::fs::write(&manifests, made.stdout).unwrap();
+        let manifests = manifests.to_str().unwrap();
+        let workload = folder.join("workload");
+        let (code, text, words) =
+            caprock(&["lint", "--strict", manifests, workload.to_str().unwrap()]);
+        assert_eq!((code, text.as_str()), (Some(0), ""), "{variant}: {words}");
+        let (code, text, words) = caprock(&["render", "-f", manifests, "-o", "json"]);
+        assert_eq!(code, Some(0), "{variant}: {words}");
+        let rendered: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let files = rendered["spec"]["config"]["storage"]["files"]
+            .as_array()
+            .unwrap();
+        let modes: Vec<(&str, u64)> = files
+            .iter()
+            .map(|file| {
+                (
+                    file["path"].as_str().unwrap(),
+                    file["mode"].as_u64().unwrap(),
+                )
+            })
+            .collect();
+        let expected = [
+            ("/etc/auto.master", 0o644),
+            ("/etc/autofs.conf", 0o644),
+            ("/etc/sssd/conf.d/bind.conf", 0o600),
+            ("/etc/sssd/ldap-ca.crt", 0o644),
+            ("/etc/sssd/sssd.conf", 0o600),
+        ];
+        assert_eq!(modes, expected, "{variant}");
+    }
+}

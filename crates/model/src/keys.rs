@@ -98,3 +98,5 @@ pub const IMAGE_MACHINE_CONFIG: &str = "machineconfig";
 pub const IMAGE_POOL: &str = "machineconfigpool";
 /// Image label: the pull spec of the base image.
 pub const IMAGE_BASE: &str = "baseOSContainerImage";
+/// Annotation of any object: ids of `caprock lint`, separated by commas, whose warnings are not told about it.
+pub const LINT_IGNORE: &str = "caprock.dev/lint-ignore";

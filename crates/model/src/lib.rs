@@ -15,6 +15,7 @@ pub mod image_check;
 pub mod keys;
 pub mod layering;
 pub mod ledger;
+pub mod lint;
 pub mod manifest;
 pub mod node;
 pub mod packages;

@@ -17,6 +17,7 @@ use crate::api::{
     MachineOSBuild, MachineOSConfig, OPERATOR_GROUP, RolloutPolicy, VERSION, crds, v1alpha1,
 };
 use crate::health::Health;
+use crate::keys;
 use crate::problem::{Problem, did_you_mean, summary};
 use crate::pull_spec::PullSpec;
 use crate::schedule::Schedule;
@@ -81,19 +82,10 @@ impl fmt::Display for ObjectProblem {
 pub fn parse(text: &str) -> Result<Vec<Object>, ManifestError> {
     let mut objects = Vec::new();
     let mut problems = Vec::new();
-    for (index, document) in documents(text)?.into_iter().enumerate() {
-        let items = match document {
-            Value::Object(mut list) if is_list(&list) => match list.remove("items") {
-                Some(Value::Array(items)) => items,
-                _ => Vec::new(),
-            },
-            other => vec![other],
-        };
-        for item in items {
-            match object(item, index + 1) {
-                Ok(object) => objects.push(object),
-                Err(found) => problems.extend(found),
-            }
+    for read in each(text)? {
+        match read.object {
+            Ok(object) => objects.push(object),
+            Err(found) => problems.extend(found),
         }
     }
     if problems.is_empty() {
@@ -103,6 +95,52 @@ pub fn parse(text: &str) -> Result<Vec<Object>, ManifestError> {
     }
 }
 
+/// One object of a text, or what is wrong with it.
+#[derive(Debug)]
+pub(crate) struct Read {
+    /// The document that it is in, from 0; those that say nothing do not count.
+    pub(crate) document: usize,
+    /// Its place in the document, when that is a list.
+    pub(crate) item: Option<usize>,
+    /// Kind and name, or the document's number where it has none.
+    pub(crate) label: String,
+    /// Its annotation for `lint`.
+    pub(crate) lint_ignore: String,
+    /// The object.
+    pub(crate) object: Result<Object, Vec<ObjectProblem>>,
+}
+
+/// Reads each object of a text by itself.
+///
+/// # Errors
+/// The first error of syntax.
+pub(crate) fn each(text: &str) -> Result<Vec<Read>, ManifestError> {
+    let mut all = Vec::new();
+    for (document, value) in documents(text)?.into_iter().enumerate() {
+        let read = |item, value: Value| {
+            let annotations = value.pointer("/metadata/annotations");
+            let ignore = annotations.and_then(|all| all.get(keys::LINT_IGNORE)?.as_str());
+            Read {
+                document,
+                item,
+                label: label(&value, document + 1),
+                lint_ignore: ignore.unwrap_or_default().to_owned(),
+                object: object(value, document + 1),
+            }
+        };
+        match value {
+            Value::Object(mut list) if is_list(&list) => {
+                if let Some(Value::Array(items)) = list.remove("items") {
+                    let items = items.into_iter().enumerate();
+                    all.extend(items.map(|(index, item)| read(Some(index), item)));
+                }
+            }
+            other => all.push(read(None, other)),
+        }
+    }
+    Ok(all)
+}
+
 fn documents(text: &str) -> Result<Vec<Value>, ManifestError> {
     if text.len() > MAX_BYTES {
         return Err(ManifestError::Syntax(format!(
@@ -110,6 +148,11 @@ fn documents(text: &str) -> Result<Vec<Value>, ManifestError> {
             MAX_BYTES / (1024 * 1024)
         )));
     }
+    yaml(text).map_err(|error| ManifestError::Syntax(error.to_string()))
+}
+
+/// Every document of a text as kubectl reads it, within bounds.
+pub(crate) fn yaml<T: DeserializeOwned>(text: &str) -> Result<Vec<T>, serde_saphyr::Error> {
     let options = serde_saphyr::options! {
         budget: serde_saphyr::budget! {
             max_documents: MAX_DOCUMENTS,
@@ -122,7 +165,15 @@ fn documents(text: &str) -> Result<Vec<Value>, ManifestError> {
         with_snippet: false,
     };
     serde_saphyr::from_multiple_with_options(text, options)
-        .map_err(|error| ManifestError::Syntax(error.to_string()))
+}
+
+/// What is wrong with the metadata of an object of any kind.
+pub(crate) fn metadata_problems(value: &Value) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    if let Some(metadata) = value.get("metadata") {
+        schema::check_metadata(metadata, &mut problems);
+    }
+    problems
 }
 
 fn is_list(object: &serde_json::Map<String, Value>) -> bool {
@@ -130,24 +181,25 @@ fn is_list(object: &serde_json::Map<String, Value>) -> bool {
     kind.is_some_and(|kind| kind.ends_with("List")) && object.contains_key("items")
 }
 
+fn text<'v>(value: &'v Value, pointer: &str) -> &'v str {
+    let found = value.pointer(pointer).and_then(Value::as_str);
+    found.unwrap_or_default()
+}
+
+/// What an object is called in messages.
+fn label(value: &Value, number: usize) -> String {
+    match (text(value, "/kind"), text(value, "/metadata/name")) {
+        ("", _) => format!("document {number}"),
+        (kind, "") => format!("{kind} in document {number}"),
+        (kind, name) => format!("{kind} `{name}`"),
+    }
+}
+
 fn object(value: Value, number: usize) -> Result<Object, Vec<ObjectProblem>> {
-    let (name, problems, api_version, kind) = {
-        let text = |pointer: &str| {
-            value
-                .pointer(pointer)
-                .and_then(Value::as_str)
-                .unwrap_or_default()
-        };
-        let (api_version, kind, name) =
-            (text("/apiVersion"), text("/kind"), text("/metadata/name"));
-        let label = match (kind, name) {
-            ("", _) => format!("document {number}"),
-            (kind, "") => format!("{kind} in document {number}"),
-            (kind, name) => format!("{kind} `{name}`"),
-        };
-        let problems = check(&value, api_version, kind, name);
-        (label, problems, api_version.to_owned(), kind.to_owned())
-    };
+    let name = label(&value, number);
+    let api_version = text(&value, "/apiVersion").to_owned();
+    let kind = text(&value, "/kind").to_owned();
+    let problems = check(&value, &api_version, &kind, text(&value, "/metadata/name"));
     let at_object = |problem| ObjectProblem {
         object: name.clone(),
         problem,

@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+/// How the reason of a field that nobody knows begins.
+pub(crate) const UNKNOWN_FIELD: &str = "unknown field";
+
 /// What is wrong with one field of an object.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Problem {
@@ -18,6 +21,11 @@ impl Problem {
             field: field.into(),
             reason: reason.into(),
         }
+    }
+
+    /// Whether the field is one that nobody knows.
+    pub fn is_unknown_field(&self) -> bool {
+        self.reason.starts_with(UNKNOWN_FIELD)
     }
 }
 

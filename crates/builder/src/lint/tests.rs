@@ -100,6 +100,29 @@ const TABLE: &[Case] = &[
         ],
     ),
     (
+        "password-in-step",
+        &[
+            (
+                "FROM a:1\nRUN curl -o /x https://me:s3cret@r.example/x",
+                "2:1",
+            ),
+            ("FROM a:1\nRUN echo core:x | chpasswd", "2:1"),
+            (
+                "FROM a:1\nRUN subscription-manager register --username a --password b",
+                "2:1",
+            ),
+        ],
+        &[
+            "FROM a:1\nRUN curl https://me:$PASSWORD@r.example/x https://r.example:8443/a@b",
+            "FROM a:1\nRUN tool --password $(cat /run/secrets/p) --password-file /run/secrets/p",
+        ],
+    ),
+    (
+        "no-selinux",
+        &[("FROM a:1\nRUN true && /usr/sbin/setsebool -P x 1", "2:1")],
+        &["FROM a:1\nRUN getsebool -a"],
+    ),
+    (
         "no-systemd",
         &[
             ("FROM a:1\nRUN systemctl enable --now x", "2:1"),

@@ -101,14 +101,18 @@ pub(crate) enum ProgressStyle {
     Json,
 }
 
-/// Find the problems of Containerfiles without building them.
+/// Find the problems of Containerfiles and manifests, before anything is built or applied.
 ///
-/// Exits with 1 when there are errors. A comment `# lint ignore=ID` above an instruction silences a warning there, at
-/// the top of the file everywhere.
+/// Exits with 1 when there are errors. In a Containerfile a comment `# lint ignore=ID` above an instruction silences a
+/// warning there, at the top of the file everywhere; in a manifest the object's annotation
+/// `caprock.dev/lint-ignore: ID[,ID...]` does.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  caprock lint Containerfile")]
+#[command(after_help = "Examples:\n  \
+    caprock lint Containerfile\n  \
+    caprock lint manifests/\n  \
+    kubectl kustomize overlays/site | caprock lint -")]
 pub(crate) struct Lint {
-    /// Containerfiles; `-` reads standard input.
+    /// Containerfiles, manifests, directories of manifests; `-` reads standard input. Manifests are looked at together.
     #[arg(value_name = "FILE", required = true)]
     pub(crate) file: Vec<Utf8PathBuf>,
     /// Exit with 1 on warnings, too.

@@ -1,5 +1,7 @@
 //! What shows something and changes nothing.
 
+use std::str::FromStr;
+
 use camino::Utf8PathBuf;
 use clap::Args;
 
@@ -19,6 +21,89 @@ pub(crate) struct Render {
     /// How to print.
     #[arg(short, long, value_enum, default_value_t = Format::Yaml)]
     pub(crate) output: Format,
+}
+
+/// Print a MachineConfig made from files and units, as `kubectl create configmap --from-file --dry-run` prints a ConfigMap.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    caprock machineconfig 99-worker-motd --pool worker --file /etc/motd=motd\n  \
+    caprock machineconfig 99-edge-sssd --pool edge --file /etc/sssd/sssd.conf=sssd.conf:0600 --unit sssd.service\n  \
+    caprock machineconfig 99-edge-hello --pool edge --unit hello.service=hello.service | kubectl apply -f -")]
+pub(crate) struct MachineConfigFrom {
+    /// Its name.
+    #[arg(value_name = "NAME")]
+    pub(crate) name: String,
+    /// The pool that is to take it: its role label.
+    #[arg(long, value_name = "POOL")]
+    pub(crate) pool: String,
+    /// A file of the node, where its content comes from (`-` is standard input), and its mode, 0644 when none is said;
+    /// may be given several times.
+    #[arg(long, value_name = "PATH=SOURCE[:MODE]")]
+    pub(crate) file: Vec<FileFrom>,
+    /// A unit to enable, with the file that it is in, or without one when the image has it; may be given several times.
+    #[arg(long, value_name = "NAME[=SOURCE]")]
+    pub(crate) unit: Vec<UnitFrom>,
+    /// How to print.
+    #[arg(short, long, value_enum, default_value_t = Format::Yaml)]
+    pub(crate) output: Format,
+}
+
+/// `PATH=SOURCE[:MODE]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct FileFrom {
+    pub(crate) path: String,
+    pub(crate) source: Utf8PathBuf,
+    pub(crate) mode: Option<u32>,
+}
+
+impl FromStr for FileFrom {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let expected = || format!("expected `PATH=SOURCE` or `PATH=SOURCE:MODE`, found `{text}`");
+        let (path, rest) = text.split_once('=').ok_or_else(expected)?;
+        let octal = |mode: &str| {
+            let digits = matches!(mode.len(), 3 | 4);
+            digits.then(|| u32::from_str_radix(mode, 8).ok()).flatten()
+        };
+        let with_mode = rest
+            .rsplit_once(':')
+            .and_then(|(source, mode)| Some((source, octal(mode)?)));
+        let (source, mode) = match with_mode {
+            Some((source, mode)) => (source, Some(mode)),
+            None => (rest, None),
+        };
+        if path.is_empty() || source.is_empty() {
+            return Err(expected());
+        }
+        Ok(FileFrom {
+            path: path.to_owned(),
+            source: source.into(),
+            mode,
+        })
+    }
+}
+
+/// `NAME[=SOURCE]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct UnitFrom {
+    pub(crate) name: String,
+    pub(crate) source: Option<Utf8PathBuf>,
+}
+
+impl FromStr for UnitFrom {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (name, source) = match text.split_once('=') {
+            Some((name, source)) => (name, Some(source.into())),
+            None => (text, None),
+        };
+        Ok(UnitFrom {
+            name: name.to_owned(),
+            source,
+        })
+    }
 }
 
 /// Show what would happen to each node, and why, before anything happens.
@@ -130,4 +215,30 @@ pub(crate) struct Crds {
     /// How to print.
     #[arg(short, long, value_enum, default_value_t = Format::Yaml)]
     pub(crate) output: Format,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_are_given_with_path_source_and_mode() {
+        for (text, expected) in [
+            ("/etc/a=b", Some(("/etc/a", "b", None))),
+            ("/etc/a=b:0600", Some(("/etc/a", "b", Some(0o600)))),
+            ("/etc/a=-:644", Some(("/etc/a", "-", Some(0o644)))),
+            ("/etc/a=b:c", Some(("/etc/a", "b:c", None))),
+            ("/etc/a=b:0999", Some(("/etc/a", "b:0999", None))),
+            ("/etc/a", None),
+            ("=b", None),
+            ("/etc/a=:0600", None),
+        ] {
+            let expected = expected.map(|(path, source, mode)| FileFrom {
+                path: path.to_owned(),
+                source: source.into(),
+                mode,
+            });
+            assert_eq!(text.parse().ok(), expected, "{text}");
+        }
+    }
 }

@@ -12,7 +12,9 @@ use clap::{Args, Parser, Subcommand};
 
 pub(crate) use build::{Build, Copy, Lint, ProgressStyle, RegistryAccess};
 pub(crate) use install::{Addition, Install, Uninstall};
-pub(crate) use look::{Crds, Diff, Explain, Logs, Plan, Render, Status};
+pub(crate) use look::{
+    Crds, Diff, Explain, FileFrom, Logs, MachineConfigFrom, Plan, Render, Status, UnitFrom,
+};
 pub(crate) use node::{Agent, JoinFormat, Node, NodeImport, NodeKubeconfig, NodeRevoke, NodeToken};
 pub(crate) use parts::{Builder, Controller, Registry, Webhook};
 pub(crate) use serve::{Backup, Certs, CertsRotate, CertsUser, Part, Restore, Serve, ServerData};
@@ -33,6 +35,8 @@ pub(crate) enum Command {
     Serve(Serve),
     Build(Box<Build>),
     Lint(Lint),
+    #[command(name = "machineconfig")]
+    MachineConfig(MachineConfigFrom),
     Render(Render),
     Plan(Plan),
     Diff(Diff),

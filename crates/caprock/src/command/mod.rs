@@ -12,6 +12,7 @@ mod explain;
 mod install;
 mod lint;
 mod logs;
+mod machineconfig;
 mod node;
 mod parts;
 mod plan;
@@ -35,6 +36,7 @@ pub(crate) fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Restore(args) => backup::restore(&args)?,
         Command::Backup(args) => block_on(backup::backup(args))?,
         Command::Lint(args) => return lint::run(&args),
+        Command::MachineConfig(args) => machineconfig::run(&args)?,
         Command::Render(args) => render::run(&args)?,
         Command::Completions(args) => {
             let mut text = Vec::new();

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::problem::{Problem, did_you_mean};
+use crate::problem::{Problem, UNKNOWN_FIELD, did_you_mean};
 
 /// Collects what is wrong while reading goes on, so that all of it can be told at once.
 #[derive(Debug, Default)]
@@ -183,16 +183,16 @@ fn unknown_key(key: &str, known: &[&str]) -> String {
     // Butane's words are what people most often carry over.
     match key {
         "inline" | "contents_inline" => {
-            return "unknown field of Ignition (it is Butane's); write `source: \"data:,...\"` with the text percent-encoded, or base64 after `data:;base64,`".into();
+            return "unknown field of Ignition (it is Butane's); write `source: \"data:,...\"` with the text percent-encoded, or base64 after `data:;base64,`; `caprock machineconfig` writes it from files".into();
         }
         "local" => {
-            return "unknown field of Ignition (it is Butane's); put the file's bytes into `source` as a `data:` URL".into();
+            return "unknown field of Ignition (it is Butane's); put the file's bytes into `source` as a `data:` URL; `caprock machineconfig` does it".into();
         }
         _ => {}
     }
     match did_you_mean(key, known.iter().copied()) {
-        hint if hint.is_empty() => format!("unknown field; known are `{}`", known.join("`, `")),
-        hint => format!("unknown field{hint}"),
+        hint if hint.is_empty() => format!("{UNKNOWN_FIELD}; known are `{}`", known.join("`, `")),
+        hint => format!("{UNKNOWN_FIELD}{hint}"),
     }
 }
 

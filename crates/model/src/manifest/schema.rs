@@ -5,7 +5,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 };
 use serde_json::{Map, Value};
 
-use crate::problem::{Problem, did_you_mean};
+use crate::problem::{Problem, UNKNOWN_FIELD, did_you_mean};
 
 /// Fields that the metadata of every object may have.
 const METADATA: &[&str] = &[
@@ -51,7 +51,8 @@ pub(super) fn check_object(value: &Value, schema: &JSONSchemaProps, problems: &m
     require(object, schema, "", problems);
 }
 
-fn check_metadata(value: &Value, problems: &mut Vec<Problem>) {
+/// Checks what the metadata of every object has.
+pub(super) fn check_metadata(value: &Value, problems: &mut Vec<Problem>) {
     let Some(metadata) = value.as_object() else {
         problems.push(Problem::new("metadata", "expected an object"));
         return;
@@ -235,7 +236,7 @@ fn unknown<'k>(
 ) {
     problems.push(Problem::new(
         path,
-        format!("unknown field{}", did_you_mean(key, known)),
+        format!("{UNKNOWN_FIELD}{}", did_you_mean(key, known)),
     ));
 }
 

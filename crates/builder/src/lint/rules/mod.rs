@@ -6,20 +6,23 @@ mod files;
 mod overridden;
 mod packages;
 mod run;
+mod secrets;
 mod stages;
 mod style;
 
 use super::Rule;
 
 /// All of them, in the order in which they are listed for people.
-pub(super) static ALL: [&Rule; 22] = [
+pub(super) static ALL: [&Rule; 24] = [
     &stages::LATER_STAGE,
     &base::UNDEFINED_ARG_IN_FROM,
     &base::UNTAGGED_BASE,
     &files::UNCHECKED_DOWNLOAD,
     &packages::UPDATE_ALONE,
     &args::SECRET_IN_IMAGE,
+    &secrets::PASSWORD_IN_STEP,
     &run::NO_SYSTEMD,
+    &run::NO_SELINUX,
     &run::LOST_CD,
     &packages::INSTALL_ASKS,
     &run::SUDO,

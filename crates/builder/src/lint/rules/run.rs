@@ -60,6 +60,27 @@ pub(super) static NO_SYSTEMD: Rule = Rule {
     },
 };
 
+pub(super) static NO_SELINUX: Rule = Rule {
+    id: "no-selinux",
+    level: Level::Warning,
+    explanation: "`setsebool` refuses to work where SELinux is not running, and in a build it is not. Set the boolean on \
+                  the node: a oneshot unit with `ExecStart=/usr/sbin/setsebool NAME on` and `ConditionSecurity=selinux`, \
+                  before what needs it. Without `-P` that takes milliseconds at each boot and leaves the policy of the \
+                  image alone.",
+    check: |file, report| {
+        for (instruction, text) in texts(file) {
+            for command in commands(&text) {
+                let name = command.first().and_then(|name| name.rsplit('/').next());
+                if name == Some("setsebool") {
+                    let message = "`setsebool` fails in a build: SELinux is not running there";
+                    let hint = "set the boolean on the node, with a oneshot unit";
+                    report.tell(instruction.at, message, hint);
+                }
+            }
+        }
+    },
+};
+
 pub(super) static NOT_JSON: Rule = Rule {
     id: "not-json",
     level: Level::Warning,
