@@ -1,5 +1,5 @@
 //! The binary as a shell sees it: help, results, errors and exit statuses.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::print_stderr)]
 
 use std::path::Path;
 
@@ -239,7 +239,7 @@ fn a_machine_config_is_made_from_files() {
 #[test]
 fn privileged_the_recipe_has_nothing_to_lint_and_renders() {
     if std::env::var("CAPROCK_TEST_PRIVILEGED").as_deref() != Ok("1") {
-        println!("skipped: set CAPROCK_TEST_PRIVILEGED=1 where kubectl is installed");
+        eprintln!("skipped: set CAPROCK_TEST_PRIVILEGED=1 where kubectl is installed");
         return;
     }
     let dir = tempfile::tempdir().unwrap();
