@@ -31,6 +31,7 @@ use crate::context::Context;
 use crate::drive::Wake;
 use crate::error::{Doing, Result, has_code};
 use crate::event::Tone;
+use crate::images;
 use crate::registry::{self, Failure, Purpose, Resolve};
 use crate::step;
 use wanted::{BASE_DIGEST, BASE_SOURCE, Wanted};
@@ -56,7 +57,7 @@ pub(crate) fn concerns(change: &Change) -> Wake {
 /// What the loop remembers: when a registry that failed is asked again.
 #[derive(Debug)]
 pub(crate) struct Builds<R> {
-    pub(crate) registries: R,
+    pub(crate) registries: Arc<R>,
     pub(crate) attempts: Attempts,
 }
 
@@ -259,6 +260,13 @@ async fn report(ctx: &Context, config: &MachineOSConfig, outcome: &Outcome) -> R
         object.status = Some(after.clone());
         object = ctx.write_status(&object).await?;
         tell(ctx, config, &before, &after).await;
+    }
+    if let Outcome::Build {
+        name,
+        image: Some(image),
+    } = outcome
+    {
+        images::remember(ctx, config, name, image).await?;
     }
     if let Outcome::Build { name, .. } = outcome
         && config.annotations().get(keys::CURRENT_BUILD) != Some(name)

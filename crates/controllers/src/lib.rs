@@ -11,6 +11,7 @@ mod drive;
 mod error;
 mod event;
 mod fit;
+mod images;
 mod leader;
 mod lease;
 mod node;
@@ -273,6 +274,19 @@ fn spawn_controllers<R: Resolve>(
         stop.clone(),
     );
     spawn(tasks, "disruption", looks);
+
+    let registries = Arc::new(registries);
+    let shared = registries.clone();
+    let look = move |map, ctx| images::reconcile(map, ctx, shared.clone());
+    let looks = drive(
+        "image",
+        ctx.clone(),
+        cache.config_maps.clone(),
+        images::concerns,
+        look,
+        stop.clone(),
+    );
+    spawn(tasks, "image", looks);
 
     let builds = Arc::new(build::Builds {
         registries,

@@ -132,6 +132,13 @@ pub(crate) trait Resolve: Send + Sync + 'static {
         reference: &str,
         access: ClientConfig,
     ) -> impl Future<Output = Result<String, Failure>> + Send;
+
+    /// Removes the image that `reference` names by digest. One that is not there counts as removed.
+    fn remove(
+        &self,
+        reference: &str,
+        access: ClientConfig,
+    ) -> impl Future<Output = Result<(), Failure>> + Send;
 }
 
 /// Real registries.
@@ -140,19 +147,28 @@ pub(crate) struct Registries;
 
 impl Resolve for Registries {
     async fn digest(&self, reference: &str, access: ClientConfig) -> Result<String, Failure> {
-        let parsed: Reference =
-            reference
-                .parse()
-                .map_err(|error: oci::ReferenceError| Failure {
-                    reason: BuildReason::BaseImageUnavailable,
-                    message: format!("base image: {error}"),
-                    may_pass: false,
-                })?;
+        let parsed = parse("base image", reference)?;
         let found = async { Client::new(access)?.resolve(&parsed).await }.await;
         found
             .map(|(digest, _)| digest.to_string())
             .map_err(|error| failure("base image", &error))
     }
+
+    async fn remove(&self, reference: &str, access: ClientConfig) -> Result<(), Failure> {
+        let parsed = parse("layered image", reference)?;
+        let removed = async { Client::new(access)?.delete_manifest(&parsed).await }.await;
+        removed.map_err(|error| failure("layered image", &error))
+    }
+}
+
+fn parse(what: &str, reference: &str) -> Result<Reference, Failure> {
+    reference
+        .parse()
+        .map_err(|error: oci::ReferenceError| Failure {
+            reason: BuildReason::BaseImageUnavailable,
+            message: format!("{what}: {error}"),
+            may_pass: false,
+        })
 }
 
 /// Tells a registry's failure in the words of a condition. Nearly all may pass: the build's inputs say nothing of

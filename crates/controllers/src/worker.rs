@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
+use kube::api::Api;
 use kube::runtime::controller::Action;
 use model::api::{MachineOSBuild, MachineOSConfig};
 use model::build_state::{BuildState, Step};
@@ -28,7 +29,7 @@ use crate::attempts::{Attempts, insist};
 use crate::cache::{Cache, Change, Kind};
 use crate::context::Context;
 use crate::drive::Wake;
-use crate::error::Result;
+use crate::error::{Doing, Result};
 use crate::lease::Terms;
 use crate::registry::Failure;
 use crate::step;
@@ -126,8 +127,24 @@ pub(crate) async fn reconcile<B: Build>(
     };
     match claim::claim(&ctx.client, &build, &worker.identity, worker.terms).await? {
         Claimed::Others(wait) => Ok(Action::requeue(wait)),
+        Claimed::Ours(claim) if is_over(&ctx, &build).await? => {
+            claim.release(&name).await?;
+            Ok(Action::await_change())
+        }
         Claimed::Ours(claim) => run(&ctx, &worker, &build, &job, *claim).await,
     }
+}
+
+/// Whether a build has ended, or is gone, while the local copy still has it under way: a look that follows the end of a
+/// build may be quicker than the watch.
+async fn is_over(ctx: &Context, build: &MachineOSBuild) -> Result<bool> {
+    let name = build.name_any();
+    let api = Api::<MachineOSBuild>::all(ctx.client.clone());
+    let now = api
+        .get_opt(&name)
+        .await
+        .doing(|| format!("read MachineOSBuild `{name}`"))?;
+    Ok(now.is_none_or(|now| now.uid() != build.uid() || BuildState::of(&now).is_final()))
 }
 
 async fn run<B: Build>(

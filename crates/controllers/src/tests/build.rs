@@ -5,7 +5,7 @@ use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Node, Secret};
 use kube::ResourceExt;
 use kube::api::{Api, DeleteParams, ListParams, ObjectMeta, PostParams};
-use model::api::{MachineConfig, MachineOSBuild, MachineOSConfig};
+use model::api::{MachineConfig, MachineConfigPool, MachineOSBuild, MachineOSConfig};
 use model::build_state::BuildState;
 use model::condition::BuildReason;
 use model::condition::PoolConditionType::{Degraded, ImageBuildDegraded, Updating};
@@ -498,6 +498,60 @@ async fn without_its_machine_os_config_a_pool_goes_back_to_the_base_image() {
         match node.annotations().get(keys::DESIRED_IMAGE) {
             None => Ok(()),
             Some(image) => Err(image.clone()),
+        }
+    })
+    .await;
+    let image = agents[0].reached[0].1.clone().unwrap();
+    assert_eq!(world.registries.removed(), Vec::<String>::new());
+    world.play(&mut agents).await;
+    world.until_updated("worker").await;
+    assert_eq!(agents[0].reached.last().unwrap().1, None);
+    // Nobody names the image any more.
+    let maps: Api<ConfigMap> = Api::namespaced(world.client.clone(), keys::NAMESPACE);
+    eventually("collected", || async {
+        let maps = maps.list(&ListParams::default()).await.unwrap().items;
+        let names: Vec<String> = maps.iter().map(ResourceExt::name_any).collect();
+        let left = names.iter().any(|name| name.contains("image-"));
+        let removed = world.registries.removed();
+        match !left && removed == [image.clone()] && world.builds().await.is_empty() {
+            true => Ok(()),
+            false => Err((names, removed)),
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn without_its_pool_a_node_goes_back_to_the_pool_that_it_had() {
+    let world = World::new().await;
+    let mut spec = ignition(&[("/etc/motd", "one")], &[]);
+    spec["osImageURL"] = json!(BASE);
+    world.config("50-image", "worker", spec).await;
+    world.pool("worker", false).await;
+    world.pool("edge", false).await;
+    let own = ignition(&[("/etc/edge", "one")], &["autofs.service"]);
+    world.config("60-edge", "edge", own).await;
+    world.builder.install("autofs.service");
+    world.os_config("edge", CONTAINERFILE).await;
+    let mut agents = [world.register("worker-1", &["worker", "edge"]).await];
+    world.play(&mut agents).await;
+    world.until_updated("edge").await;
+    assert!(agents[0].reached.last().unwrap().1.is_some());
+    let pools = world.all::<MachineConfigPool>();
+    pools
+        .delete("edge", &DeleteParams::default())
+        .await
+        .unwrap();
+    eventually("told", || async {
+        let node: Node = world.get("worker-1").await;
+        let desired = node
+            .annotations()
+            .get(keys::DESIRED_CONFIG)
+            .cloned()
+            .unwrap();
+        match desired.starts_with("rendered-worker-") {
+            true => Ok(()),
+            false => Err(desired),
         }
     })
     .await;

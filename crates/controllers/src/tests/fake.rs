@@ -192,11 +192,17 @@ pub(super) fn digest_of(text: &str) -> String {
 #[derive(Debug, Clone, Default)]
 pub(super) struct FakeRegistries {
     failure: Arc<Mutex<Option<Failure>>>,
+    removed: Arc<Mutex<Vec<String>>>,
 }
 
 impl FakeRegistries {
     pub(super) fn fail(&self, failure: Option<Failure>) {
         *self.failure.lock().unwrap() = failure;
+    }
+
+    /// What was removed, in order.
+    pub(super) fn removed(&self) -> Vec<String> {
+        self.removed.lock().unwrap().clone()
     }
 }
 
@@ -205,6 +211,16 @@ impl Resolve for FakeRegistries {
         match &*self.failure.lock().unwrap() {
             Some(failure) => Err(failure.clone()),
             None => Ok(digest_of(reference)),
+        }
+    }
+
+    async fn remove(&self, reference: &str, _: ClientConfig) -> Result<(), Failure> {
+        match &*self.failure.lock().unwrap() {
+            Some(failure) => Err(failure.clone()),
+            None => {
+                self.removed.lock().unwrap().push(reference.to_owned());
+                Ok(())
+            }
         }
     }
 }
