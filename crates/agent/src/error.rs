@@ -62,6 +62,22 @@ impl AgentError {
         }
     }
 
+    /// What [`AgentError::kind`] returns.
+    pub(crate) const KINDS: [&str; 6] =
+        ["api", "host", "credential", "object", "unwell", "cut_short"];
+
+    /// What failed, in a word.
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            AgentError::Api { .. } => "api",
+            AgentError::Host(_) => "host",
+            AgentError::Credential(_) => "credential",
+            AgentError::Object { .. } => "object",
+            AgentError::Unwell(_) => "unwell",
+            AgentError::CutShort(_) => "cut_short",
+        }
+    }
+
     /// Whether the API can be told of it: not when it is the API that cannot be reached.
     pub(crate) fn can_be_told(&self) -> bool {
         match self {

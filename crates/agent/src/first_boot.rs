@@ -338,7 +338,8 @@ impl Machine {
                     "first boot".to_owned(),
                 ];
                 let why = update.reboot.iter().map(ToString::to_string);
-                let cause = Cause::update(&target, asked.into_iter().chain(why));
+                let cause =
+                    Cause::update(&target, update.reboots_for(), asked.into_iter().chain(why));
                 self.host
                     .run(move |host| host.reboot(&sight, &target, cause))
                     .await?;

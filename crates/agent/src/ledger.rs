@@ -103,6 +103,7 @@ impl State {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use model::ledger::Why;
 
     #[test]
     fn reboots_are_noted_once_with_what_they_were_for() {
@@ -127,7 +128,7 @@ mod tests {
             "the first boot that is seen is no reboot"
         );
         assert_eq!(boot("1"), [""; 0]);
-        let asked = Cause::update("`rendered-2`", ["image".to_owned()]);
+        let asked = Cause::update("`rendered-2`", Why::Image, ["image".to_owned()]);
         state.set_next_reboot("1", asked).unwrap();
         assert_eq!(boot("1"), [""; 0], "it has not happened yet");
         let update = "update to `rendered-2` ← image";

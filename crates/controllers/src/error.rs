@@ -38,6 +38,19 @@ pub enum Error {
 pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
+    /// What [`Error::kind`] returns.
+    pub(crate) const KINDS: [&str; 9] = [
+        "own",
+        "forbidden",
+        "not_found",
+        "conflict",
+        "expired",
+        "throttled",
+        "invalid",
+        "server",
+        "unreachable",
+    ];
+
     /// The failure in a word, for counting.
     pub(crate) fn kind(&self) -> &'static str {
         let Error::Api { source, .. } = self else {

@@ -160,7 +160,7 @@ async fn run_parts<R: Resolve + Clone, B: Build>(
         warnings: Default::default(),
         telemetry: parts.telemetry,
     });
-    ctx.telemetry.synced();
+    ctx.telemetry.synced(&ctx.cache);
     if let Some(builder) = parts.builder {
         spawn_builder(&ctx, builder, &stop, &mut tasks);
     }

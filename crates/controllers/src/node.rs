@@ -50,6 +50,7 @@ pub(crate) fn concerns(change: &Change) -> Wake {
 
 /// One look at one node.
 pub(crate) async fn reconcile(node: Arc<Node>, ctx: Arc<Context>) -> Result<Action> {
+    ctx.telemetry.nodes().saw(&node);
     match Request::open(&node) {
         Ok(None) => Ok(Action::await_change()),
         Ok(Some(request)) => answer(&ctx, &node, &request).await,
@@ -89,7 +90,9 @@ async fn answer(ctx: &Context, node: &Node, request: &Request) -> Result<Action>
             if drain::cordon(node, request) == Cordon::Set {
                 // Without a kubelet no pod comes after those that are there now.
                 if is_kept_by_agent(node) && evict::is_done(ctx, node, &rules).await? {
-                    finish(ctx, node, id, cordoned(id, Timestamp::now())).await?;
+                    let now = Timestamp::now();
+                    finish(ctx, node, id, cordoned(id, now)).await?;
+                    ctx.telemetry.nodes().drained(now, now);
                     return Ok(Action::await_change());
                 }
                 // The change of the node brings us back, with the cordon seen.
@@ -99,6 +102,10 @@ async fn answer(ctx: &Context, node: &Node, request: &Request) -> Result<Action>
             match evict::round(ctx, node, request, &rules, since(node)).await? {
                 Round::Done => {
                     finish(ctx, node, id, json!({})).await?;
+                    let now = Timestamp::now();
+                    ctx.telemetry
+                        .nodes()
+                        .drained(since(node).unwrap_or(now), now);
                     Ok(Action::await_change())
                 }
                 // The change that made it so brings us back.

@@ -14,7 +14,7 @@ use kube::ResourceExt;
 use kube::api::{Api, ListParams, Patch, PatchParams};
 use kube::runtime::controller::Action;
 use model::api::{MachineConfigPool, PoolCondition};
-use model::condition::{self, PoolConditionType};
+use model::condition::{self, Entry, PoolConditionType};
 use model::keys;
 use model::pool_status;
 use model::provision;
@@ -52,6 +52,7 @@ pub(crate) async fn reconcile(pool: Arc<MachineConfigPool>, ctx: Arc<Context>) -
         (seen, plan) = confirm(&ctx, &pool).await?;
         done = act(&ctx, &pool, &plan).await;
     }
+    ctx.telemetry.pool(&pool.name_any(), &seen, &plan);
     node_object::follow(&ctx, &pool, &seen).await?;
     report(&ctx, &pool, &seen, &plan).await?;
     done?;
@@ -178,6 +179,9 @@ async fn tell_changes(
         let nothing_done = empty && kind == PoolConditionType::Updated;
         if now.status != "True" || told || nothing_done {
             continue;
+        }
+        if let (PoolConditionType::Updated, Some(since)) = (kind, then.and_then(Entry::since)) {
+            ctx.telemetry.nodes().rolled_out(since, Timestamp::now());
         }
         let (tone, reason) = if kind == PoolConditionType::Updated {
             (Tone::Normal, "RolloutCompleted")

@@ -13,7 +13,7 @@ pub(crate) mod log;
 mod progress;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
@@ -33,6 +33,7 @@ use crate::error::{Doing, Result};
 use crate::lease::Terms;
 use crate::registry::Failure;
 use crate::step;
+use crate::telemetry::builds as telemetry;
 use attempt::{Job, Outcome};
 use builder::Build;
 use claim::{Claim, Claimed};
@@ -154,13 +155,21 @@ async fn run<B: Build>(
     job: &Job,
     mut claim: Claim,
 ) -> Result<Action> {
+    let (counted, begun) = (ctx.telemetry.builds(), Instant::now());
     let outcome = tokio::select! {
         outcome = attempt::run(ctx, worker, build, job) => outcome?,
-        () = claim.keep() => return Ok(lost(worker, build)),
+        () = claim.keep() => {
+            counted.ended(telemetry::Result::Abandoned, begun);
+            return Ok(lost(worker, build));
+        }
         () = unwanted(ctx, build) => Outcome::Unwanted,
         // The claim stays: whoever starts next under this name goes on at once.
         () = worker.stop.cancelled() => return Ok(Action::await_change()),
     };
+    counted.ended(outcome.counts_as(), begun);
+    if let Outcome::Failed(failure) = &outcome {
+        counted.failed(failure.reason);
+    }
     let action = tokio::select! {
         action = conclude(ctx, worker, build, job, outcome) => action?,
         () = claim.keep() => return Ok(lost(worker, build)),

@@ -16,6 +16,27 @@ const MAX_LINK_BYTES: usize = 500;
 /// Most links of a chain.
 const MAX_LINKS: usize = 10;
 
+/// What makes an update a reboot; where it is several things, the first of these.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Why {
+    /// Another image.
+    Image,
+    /// Other kernel arguments.
+    KernelArguments,
+    /// A node disruption policy asks for it.
+    Policy,
+    /// Something else, or an agent that does not say.
+    #[default]
+    Other,
+}
+
+impl Why {
+    fn is_other(&self) -> bool {
+        *self == Why::Other
+    }
+}
+
 /// What a reboot was for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "cause", rename_all = "camelCase")]
@@ -26,6 +47,9 @@ pub enum Cause {
         target: String,
         /// From what was asked for to what made it a reboot.
         chain: Vec<String>,
+        /// What made it a reboot, in a word.
+        #[serde(default, skip_serializing_if = "Why::is_other")]
+        why: Why,
     },
     /// A deployment that was not well was left.
     WayBack {
@@ -40,10 +64,39 @@ pub enum Cause {
 
 impl Cause {
     /// An update, with a chain of bounded length.
-    pub fn update(target: impl fmt::Display, chain: impl IntoIterator<Item = String>) -> Self {
+    pub fn update(
+        target: impl fmt::Display,
+        why: Why,
+        chain: impl IntoIterator<Item = String>,
+    ) -> Self {
         Cause::Update {
+            why,
             target: target.to_string(),
             chain: chain.into_iter().take(MAX_LINKS).map(shortened).collect(),
+        }
+    }
+
+    /// What [`Cause::word`] returns.
+    pub const WORDS: [&str; 6] = [
+        "image",
+        "kernel_arguments",
+        "policy",
+        "other",
+        "rollback",
+        "unasked",
+    ];
+
+    /// What it was for, in a word.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Cause::Update { why, .. } => match why {
+                Why::Image => "image",
+                Why::KernelArguments => "kernel_arguments",
+                Why::Policy => "policy",
+                Why::Other => "other",
+            },
+            Cause::WayBack { .. } => "rollback",
+            Cause::NotAsked => "unasked",
         }
     }
 
@@ -64,7 +117,7 @@ fn shortened(mut text: String) -> String {
 impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Cause::Update { target, chain } => {
+            Cause::Update { target, chain, .. } => {
                 write!(f, "update to {target}")?;
                 for link in chain {
                     write!(f, " ← {link}")?;
@@ -133,6 +186,7 @@ mod tests {
         check(
             Cause::update(
                 "`rendered-2`",
+                Why::KernelArguments,
                 [
                     "kernelArguments +audit=0".into(),
                     "MachineConfig `50-audit`".into(),
@@ -149,7 +203,13 @@ mod tests {
 
     #[test]
     fn the_annotation_is_bounded_and_keeps_the_newest() {
-        let long = || Cause::update("x".repeat(100), (0..100).map(|_| "ü".repeat(10_000)));
+        let long = || {
+            Cause::update(
+                "x".repeat(100),
+                Why::Other,
+                (0..100).map(|_| "ü".repeat(10_000)),
+            )
+        };
         let all: Vec<Reboot> = (0..60).map(|second| reboot(second, long())).collect();
         let text = to_annotation(&all);
         assert!(text.len() <= MAX_SHOWN_BYTES, "{}", text.len());

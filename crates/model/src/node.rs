@@ -88,6 +88,28 @@ pub enum Phase {
 }
 
 impl Phase {
+    /// Every phase.
+    pub const ALL: [Phase; 6] = [
+        Phase::New,
+        Phase::Done,
+        Phase::Pending,
+        Phase::Working,
+        Phase::Failing,
+        Phase::Degraded,
+    ];
+
+    /// The phase in a word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Phase::New => "new",
+            Phase::Done => "done",
+            Phase::Pending => "pending",
+            Phase::Working => "working",
+            Phase::Failing => "failing",
+            Phase::Degraded => "degraded",
+        }
+    }
+
     /// Whether an update is under way: the node was disrupted by us, or may be at any moment.
     pub fn in_progress(self) -> bool {
         match self {

@@ -167,6 +167,23 @@ pub enum Hold {
     },
 }
 
+impl Hold {
+    /// What is waited for, in a word.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Hold::Paused => "paused",
+            Hold::NoConfig => "config",
+            Hold::NoImage => "image",
+            Hold::MaxUnavailable(_) | Hold::Schedule(_) => "invalid",
+            Hold::Slots { .. } => "slots",
+            Hold::FailureBudget { .. } => "halted",
+            Hold::Wave { .. } => "wave",
+            Hold::Window { .. } => "window",
+            Hold::NotServing { .. } => "not_serving",
+        }
+    }
+}
+
 /// What is done for a pool now. Nothing in a settled or paused pool.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {

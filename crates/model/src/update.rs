@@ -16,6 +16,7 @@ mod version;
 
 use std::fmt;
 
+use crate::ledger::Why;
 use crate::problem::Problem;
 use crate::render::field;
 
@@ -178,6 +179,20 @@ impl Update {
             .all(|change| change.is_live() || matches!(change, Change::Image { .. }));
         let policies = self.reboot.iter().any(|reason| reason.policy.is_some());
         self.disruption == Disruption::Reboot && only_the_image && !policies
+    }
+
+    /// What makes it a reboot, when it is one.
+    pub fn reboots_for(&self) -> Why {
+        let any = |test: fn(&Change) -> bool| self.changes.iter().any(test);
+        if any(|change| matches!(change, Change::Image { .. })) {
+            Why::Image
+        } else if any(|change| matches!(change, Change::KernelArguments { .. })) {
+            Why::KernelArguments
+        } else if self.reboot.iter().any(|reason| reason.policy.is_some()) {
+            Why::Policy
+        } else {
+            Why::Other
+        }
     }
 
     /// Whether the versions mean the same.

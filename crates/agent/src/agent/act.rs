@@ -152,9 +152,13 @@ impl Agent {
     ) -> Result<(), AgentError> {
         let client = self.registry().await?;
         let arrived = Arc::new(Mutex::new(Progress::default()));
-        let sink = arrived.clone();
+        let (sink, telemetry) = (arrived.clone(), self.settings.telemetry.clone());
         let pulled = self.host.run(move |host| {
-            let tell = |progress| *sink.lock().unwrap_or_else(PoisonError::into_inner) = progress;
+            let tell = |progress: Progress| {
+                let mut seen = sink.lock().unwrap_or_else(PoisonError::into_inner);
+                telemetry.pulled(progress.bytes.saturating_sub(seen.bytes));
+                *seen = progress;
+            };
             Ok(host.os().pull(&image, &client, &tell)?)
         });
         let mut pulled = std::pin::pin!(self.patiently(pulled, step, observed, plan));
@@ -210,5 +214,5 @@ fn cause(observed: &Observed, plan: &Plan) -> Cause {
         .map(|progress| format!("MachineConfigPool `{}`", progress.spec.pool.name));
     let asked = [build, layering, pool].into_iter().flatten();
     let links = reboot.into_iter().chain(rebuilt).chain(asked);
-    Cause::update(target.unwrap_or_default(), links)
+    Cause::update(target.unwrap_or_default(), plan.update.reboots_for(), links)
 }

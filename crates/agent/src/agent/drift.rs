@@ -19,6 +19,8 @@ impl Agent {
         };
         let found = self.look_for_drift(&version).await?;
         self.listen_at(&found);
+        let telemetry = &self.settings.telemetry;
+        telemetry.drifts(!found.differences.is_empty());
         if found.differences.is_empty() {
             self.known = found.known;
             return Ok(None);
@@ -54,6 +56,7 @@ impl Agent {
             .run(move |host| host.heal(&to, &differences, &policy))
             .await?;
         let left = self.look_for_drift(&version).await?;
+        self.settings.telemetry.drift_healed();
         self.reporter
             .publish(
                 &observed.node,

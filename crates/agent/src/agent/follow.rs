@@ -87,6 +87,8 @@ impl Agent {
             }
         }
         let renewed = credentials.renew(&self.client, Timestamp::now()).await;
+        let end = credentials.expires().unwrap_or_default();
+        self.settings.telemetry.credential_ends(end);
         renewed.map_err(|error| self.ending(error))
     }
 

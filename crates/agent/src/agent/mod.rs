@@ -202,9 +202,7 @@ impl Agent {
                 () = stop.cancelled() => break,
                 turn = self.turn() => turn,
             };
-            if turn.is_ok() {
-                self.settings.telemetry.looked(Timestamp::now());
-            }
+            self.settings.telemetry.turned(&turn, Timestamp::now());
             let wait = match turn {
                 Ok(Next::Now) => {
                     back_off = BACK_OFF.0;
@@ -272,6 +270,7 @@ impl Agent {
             plan = self.softest_plan(&observed).await?;
         }
         self.log(&plan);
+        self.settings.telemetry.at(plan.steps.first());
         let Some(step) = plan.steps.first() else {
             return self.settle(&observed, &plan).await;
         };
@@ -281,7 +280,9 @@ impl Agent {
             Step::Pull { .. } => PULL,
             _ => STEP,
         });
+        let begun = Instant::now();
         let done = self.act(step, &observed, &plan).await;
+        self.settings.telemetry.acted(step, begun, &done);
         match &done {
             Ok(_) => self.failed = None,
             // What is only fetched ahead is missed by nobody yet.
@@ -387,6 +388,7 @@ impl Agent {
         if !self.completed {
             self.host.run(Host::complete_boot).await?;
             let reboots = self.host.state().reboots()?;
+            self.settings.telemetry.reboots(&reboots);
             self.reboots = (!reboots.is_empty()).then(|| to_annotation(&reboots));
             self.completed = true;
         }
@@ -407,6 +409,8 @@ impl Agent {
         doing: &Doing,
     ) -> Result<(), AgentError> {
         self.settings.notifier.status(&progress::words(plan, doing));
+        let faulty = matches!(doing, Doing::Failed { .. } | Doing::Drifted { .. });
+        self.settings.telemetry.degraded(faulty);
         self.reporter
             .report(
                 &observed.node,

@@ -59,6 +59,7 @@ impl Agent {
             }
             Health::Unwell(why) => why,
         };
+        self.settings.telemetry.verification_failed();
         let text = format!("rendered config `{}`: {reason}", target.config);
         let (sight, told) = (observed.sight.clone(), text.clone());
         let policy = observed.policy.clone();
@@ -66,6 +67,9 @@ impl Agent {
             .host
             .run(move |host| host.take_back(&sight, &told, &policy))
             .await?;
+        if taken_back != TakenBack::Nothing {
+            self.settings.telemetry.rolled_back();
+        }
         if taken_back == TakenBack::Rebooting {
             let failed = Doing::Failed {
                 step: Some(model::update::Step::Verify),

@@ -17,6 +17,7 @@ use model::drain::{self, Cordon, Fate, Request, Rules, Waiting, fate};
 
 use crate::context::Context;
 use crate::error::{Doing, Result, chain, has_code};
+use crate::telemetry::nodes::Eviction;
 
 /// Evictions that are under way at once: a node may have hundreds of pods.
 const AT_ONCE: usize = 16;
@@ -85,7 +86,11 @@ pub(super) async fn round(
                 Fate::Evict if forbidden => {
                     Evicted::Refused("is not evicted before the others may be".to_owned())
                 }
-                Fate::Evict => evict(&ctx.client, &pod, rules).await,
+                Fate::Evict => {
+                    let evicted = evict(&ctx.client, &pod, rules).await;
+                    ctx.telemetry.nodes().eviction(evicted.counts_as());
+                    evicted
+                }
             };
             (pod, evicted)
         })
@@ -153,6 +158,16 @@ enum Evicted {
     Refused(String),
     /// The API server has too much to do.
     Later(Duration),
+}
+
+impl Evicted {
+    fn counts_as(&self) -> Eviction {
+        match self {
+            Evicted::Gone | Evicted::Leaves(_) => Eviction::Granted,
+            Evicted::Refused(_) => Eviction::Refused,
+            Evicted::Later(_) => Eviction::Throttled,
+        }
+    }
 }
 
 async fn evict(client: &Client, pod: &Pod, rules: &Rules) -> Evicted {

@@ -89,6 +89,10 @@ impl Loops {
             at: Mutex::default(),
         });
         lock(&self.running).insert(name, looks.clone());
+        drop(self.durations.get_or_create(&[("loop", name)]));
+        for kind in Error::KINDS {
+            drop(self.errors.get_or_create(&[("loop", name), ("kind", kind)]));
+        }
         Running {
             name,
             looks,

@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::io::ErrorKind;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kube::ResourceExt;
 use model::api::{MachineConfig, MachineOSBuild, MachineOSConfig};
@@ -28,6 +28,7 @@ use crate::error::{Result, chain};
 use crate::fit;
 use crate::registry::{self, Failure, Purpose};
 use crate::step;
+use crate::telemetry::builds::{self, Phase};
 
 /// Progress is written at most this often: it is for people, and every write is stored and watched.
 const TELL_EVERY: Duration = Duration::from_secs(1);
@@ -53,6 +54,17 @@ pub(super) enum Outcome {
     Failed(Failure),
     /// Nobody wants it any more.
     Unwanted,
+}
+
+impl Outcome {
+    pub(super) fn counts_as(&self) -> builds::Result {
+        match self {
+            Outcome::Pushed { .. } => builds::Result::Succeeded,
+            Outcome::Failed(Failure { may_pass: true, .. }) => builds::Result::Retried,
+            Outcome::Failed(_) => builds::Result::Failed,
+            Outcome::Unwanted => builds::Result::Abandoned,
+        }
+    }
 }
 
 impl Job {
@@ -98,10 +110,10 @@ pub(super) async fn run<B: Build>(
         return Ok(Outcome::Unwanted);
     }
     let log = Arc::new(Log::start(&ctx.client, build).await?);
-    let (progress, mut told) = watch::channel(Told::default());
+    let (progress, mut told) = watch::channel(Told::new(ctx.telemetry.builds().clone()));
     let to_log = log.clone();
     let tell: Tell = Arc::new(move |happened| {
-        let is_line = matches!(happened, Progress::Line(_));
+        let is_line = matches!(happened, Progress::Line(_) | Progress::Cached { .. });
         progress.send_if_modified(|told| {
             if let Some(line) = told.add(happened) {
                 to_log.add(&line);
@@ -183,10 +195,15 @@ async fn make<B: Build>(
         to: to.clone(),
         push,
     };
+    let (counted, begun) = (ctx.telemetry.builds(), Instant::now());
     let built = worker.builder.build(request, tell.clone()).await;
+    counted.phase(Phase::Build, begun);
     let image = built.map_err(|failure| failure.with_secret(job.pull_secret.as_deref()))?;
     let image = Arc::new(image);
-    let facts = check(job, &image).await?;
+    let begun = Instant::now();
+    let facts = check(job, &image).await;
+    counted.phase(Phase::Check, begun);
+    let facts = facts?;
     insist(|| fit::keep(ctx, build, &facts))
         .await
         .map_err(|error| Failure {
@@ -195,7 +212,9 @@ async fn make<B: Build>(
             may_pass: true,
         })?;
     tell(Progress::Pushing);
+    let begun = Instant::now();
     let pushed = worker.builder.push(image, tell).await;
+    counted.phase(Phase::Push, begun);
     let digest = pushed.map_err(|failure| failure.with_secret(job.push_secret.as_deref()))?;
     let pushed = to.with_digest(&digest).map_err(|error| Failure {
         reason: BuildReason::PushFailed,

@@ -44,6 +44,11 @@ pub(crate) enum Progress {
         /// The instruction.
         text: String,
     },
+    /// The step's result is in the cache.
+    Cached {
+        /// The step.
+        step: u32,
+    },
     /// The steps are done and the image goes where it belongs.
     Pushing,
     /// A blob is on its way, or has arrived.

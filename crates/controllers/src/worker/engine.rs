@@ -119,7 +119,7 @@ fn shown(tell: Tell) -> impl Fn(Event) + Send + Sync {
             steps: number(steps),
             text,
         }),
-        Event::Cached { step } => tell(Progress::Line(format!("step {step} is in the cache"))),
+        Event::Cached { step } => tell(Progress::Cached { step: number(step) }),
         Event::Output { line, .. } => tell(Progress::Line(line)),
         Event::Note(text) => tell(Progress::Line(text)),
         Event::StepDone { .. } => {}

@@ -6,10 +6,12 @@ use builder::Transfer;
 use model::api::{BuildProgress, Transferred};
 
 use super::builder::Progress;
+use crate::telemetry::builds::Builds;
 
 /// What was told so far.
 #[derive(Debug, Default)]
 pub(super) struct Told {
+    counted: Builds,
     step: u32,
     steps: u32,
     message: String,
@@ -18,11 +20,24 @@ pub(super) struct Told {
 }
 
 impl Told {
+    /// Nothing yet; what comes is counted.
+    pub(super) fn new(counted: Builds) -> Self {
+        Self {
+            counted,
+            ..Self::default()
+        }
+    }
+
     /// Takes note of what happened. Returns a line for the log, when it is worth one.
     pub(super) fn add(&mut self, happened: Progress) -> Option<String> {
         match happened {
             Progress::Line(line) => Some(line),
+            Progress::Cached { step } => {
+                self.counted.cached();
+                Some(format!("step {step} is in the cache"))
+            }
             Progress::Step { step, steps, text } => {
+                self.counted.step();
                 let line = format!("[{step}/{steps}] {text}");
                 (self.step, self.steps, self.message) = (step, steps, text);
                 Some(line)
@@ -43,6 +58,7 @@ impl Told {
                 };
                 let seen = blobs.entry(blob.clone()).or_default();
                 let was_there = seen.total == total && seen.done == total;
+                self.counted.moved(transfer, done.saturating_sub(seen.done));
                 *seen = Transferred { done, total };
                 (done == total && !was_there).then(|| format!("{verb} {blob} ({total} bytes)"))
             }
