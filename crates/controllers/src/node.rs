@@ -57,7 +57,7 @@ pub(crate) async fn reconcile(node: Arc<Node>, ctx: Arc<Context>) -> Result<Acti
         Err(unknown) => {
             let message = format!("{unknown}; the agent of this node is of another version");
             ctx.events
-                .publish(
+                .publish_once(
                     node.as_ref(),
                     Tone::Warning,
                     "UnknownDrainRequest",

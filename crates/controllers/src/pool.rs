@@ -14,7 +14,7 @@ use kube::ResourceExt;
 use kube::api::{Api, ListParams, Patch, PatchParams};
 use kube::runtime::controller::Action;
 use model::api::{MachineConfigPool, PoolCondition};
-use model::condition::{self, Entry, PoolConditionType};
+use model::condition::{self, Entry, PoolConditionType, PoolReason};
 use model::keys;
 use model::pool_status;
 use model::provision;
@@ -166,6 +166,25 @@ async fn tell_changes(
     after: &[PoolCondition],
     empty: bool,
 ) {
+    let held = |conditions: &[PoolCondition]| {
+        let found = condition::get(conditions, PoolConditionType::Updating)?;
+        let tone = match PoolReason::ALL
+            .iter()
+            .find(|word| word.as_str() == found.reason)?
+        {
+            PoolReason::RolloutHalted => Tone::Warning,
+            PoolReason::WaveWaiting | PoolReason::WindowClosed => Tone::Normal,
+            _ => return None,
+        };
+        Some((tone, found.reason.clone(), found.message.clone()))
+    };
+    // The message names nodes, which come and go while it is the same wait.
+    let waited = held(before).map(|(_, reason, _)| reason);
+    if let Some((tone, reason, message)) = held(after)
+        && waited.as_ref() != Some(&reason)
+    {
+        ctx.events.publish(pool, tone, &reason, &message).await;
+    }
     for kind in [
         PoolConditionType::NodeDegraded,
         PoolConditionType::ImageBuildDegraded,

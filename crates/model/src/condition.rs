@@ -83,6 +83,8 @@ words! {
         NodesUpdating = "NodesUpdating",
         NodesDegraded = "NodesDegraded",
         Paused = "Paused",
+        /// More nodes failed than may; no further one starts.
+        RolloutHalted = "RolloutHalted",
         /// The nodes that are left wait for those of an earlier wave.
         WaveWaiting = "WaveWaiting",
         /// The nodes that are left wait for a maintenance window.
@@ -373,5 +375,78 @@ mod tests {
         );
         assert!(is_true(&seen, PoolConditionType::Updating));
         assert!(!is_true(&seen, PoolConditionType::Updated));
+    }
+
+    const RUNBOOK: &str = include_str!("../../../docs/runbook.md");
+
+    #[test]
+    fn the_runbook_tells_what_to_do_about_every_reason_of_trouble() {
+        let pool = |reason: PoolReason| match reason {
+            PoolReason::NodesDegraded
+            | PoolReason::InvalidSchedule
+            | PoolReason::SelectingAll
+            | PoolReason::NoMachineConfigs
+            | PoolReason::RenderFailed
+            | PoolReason::RolloutHalted
+            | PoolReason::BuildFailed
+            | PoolReason::NotSupported => true,
+            PoolReason::AsExpected
+            | PoolReason::AllNodesUpdated
+            | PoolReason::NodesUpdating
+            | PoolReason::Paused
+            | PoolReason::WaveWaiting
+            | PoolReason::WindowClosed
+            | PoolReason::NotRendered
+            | PoolReason::BuildPending
+            | PoolReason::Building
+            | PoolReason::BuildSuccess
+            | PoolReason::BuildInterrupted
+            | PoolReason::NoLayeredImage => false,
+        };
+        let build = |reason: BuildReason| match reason {
+            BuildReason::AsExpected
+            | BuildReason::Prepared
+            | BuildReason::Building
+            | BuildReason::Ready
+            | BuildReason::Superseded => false,
+            // Whatever comes new is trouble until somebody says otherwise here.
+            _ => true,
+        };
+        let node = |reason: NodeReason| match reason {
+            NodeReason::PullFailed
+            | NodeReason::DrainFailed
+            | NodeReason::ApplyFailed
+            | NodeReason::VerifyFailed
+            | NodeReason::RolledBack
+            | NodeReason::ConfigDrift => true,
+            NodeReason::NotYetOccurred
+            | NodeReason::UpdatePrepared
+            | NodeReason::UpdateExecuted
+            | NodeReason::UpdatePostActionComplete
+            | NodeReason::UpdateComplete
+            | NodeReason::Updated
+            | NodeReason::Resumed
+            | NodeReason::ImagePulledFromRegistry
+            | NodeReason::Cordoned
+            | NodeReason::Drained
+            | NodeReason::AppliedFilesAndOS
+            | NodeReason::RebootedNode
+            | NodeReason::Uncordoned
+            | NodeReason::AsExpected => false,
+        };
+        let pools = PoolReason::ALL.iter().filter(|reason| pool(**reason));
+        let builds = BuildReason::ALL.iter().filter(|reason| build(**reason));
+        let nodes = NodeReason::ALL.iter().filter(|reason| node(**reason));
+        let words = pools
+            .map(|reason| reason.as_str())
+            .chain(builds.map(|reason| reason.as_str()))
+            .chain(nodes.map(|reason| reason.as_str()));
+        for word in words {
+            let heading = format!("\n### `{word}`\n");
+            assert!(
+                RUNBOOK.contains(&heading),
+                "docs/runbook.md has no section `{word}`"
+            );
+        }
     }
 }

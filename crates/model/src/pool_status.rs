@@ -222,6 +222,11 @@ fn updating(seen: &Seen, plan: &Plan, status: &MachineConfigPoolStatus, finished
             PoolReason::WaveWaiting,
             also(format!("{}; others wait: {hold}", so_far(&target, status))),
         ),
+        Some(hold @ Hold::FailureBudget { .. }) => verdict(
+            true,
+            PoolReason::RolloutHalted,
+            also(format!("{}; others wait: {hold}", so_far(&target, status))),
+        ),
         // Who is under way holds a slot and is named there.
         Some(hold @ Hold::Slots { .. }) => verdict(
             true,

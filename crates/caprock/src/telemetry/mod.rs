@@ -129,7 +129,7 @@ impl Telemetry {
     }
 
     /// Takes the address, if there is one.
-    pub(crate) async fn listen(mut self, address: Option<SocketAddr>) -> Result<Shown, Failure> {
+    pub(crate) async fn listen(self, address: Option<SocketAddr>) -> Result<Shown, Failure> {
         let Some(address) = address else {
             return Ok(Shown { served: None });
         };
@@ -137,12 +137,17 @@ impl Telemetry {
             refused(anyhow!(error).context(format!("cannot listen on {address}")))
                 .hint("choose another address with `--metrics-listen`")
         })?;
-        let certificates = std::mem::take(&mut self.certificates);
-        self.registry.register_collector(Box::new(certificates));
         tracing::info!(address = %listener.local_addr()?, "metrics and checks are shown");
         Ok(Shown {
-            served: Some((listener, router(Arc::new(self)))),
+            served: Some((listener, router(Arc::new(self.complete())))),
         })
+    }
+
+    /// With everything that was added.
+    fn complete(mut self) -> Self {
+        let certificates = std::mem::take(&mut self.certificates);
+        self.registry.register_collector(Box::new(certificates));
+        self
     }
 
     /// The exposition.
@@ -235,5 +240,7 @@ fn answer(endpoint: &str, checks: &[(&'static str, Check)], verbose: bool) -> Re
     (status, text + &format!("{endpoint} check {outcome}\n")).into_response()
 }
 
+#[cfg(test)]
+mod documents;
 #[cfg(test)]
 mod tests;

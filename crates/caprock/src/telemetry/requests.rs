@@ -27,10 +27,19 @@ pub(crate) struct Requests {
 
 impl Default for Requests {
     fn default() -> Self {
-        Self {
+        let requests = Self {
             answered: Family::default(),
             durations: Family::new_with_constructor(|| Histogram::new(BUCKETS)),
-        }
+        };
+        // What has not happened yet is 0, not unknown.
+        let labels = [("code", "200".to_owned()), ("method", "GET".to_owned())];
+        drop(requests.answered.get_or_create(&labels));
+        drop(
+            requests
+                .durations
+                .get_or_create(&[("verb", "GET".to_owned())]),
+        );
+        requests
     }
 }
 

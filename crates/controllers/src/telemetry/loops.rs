@@ -70,16 +70,6 @@ impl Default for Loops {
 
 impl Loops {
     pub(super) fn register(&self, registry: &mut Registry) {
-        registry.register(
-            "caprock_reconcile_duration_seconds",
-            "Time of one look at an object, by loop",
-            self.durations.clone(),
-        );
-        registry.register(
-            "caprock_reconcile_errors",
-            "Looks that failed and are repeated, by loop and kind of failure",
-            self.errors.clone(),
-        );
         registry.register_collector(Box::new(self.clone()));
     }
 
@@ -89,14 +79,19 @@ impl Loops {
             at: Mutex::default(),
         });
         lock(&self.running).insert(name, looks.clone());
-        drop(self.durations.get_or_create(&[("loop", name)]));
-        for kind in Error::KINDS {
-            drop(self.errors.get_or_create(&[("loop", name), ("kind", kind)]));
-        }
+        self.know(name);
         Running {
             name,
             looks,
             loops: self.clone(),
+        }
+    }
+
+    /// What has not happened yet is 0, not unknown.
+    fn know(&self, name: &'static str) {
+        drop(self.durations.get_or_create(&[("loop", name)]));
+        for kind in Error::KINDS {
+            drop(self.errors.get_or_create(&[("loop", name), ("kind", kind)]));
         }
     }
 
@@ -212,6 +207,18 @@ impl Drop for Look {
 
 impl Collector for Loops {
     fn encode(&self, mut to: DescriptorEncoder<'_>) -> fmt::Result {
+        self.durations.encode(to.encode_descriptor(
+            "caprock_reconcile_duration_seconds",
+            "Time of one look at an object, by loop",
+            None,
+            MetricType::Histogram,
+        )?)?;
+        self.errors.encode(to.encode_descriptor(
+            "caprock_reconcile_errors",
+            "Looks that failed and are repeated, by loop and kind of failure",
+            None,
+            MetricType::Counter,
+        )?)?;
         let running: Vec<(&str, usize, usize)> = lock(&self.running)
             .iter()
             .map(|(name, looks)| {

@@ -265,3 +265,21 @@ proptest! {
         prop_assert!(status.updated_machine_count <= status.machine_count);
     }
 }
+
+#[test]
+fn the_runbook_tells_what_to_do_about_every_reason() {
+    let runbook = include_str!("../../../../docs/runbook.md");
+    for reason in [
+        Reason::InvalidMaxUnavailable,
+        Reason::ContestedNodes,
+        Reason::BuildRetrying,
+        Reason::PoolDegraded,
+    ] {
+        let word = reason.as_str();
+        let heading = format!("\n### `{word}`\n");
+        assert!(
+            runbook.contains(&heading),
+            "docs/runbook.md has no section `{word}`"
+        );
+    }
+}
