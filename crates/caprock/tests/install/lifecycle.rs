@@ -1,0 +1,232 @@
+//! From nothing to a rolled-out pool, to another version, to nothing, with each tool.
+
+use crate::cluster::Cluster;
+use crate::tools::{ok, tool, words};
+
+const POOL: &str = "
+apiVersion: machineconfiguration.openshift.io/v1
+kind: MachineConfigPool
+metadata: {name: caprock-test}
+spec:
+  machineConfigSelector: {matchLabels: {machineconfiguration.openshift.io/role: caprock-test}}
+  nodeSelector: {matchLabels: {node-role.kubernetes.io/caprock-test: ''}}
+---
+apiVersion: machineconfiguration.openshift.io/v1
+kind: MachineConfig
+metadata:
+  name: 50-caprock-test
+  labels: {machineconfiguration.openshift.io/role: caprock-test}
+spec:
+  config:
+    ignition: {version: 3.5.0}
+    storage:
+      files: [{path: /etc/caprock-test, contents: {source: 'data:,one'}}]
+";
+
+/// What a person does with a tool.
+struct Ways<'a> {
+    /// Also how one gets to another version.
+    install: &'a dyn Fn(&Cluster, &str),
+    remove: &'a dyn Fn(&Cluster),
+}
+
+fn image_of(cluster: &Cluster, workload: &str) -> String {
+    let object = cluster
+        .get(&format!("-n caprock-system {workload}"))
+        .unwrap();
+    let image = &object["spec"]["template"]["spec"]["containers"][0]["image"];
+    image.as_str().unwrap().to_owned()
+}
+
+fn renders(cluster: &Cluster) -> String {
+    let mut name = String::new();
+    cluster.eventually("the pool is rendered", || {
+        let pool = cluster.get("machineconfigpool caprock-test").unwrap();
+        let rendered = pool["spec"]["configuration"]["name"].as_str();
+        name = rendered.unwrap_or_default().to_owned();
+        !name.is_empty()
+    });
+    name
+}
+
+fn check(cluster: &Cluster, ways: &Ways<'_>) {
+    let image = cluster.image.clone();
+    (ways.install)(cluster, &image);
+    assert_eq!(image_of(cluster, "deployment/caprock-controller"), image);
+    cluster.kubectl("wait --for=condition=Established crd/machineconfigpools.machineconfiguration.openshift.io --timeout=60s");
+    cluster.apply(POOL);
+    renders(cluster);
+
+    // A node that is on its way when Caprock is upgraded, and one that a person has cordoned.
+    for (name, annotation) in [
+        ("caprock-test-ours", "caprock.dev/cordoned-by=drain-x"),
+        ("caprock-test-theirs", "people=us"),
+    ] {
+        cluster.apply(&format!(
+            "{{apiVersion: v1, kind: Node, metadata: {{name: {name}}}, spec: {{unschedulable: true}}}}"
+        ));
+        cluster.kubectl(&format!("annotate node {name} {annotation}"));
+    }
+
+    // Doing it again with other images is the upgrade: what people wrote stays as it was.
+    let before = cluster.get("machineconfigpool caprock-test").unwrap();
+    if std::env::var_os("CAPROCK_TEST_KUBECONFIG").is_none() {
+        (ways.install)(cluster, "r.example/caprock:2");
+        assert_eq!(
+            image_of(cluster, "deployment/caprock-controller"),
+            "r.example/caprock:2"
+        );
+        assert_eq!(
+            image_of(cluster, "statefulset/caprock-builder"),
+            "r.example/caprock-builder:2"
+        );
+    }
+    let after = cluster.get("machineconfigpool caprock-test").unwrap();
+    assert_eq!(before["metadata"]["uid"], after["metadata"]["uid"]);
+    assert_eq!(before["spec"], after["spec"]);
+
+    (ways.remove)(cluster);
+    cluster.eventually("the namespace is gone", || {
+        cluster.get("namespace caprock-system").is_none()
+    });
+    for kind in ["clusterrole", "clusterrolebinding", "priorityclass"] {
+        let listed = cluster.kubectl(&format!(
+            "get {kind} -l app.kubernetes.io/part-of=caprock -o name"
+        ));
+        assert_eq!(listed, "", "{kind} is left");
+    }
+    // What people wrote is there, and nothing begins while nobody looks.
+    let pool = cluster.get("machineconfigpool caprock-test").unwrap();
+    assert_eq!(pool["spec"]["paused"], true);
+    let cordoned =
+        |name: &str| cluster.get(&format!("node {name}")).unwrap()["spec"]["unschedulable"] == true;
+    assert!(!cordoned("caprock-test-ours") && cordoned("caprock-test-theirs"));
+
+    cluster.kubectl("delete machineconfigpool,machineconfig --all --wait=false");
+    cluster.kubectl("delete node caprock-test-ours caprock-test-theirs");
+}
+
+#[test]
+fn caprock_installs_upgrades_and_removes() {
+    let Some(cluster) = Cluster::start() else {
+        return;
+    };
+    check(
+        &cluster,
+        &Ways {
+            install: &|cluster, image| {
+                cluster.caprock(&format!("install --image {image} --timeout 3m"));
+            },
+            remove: &|cluster| {
+                cluster.caprock("uninstall --timeout 3m");
+                // There is nothing to do, and that is no error.
+                cluster.caprock("uninstall");
+            },
+        },
+    );
+}
+
+#[test]
+fn helm_installs_upgrades_and_removes() {
+    let Some(helm) = tool("helm") else { return };
+    let Some(cluster) = Cluster::start() else {
+        return;
+    };
+    let helm = |cluster: &Cluster, line: &str| ok(&mut cluster.command(&helm, line));
+    check(
+        &cluster,
+        &Ways {
+            install: &|cluster, image| {
+                helm(
+                    cluster,
+                    &format!(
+                        "upgrade --install caprock deploy --namespace default --set image={image} --wait --timeout 3m --take-ownership --force-conflicts"
+                    ),
+                );
+            },
+            remove: &|cluster| {
+                helm(
+                    cluster,
+                    "uninstall caprock --namespace default --wait --timeout 3m",
+                );
+            },
+        },
+    );
+}
+
+#[test]
+fn kubectl_installs_upgrades_and_removes() {
+    let Some(cluster) = Cluster::start() else {
+        return;
+    };
+    check(
+        &cluster,
+        &Ways {
+            install: &|cluster, image| {
+                let overlay = tempfile::tempdir_in(crate::tools::root().join("target")).unwrap();
+                let (name, tag) = image.rsplit_once(':').unwrap();
+                let kustomization = format!(
+                    "resources: [../../deploy]\nimages:\n\
+                 - {{name: caprock, newName: {name}, newTag: '{tag}'}}\n\
+                 - {{name: caprock-builder, newName: {name}-builder, newTag: '{tag}'}}\n"
+                );
+                std::fs::write(overlay.path().join("kustomization.yaml"), kustomization).unwrap();
+                let line = format!(
+                    "apply --server-side --force-conflicts --validate=strict -k {}",
+                    overlay.path().display()
+                );
+                cluster.kubectl(&line);
+                cluster.kubectl(
+                    "-n caprock-system rollout status deployment/caprock-controller --timeout=3m",
+                );
+            },
+            remove: &|cluster| {
+                cluster.kubectl("apply -k deploy/remove");
+                cluster.kubectl("-n caprock-system wait --for=condition=complete job/caprock-uninstall --timeout=3m");
+                cluster.kubectl("delete -k deploy/remove");
+                cluster.kubectl("delete -k deploy/objects --ignore-not-found --timeout=3m");
+            },
+        },
+    );
+}
+
+#[test]
+fn what_is_under_way_is_not_cut_off() {
+    let Some(cluster) = Cluster::start() else {
+        return;
+    };
+    cluster.caprock(&format!("install --image {} --timeout 3m", cluster.image));
+    cluster.apply("{apiVersion: v1, kind: Node, metadata: {name: caprock-test-busy}}");
+    let annotate = |state: &str| {
+        cluster.kubectl(&format!(
+        "annotate --overwrite node caprock-test-busy machineconfiguration.openshift.io/currentConfig=rendered-a \
+         machineconfiguration.openshift.io/desiredConfig=rendered-b machineconfiguration.openshift.io/state={state}"
+    ))
+    };
+    annotate("Working");
+    let caprock = crate::tools::caprock();
+    let output = cluster
+        .command(&caprock, "uninstall --timeout 1s")
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        words(&output).contains("`caprock-test-busy`"),
+        "{}",
+        words(&output)
+    );
+    assert!(
+        cluster
+            .get("-n caprock-system deployment/caprock-controller")
+            .is_some()
+    );
+    // What has failed stays where it is, and is not waited for.
+    annotate("Degraded");
+    cluster.caprock("uninstall --crds --timeout 3m");
+    assert!(
+        cluster
+            .get("crd machineconfigpools.machineconfiguration.openshift.io")
+            .is_none()
+    );
+    cluster.kubectl("delete node caprock-test-busy");
+}
