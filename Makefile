@@ -7,7 +7,7 @@ export PATH := $(abspath $(CARGO_TARGET_DIR))/tools:$(PATH)
 # Packages are there before anything is built; cargo uses all cores by itself.
 .NOTPARALLEL:
 
-.PHONY: demo demo-stop test unit privileged scenarios build bench check fmt deps clients
+.PHONY: demo demo-stop test unit privileged scenarios image-test image build bench check fmt deps clients
 
 ## demo: the walk-through on this machine, with real nodes; KEEP=1 leaves them running
 demo: deps build
@@ -18,7 +18,7 @@ demo-stop:
 	@demo/demo.sh stop
 
 ## test: everything; `cargo test` alone is the part that needs neither root nor network
-test: unit privileged scenarios
+test: unit privileged scenarios image-test
 
 unit: clients
 	@echo '==> building the tests'
@@ -36,6 +36,14 @@ scenarios: privileged
 	@cargo build --quiet -p caprock
 	@CAPROCK=$(abspath $(CARGO_TARGET_DIR))/debug/caprock demo/scenarios.sh
 
+# Last: its program is linked in another way than that of the tests.
+image-test: scenarios
+	@deploy/image-test.sh
+
+## image: Caprock's images, into target/image; PUSH=registry.example.com/caprock:TAG pushes them, ARCHS=amd64,arm64 makes both
+image: deps
+	@PUSH=$(PUSH) $(if $(ARCHS),ARCHS=$(ARCHS)) deploy/image.sh
+
 build:
 	@demo/deps.sh rust
 	cargo build --release -p caprock
@@ -50,7 +58,7 @@ check:
 	@demo/deps.sh rust
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- --deny warnings
-	@if command -v shellcheck >/dev/null; then shellcheck demo/*.sh demo/scenarios/*.sh demo/disruption/*.sh; \
+	@if command -v shellcheck >/dev/null; then shellcheck demo/*.sh demo/scenarios/*.sh demo/disruption/*.sh deploy/*.sh; \
 	else echo 'shellcheck is not installed; the scripts are not checked'; fi
 
 fmt:

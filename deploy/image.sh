@@ -1,0 +1,72 @@
+#!/usr/bin/env bash
+# Makes Caprock's images from this checkout with Caprock itself: static programs, and the Containerfile around them.
+#   deploy/image.sh                        into target/image/*.tar, for this machine's architecture
+#   PUSH=r.example/caprock:1 deploy/image.sh    pushes r.example/caprock:1 and r.example/caprock-builder:1
+#   ARCHS=amd64,arm64                      for several; each takes a Rust target and a C compiler for it
+#   PROFILE=dev TARGETS=caprock            what the test makes
+set -euo pipefail
+# shellcheck source=demo/env.sh
+. "$(dirname "${BASH_SOURCE[0]}")/../demo/env.sh"
+
+case $(uname -m) in
+    x86_64) HERE=amd64 ;;
+    aarch64) HERE=arm64 ;;
+    *) die "there is no image for $(uname -m)" ;;
+esac
+ARCHS=${ARCHS:-$HERE}
+TARGETS=${TARGETS:-caprock,caprock-builder}
+PROFILE=${PROFILE:-release}
+# shellcheck disable=SC2153 # env.sh says where
+OUT=$TARGET/image
+# Left alone, so that `RUN` steps of Debian's packages are cached from one time to the next.
+CACHE=$OUT/cache
+AUTHORITIES=/etc/ssl/certs
+
+# program ARCH: makes the static program of one architecture. Only the last crate is compiled for that: what it is made of
+# is what other builds have made already.
+program() {
+    local arch=$1 triple made=$TARGET/${PROFILE/dev/debug} flags=()
+    if [ "$arch" != "$HERE" ]; then
+        case $arch in
+            amd64) triple=x86_64-unknown-linux-gnu ;;
+            arm64) triple=aarch64-unknown-linux-gnu ;;
+            *) die "unknown architecture $arch; there are amd64 and arm64" ;;
+        esac
+        local cc=${triple/-unknown/}-gcc
+        command -v "$cc" >/dev/null || die "$cc is needed: apt-get install gcc-${triple%%-*}-linux-gnu libc6-dev-$arch-cross"
+        [ -d "$(rustc --print sysroot)/lib/rustlib/$triple" ] || die "rustup target add $triple"
+        local upper=${triple^^}
+        export "CARGO_TARGET_${upper//-/_}_LINKER=$cc" "CC_${triple//-/_}=$cc"
+        flags=(--target "$triple")
+        made=$TARGET/$triple/${PROFILE/dev/debug}
+    fi
+    step "making the static program for $arch"
+    (cd "$ROOT" && cargo rustc --quiet --profile "$PROFILE" -p caprock --bin caprock ${flags[@]+"${flags[@]}"} -- \
+        -C target-feature=+crt-static -C strip=symbols)
+    install -D -m 0755 "$made/caprock" "$OUT/programs/caprock-$arch"
+}
+
+# image NAME: builds one target of the Containerfile.
+image() {
+    local name=$1 to=()
+    if [ -n "${PUSH:-}" ]; then
+        local last=${PUSH##*/} tag=
+        [[ $last != *:* ]] || tag=:${last##*:}
+        to=(--push --tag "${PUSH%"$tag"}${name#caprock}$tag")
+    else
+        to=(--output "oci-archive:$OUT/$name.tar:latest")
+    fi
+    step "building $name"
+    "$OUT/programs/caprock-$HERE" build --target "$name" --platform "${ARCHS//,/,linux/}" \
+        --build-context "programs=$OUT/programs" --build-context "authorities=$AUTHORITIES" \
+        ${BUILDER_BASE:+--build-arg "BUILDER_BASE=$BUILDER_BASE"} \
+        --cache-dir "$CACHE" --file "$ROOT/Containerfile" "${to[@]}" "$ROOT/deploy"
+}
+
+[ -r "$AUTHORITIES/ca-certificates.crt" ] || die "apt-get install ca-certificates"
+mkdir -p "$OUT"
+for arch in ${ARCHS//,/ }; do program "$arch"; done
+# The program that builds is this machine's, whatever is built for.
+[ -x "$OUT/programs/caprock-$HERE" ] || program "$HERE"
+ARCHS=linux/$ARCHS
+for name in ${TARGETS//,/ }; do image "$name"; done
