@@ -123,6 +123,28 @@ impl Lab {
         }
     }
 
+    /// The deployments that the boot loader's entries lead to, in boot order.
+    fn boots(&self) -> Vec<String> {
+        let sysroot = self.path("sysroot");
+        let entries = sysroot.join("boot/loader/entries");
+        let mut found: Vec<(u32, String)> = entries
+            .read_dir_utf8()
+            .unwrap()
+            .map(|entry| {
+                let text = fs::read_to_string(entry.unwrap().path()).unwrap();
+                let after = |key: &str| {
+                    let rest = text.split_once(key).unwrap().1;
+                    rest.split_whitespace().next().unwrap().to_owned()
+                };
+                let root = sysroot.join(after("ostree=/")).canonicalize_utf8().unwrap();
+                let name = root.file_name().unwrap().to_owned();
+                (after("\nversion ").parse().unwrap(), name)
+            })
+            .collect();
+        found.sort_by_key(|(version, _)| std::cmp::Reverse(*version));
+        found.into_iter().map(|(_, name)| name).collect()
+    }
+
     fn refs(&self) -> Vec<String> {
         let repo = format!("--repo={}", self.path("sysroot/ostree/repo"));
         let output = Command::new("ostree")
@@ -405,6 +427,39 @@ fn privileged_deployments_take_kernel_arguments_turns_and_a_clean_up() {
             "caprock/layer"
         ]
     );
+}
+
+/// ostree writes no new boot loader entries when kernel and arguments stay: those that a rollback left must fit.
+#[test]
+fn privileged_after_a_rollback_the_next_deployment_boots() {
+    if !privileged() {
+        return;
+    }
+    let lab = Lab::new();
+    let ostree = lab.ostree();
+    let import =
+        |name, text| ostree.import(&lab.image(name, &[base(), layer(&[File("usr/bin/x", text)])]));
+    let images = [
+        import("first", "1"),
+        import("second", "2"),
+        import("third", "3"),
+    ];
+    let [first, second, third] = images.map(Result::unwrap);
+    let deploy = |image| {
+        let (arguments, packages) = (KernelArguments::default(), PackageChanges::default());
+        ostree.deploy(image, None, &arguments, &packages).unwrap()
+    };
+    deploy(&first);
+    deploy(&second);
+    let deployed = || -> Vec<String> {
+        let status = ostree.status().unwrap();
+        status.0.iter().map(|d| d.id.to_string()).collect()
+    };
+    ostree.rollback().unwrap();
+    assert_eq!(lab.boots(), deployed());
+    let made = deploy(&third);
+    assert_eq!(lab.boots(), deployed());
+    assert_eq!(lab.boots()[0], made.id.to_string());
 }
 
 #[test]

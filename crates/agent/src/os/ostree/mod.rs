@@ -293,7 +293,7 @@ impl Os for Ostree {
             .rollback()
             .and_then(|rollback| deployments.0.iter().position(|d| d == rollback));
         self.sysroot.make_writable()?;
-        boot_entry::make_first(&self.sysroot.boot(), at.ok_or(OsError::NoRollback)?)
+        boot_entry::make_first(&self.sysroot.0, at.ok_or(OsError::NoRollback)?)
     }
 
     fn cleanup(&self, keep: &[Digest]) -> Result<(), OsError> {
