@@ -7,11 +7,18 @@ export PATH := $(abspath $(CARGO_TARGET_DIR))/tools:$(PATH)
 # Packages are there before anything is built; cargo uses all cores by itself.
 .NOTPARALLEL:
 
-.PHONY: demo demo-stop test unit privileged scenarios image-test image build bench check fmt deps clients
+.PHONY: demo demo-stop test test-vm unit privileged scenarios image-test image build bench check fmt deps deps-vm clients
 
-## demo: the walk-through on this machine, with real nodes; KEEP=1 leaves them running
-demo: deps build
-	@KEEP=$(KEEP) demo/demo.sh
+## demo: the walk-through on this machine, with real nodes; KEEP=1 leaves them running, NODE=vm boots one in QEMU
+demo: $(if $(filter vm,$(NODE)),deps-vm,deps) build
+	@KEEP=$(KEEP) NODE=$(NODE) demo/demo.sh
+
+## test-vm: the recipe of examples/automount-ldap on a machine that boots a kernel of its own, with OpenLDAP and NFS beside it
+test-vm: deps-vm
+	@demo/deps.sh rust
+	@echo '==> building caprock'
+	@cargo build --quiet -p caprock
+	@CAPROCK=$(abspath $(CARGO_TARGET_DIR))/debug/caprock KEEP=$(KEEP) demo/vm/automount.sh
 
 ## demo-stop: end and remove what `make demo KEEP=1` left
 demo-stop:
@@ -58,7 +65,7 @@ check:
 	@demo/deps.sh rust
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- --deny warnings
-	@if command -v shellcheck >/dev/null; then shellcheck demo/*.sh demo/scenarios/*.sh demo/disruption/*.sh deploy/*.sh; \
+	@if command -v shellcheck >/dev/null; then shellcheck demo/*.sh demo/nodes/*.sh demo/vm/*.sh demo/scenarios/*.sh demo/disruption/*.sh deploy/*.sh; \
 	else echo 'shellcheck is not installed; the scripts are not checked'; fi
 
 fmt:
@@ -66,6 +73,10 @@ fmt:
 
 deps:
 	@demo/deps.sh
+
+# QEMU, an SSH client, and the servers of the test on a machine.
+deps-vm:
+	@demo/deps.sh vm
 
 # What only the tests need.
 clients:

@@ -4,45 +4,14 @@
 # Cached under target/demo/base by the digest of the recipe; remove that folder for newer packages.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/env.sh"
+. "$(dirname "${BASH_SOURCE[0]}")/debian.sh"
 
 # The cloud kernel and a generic initramfs with ostree's boot step make the image boot in a
-# virtual machine too; container nodes only need them to be there.
+# virtual machine too, where people come in by SSH; container nodes only need them to be there.
 ARCH=$(dpkg --print-architecture)
 PACKAGES=systemd,systemd-sysv,dbus,udev,libpam-systemd,ca-certificates,iproute2,kmod,procps
-PACKAGES+=,ostree,ostree-boot,dracut,linux-image-cloud-$ARCH
+PACKAGES+=,ostree,ostree-boot,dracut,linux-image-cloud-$ARCH,openssh-server,sudo
 FILES=$ROOT/demo/base
-
-# The archive's addresses are those this machine uses, so a mirror of the site is used for the image too.
-debian_sources() {
-    local list
-    list=$(known_sources)
-    if [ -z "$list" ]; then
-        # apt tells its sources only after an update.
-        mkdir -p "$TARGET/demo"
-        run_logged "$TARGET/demo/apt.log" "apt-get update" apt-get update
-        list=$(known_sources)
-    fi
-    grep -q ' bookworm main$' <<<"$list" ||
-        die "apt on this machine has no http source for \`bookworm main\`; add one to /etc/apt/sources.list.d"
-    printf '%s\n' "$list"
-}
-
-known_sources() {
-    local uri suite component
-    # shellcheck disable=SC2016 # apt's own variables
-    apt-get indextargets --format '$(REPO_URI) $(RELEASE) $(COMPONENT)' 'Identifier: Packages' |
-        awk '$2 ~ /^bookworm(-updates|-security)?$/ && $3 == "main"' |
-        while read -r uri suite component; do
-            # Debian's cloud images name their mirrors in files, which the image would not have.
-            case $uri in
-                mirror+file:/*)
-                    uri=${uri#mirror+file:}
-                    uri=$(awk '$1 ~ /^https?:/ { print $1; exit }' "${uri%/}")
-                    ;;
-            esac
-            case $uri in http*) printf 'deb %s %s %s\n' "$uri" "$suite" "$component" ;; esac
-        done | sort -u
-}
 
 # to_ostree_shape ROOT: what differs between a Debian root and an ostree host's.
 to_ostree_shape() {
@@ -76,9 +45,10 @@ to_ostree_shape() {
     awk '$1 == "d" { print $2, $3 }' "$root/usr/lib/tmpfiles.d/ostree-layout.conf" |
         while read -r dir mode; do install -d -m "$mode" "$root$dir"; done
 
-    # Identity belongs to a node: each makes its own machine-id; host name and resolver come from outside.
+    # Identity belongs to a node: each makes its own machine-id; host name and resolver come from outside,
+    # and SSH host keys are made at its first boot.
     : >"$root/etc/machine-id"
-    rm -f "$root/etc/hostname" "$root/etc/resolv.conf" "$root/var/lib/dbus/machine-id"
+    rm -f "$root/etc/hostname" "$root/etc/resolv.conf" "$root/var/lib/dbus/machine-id" "$root"/etc/ssh/ssh_host_*
     rm -rf "$root/var/lib/apt/lists" "$root"/var/cache/apt/*.bin "$root"/var/log/*.log "$root/var/log/apt"
     install -d "$root/var/lib/apt/lists/partial"
     systemctl --root="$root" --quiet preset-all

@@ -15,20 +15,6 @@ node() { "$ROOT/demo/node.sh" "$@"; }
 
 # --- server --------------------------------------------------------------------------------------
 
-port_is_free() { [ -z "$(ss -Hltn "sport = :$1")" ]; }
-
-# Prints PORT, or the next one ten thousand higher that nobody listens on.
-free_port() {
-    local port
-    for port in "$1" $(($1 + 10000)) $(($1 + 20000)) $(($1 + 30000)); do
-        if port_is_free "$port"; then
-            printf '%s\n' "$port"
-            return
-        fi
-    done
-    die "port $1 is taken, and so are its stand-ins up to $port"
-}
-
 # The server's process, if it runs. Its command line tells it from a reused id.
 server_pid() {
     local pid
@@ -86,13 +72,33 @@ push_base_image() {
 
 # --- nodes ---------------------------------------------------------------------------------------
 
-# add_node NAME: creates and boots a node whose agent registers it as a worker.
+# add_node NAME [KIND]: creates and boots a node whose agent registers it as a worker.
 add_node() {
     (umask 077 && "$CAPROCK" node kubeconfig "$1" --data-dir "$DATA" >"$STATE/$1.kubeconfig")
     node create "$1" --image "oci:$BASE_LAYOUT:bookworm" --caprock "$CAPROCK" \
-        --kubeconfig "$STATE/$1.kubeconfig" --labels node-role.kubernetes.io/worker=
+        --kubeconfig "$STATE/$1.kubeconfig" --labels node-role.kubernetes.io/worker= \
+        --kind "${2:-container}" --ports "$API_PORT,${REGISTRY##*:}"
     rm "$STATE/$1.kubeconfig"
     node start "$1"
+}
+
+# let_core_in: gives pool worker the key by which commands get into machines.
+let_core_in() {
+    ssh-keygen -q -t ed25519 -N '' -C "caprock demo" -f "$STATE/ssh-key"
+    kubectl create -f - <<END
+apiVersion: machineconfiguration.openshift.io/v1
+kind: MachineConfig
+metadata:
+  name: 99-worker-ssh
+  labels: {machineconfiguration.openshift.io/role: worker}
+spec:
+  config:
+    ignition: {version: 3.4.0}
+    passwd:
+      users:
+        - name: core
+          sshAuthorizedKeys: ["$(cat "$STATE/ssh-key.pub")"]
+END
 }
 
 # join_node NAME POOL: creates and boots a machine that nobody knows, with a join token of the pool and nothing else.

@@ -4,93 +4,23 @@
 #   demo.sh          plays it and leaves nothing behind but target/demo/summary.json
 #   demo.sh stop     ends and removes what `make demo KEEP=1` left running
 #
-# CAPROCK is the binary to use; default: the release build. KEEP=1 leaves everything running.
+# CAPROCK is the binary to use; default: the release build. KEEP=1 leaves everything running. NODE=vm makes worker-1 a
+# virtual machine that boots its own kernel; both nodes are containers otherwise.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/cluster.sh"
+. "$(dirname "${BASH_SOURCE[0]}")/walk.sh"
 SUMMARY=$TARGET/demo/summary.json
 HOME_OF_DALE=/var/mnt/home/dale
-
-declare -A SECONDS_OF=()
-PHASES=()
-
-# begin PHASE TEXT: ends the phase before it and starts the clock of the next.
-begin() {
-    finish
-    PHASE=$1 PHASE_BEGAN=${EPOCHREALTIME/./}
-    PHASES+=("$1")
-    step "$2"
-}
-
-finish() {
-    [ -z "${PHASE:-}" ] || SECONDS_OF[$PHASE]=$(awk -v us=$((${EPOCHREALTIME/./} - PHASE_BEGAN)) 'BEGIN { printf "%.1f", us / 1e6 }')
-    PHASE=
-}
-
-# say COMMAND...: shows a command as one would type it, and runs it.
-say() {
-    show "$@"
-    "$@"
-}
-
-show() {
-    local word line='$'
-    for word in "$@"; do
-        case $word in
-            *[\ \{\}\"]*) line+=" '$word'" ;;
-            *) line+=" $word" ;;
-        esac
-    done
-    printf '%s\n' "$line"
-}
-
-# inside NODE COMMAND...: runs a command in a node.
-inside() {
-    show demo/node.sh exec "$@"
-    node exec "$@"
-}
+case ${NODE:-} in
+    '') KIND=container BOOTS=600 ;;
+    vm) KIND=machine BOOTS=1500 ;;
+    *) die "NODE=$NODE: \`vm\` was expected, or nothing" ;;
+esac
 
 create() {
     printf '$ kubectl create -f examples/%s\n' "$1"
     example "$1"
 }
-
-# watch_until SECONDS KIND WHAT COMMAND...: shows objects of a kind as they change, until COMMAND succeeds.
-watch_until() {
-    local limit=$1 kind=$2 what=$3
-    shift 3
-    printf '$ kubectl get %s --watch\n' "$kind"
-    kubectl get "$kind" --watch 2>/dev/null > >(print_news) &
-    WATCHER=$!
-    poll "$limit" "$what" "$@" || die "$what: not within $limit s"
-    sleep 0.2
-    kill "$WATCHER"
-    wait "$WATCHER" 2>/dev/null || true
-    WATCHER=
-}
-
-# Drops rows that say nothing new: the same but for the age in the last column.
-print_news() {
-    local row name
-    local -A seen=()
-    while IFS= read -r row; do
-        name=${row%% *}
-        [ "${seen[$name]:-}" != "${row% *}" ] || continue
-        seen[$name]=${row% *}
-        printf '%s\n' "$row"
-    done
-}
-
-build_has_ended() {
-    local found
-    found=$(ended_builds)
-    case $found in
-        Succeeded*) return 0 ;;
-        '') return 1 ;;
-        *) die "the build ended as $found" ;;
-    esac
-}
-
-node_has_moved() { [ "$(field "mcp/$POOL" .status.machineCount)" = 1 ]; }
 
 # prove NODE: autofs runs, and the first access mounts.
 prove() {
@@ -126,10 +56,8 @@ write_summary() {
     mv "$SUMMARY.new" "$SUMMARY"
 }
 
-print_timings() {
-    printf '\n%-12s %9s\n' PHASE SECONDS
-    jq -r '.seconds | (to_entries[] | [.key, .value]), ["total", (add * 10 | round / 10)] | @tsv' "$SUMMARY" |
-        while IFS=$'\t' read -r phase seconds; do printf '%-12s %9s\n' "$phase" "$seconds"; done
+print_result() {
+    print_times
     printf '\nbuilds: %s, reboots: %s; %s\n' "$(jq .builds "$SUMMARY")" \
         "$(jq -r '[.nodes | to_entries[] | "\(.key) \(.value.reboots)"] | join(", ")' "$SUMMARY")" "$SUMMARY"
 }
@@ -180,9 +108,10 @@ play() {
     begin nodes "booting worker-1 and worker-2"
     create worker/machineconfigpool.yaml
     create worker/machineconfigs.yaml
-    add_node worker-1
+    if [ "$KIND" = machine ]; then let_core_in; fi
+    add_node worker-1 "$KIND"
     add_node worker-2
-    poll 300 "both nodes to report as up to date" pool_is_updated worker 2 || die "the nodes did not join pool worker"
+    poll "$BOOTS" "both nodes to report as up to date" pool_is_updated worker 2 || die "the nodes did not join pool worker"
     say kubectl get nodes
 
     begin build "building the layered image"
@@ -196,7 +125,7 @@ play() {
     poll 120 "worker-1 to count in pool $POOL" node_has_moved || die "worker-1 is not in pool $POOL"
     say caprock plan
     say kubectl patch "mcp/$POOL" --type merge --patch '{"spec":{"paused":false}}'
-    watch_until 600 mcp "worker-1 to be updated" pool_is_updated "$POOL" 1
+    watch_until "$BOOTS" mcp "worker-1 to be updated" pool_is_updated "$POOL" 1
     say kubectl get machineosbuild
     prove worker-1
 
@@ -209,7 +138,7 @@ play() {
 
     write_summary
     [ "$(jq .builds "$SUMMARY")" = 1 ] || die "there were $(jq .builds "$SUMMARY") builds, not one"
-    print_timings
+    print_result
     if [ -n "${KEEP:-}" ]; then print_how_to_use; fi
 }
 

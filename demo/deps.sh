@@ -1,9 +1,12 @@
 #!/usr/bin/env bash
 # Installs what the demo and the tests need on a Debian 12 machine: system packages, and kubectl into target/tools.
 # Does nothing when all of it is there. `deps.sh rust` only looks for a new enough Rust toolchain; `deps.sh clients` also
-# installs the clients that the API is tried with: helm, older and newer kubectl, Python's official library.
+# installs the clients that the API is tried with: helm, older and newer kubectl, Python's official library; `deps.sh vm`
+# what `make test-vm` needs beside: an SSH client, and QEMU, OpenLDAP and nfs-ganesha in a root of their own.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/env.sh"
+. "$(dirname "${BASH_SOURCE[0]}")/debian.sh"
+. "$(dirname "${BASH_SOURCE[0]}")/lab.sh"
 
 PACKAGES=(
     # nodes and their image
@@ -144,8 +147,10 @@ need_rust
 if [ "${1:-}" != rust ]; then
     need_root
     step "checking what this machine has"
+    [ "${1:-}" != vm ] || PACKAGES+=(openssh-client openssl)
     install_packages
     install_kubectl
+    [ "${1:-}" != vm ] || install_lab
     if [ "${1:-}" = clients ]; then
         step "checking the clients that the API is tried with"
         install_clients

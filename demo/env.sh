@@ -16,6 +16,20 @@ die() {
 
 need_root() { [ "$(id -u)" -eq 0 ] || die "this needs root: run it with sudo"; }
 
+port_is_free() { [ -z "$(ss -Hltn "sport = :$1")" ]; }
+
+# Prints PORT, or the next one ten thousand higher that nobody listens on.
+free_port() {
+    local port
+    for port in "$1" $(($1 + 10000)) $(($1 + 20000)) $(($1 + 30000)); do
+        if port_is_free "$port"; then
+            printf '%s\n' "$port"
+            return
+        fi
+    done
+    die "port $1 is taken, and so are its stand-ins up to $port"
+}
+
 # poll SECONDS WHAT COMMAND...: runs COMMAND until it succeeds; false at the deadline.
 # Says what it waits for once it has waited a moment, and again every ten seconds. Limits are for
 # what will never come: nothing is judged by its time, so they leave room for a busy machine.

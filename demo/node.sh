@@ -1,14 +1,16 @@
 #!/usr/bin/env bash
-# Nodes for the demo and the tests: systemd in systemd-nspawn on a real ostree deployment.
-# `systemctl reboot` inside a node boots the deployment that its boot loader entries name first,
-# so booted, staged and rollback deployments are as on a machine of its own.
+# Nodes for the demo and the tests: systemd on a real ostree deployment, in a container (systemd-nspawn) or as a
+# virtual machine (QEMU). `systemctl reboot` inside a node boots the deployment that its boot loader entries name
+# first, so booted, staged and rollback deployments are as on a machine of its own.
 #
 #   node.sh create NAME --caprock BINARY --image oci:DIR[:TAG] --kubeconfig FILE [--labels K=V,...]
+#           [--kind container|machine --ports P,P...]
 #   node.sh start NAME | stop NAME | delete NAME | status NAME | list
 #   node.sh exec NAME COMMAND...
 #
-# State is in $DEMO_STATE/nodes/NAME: `sysroot`, `console.log`, `reboots`, and while the node is up
-# `pid`, the host's id of its init. Nodes share the host's network.
+# State is in $DEMO_STATE/nodes/NAME: `kind`, `sysroot` or `disk`, `console.log`, `reboots`, and while the node is up
+# `pid`, the host's id of its init or of QEMU. Containers share the host's network; a machine finds there, at the
+# same addresses, the ports of the host's loopback that it was created with (`ports`).
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 
@@ -22,7 +24,8 @@ usage() {
     exit 2
 }
 
-# Sets NODE (folder), SYSROOT and ID (what the host calls the node; no other state folder's node has it).
+# Sets NODE (folder), SYSROOT and ID (what the host calls the node; no other state folder's node has it), and
+# loads what its kind needs.
 use_node() {
     NAME=$1
     [[ $NAME =~ ^[a-z0-9]([a-z0-9-]{0,46}[a-z0-9])?$ ]] ||
@@ -30,9 +33,17 @@ use_node() {
     NODE=$STATE/nodes/$NAME
     SYSROOT=$NODE/sysroot
     ID=caprock-$(printf %s "$STATE" | sha256sum | cut -c1-6)-$NAME
+    use_kind "$(cat "$NODE/kind" 2>/dev/null || echo container)"
 }
 
-must_exist() { [ -d "$SYSROOT" ] || die "there is no node \`$NAME\` in $STATE; see \`demo/node.sh list\`"; }
+# What differs between the kinds: how a node is finished, booted, powered off, and how commands get into it.
+use_kind() {
+    [ -f "$ROOT/demo/nodes/$1.sh" ] || usage
+    # shellcheck source=/dev/null
+    . "$ROOT/demo/nodes/$1.sh"
+}
+
+must_exist() { [ -f "$NODE/kind" ] || die "there is no node \`$NAME\` in $STATE; see \`demo/node.sh list\`"; }
 
 host_has_systemd() { [ -d /run/systemd/system ]; }
 
@@ -71,15 +82,19 @@ use_template() {
     fi
 }
 
-# The deployment that boots next: the entry with the highest version, as a boot loader sorts them.
+# default_entry DIR: the boot loader's entry of a /boot that boots next, the one with the highest version, as boot
+# loaders sort them.
+default_entry() {
+    grep -H '^version ' "$1"/loader/entries/*.conf | sort -t' ' -k2,2rn | head -n1 | cut -d: -f1
+}
+
+# The deployment that boots next, of a sysroot that is a folder.
 default_deployment() {
-    local entry
-    entry=$(grep -H '^version ' "$SYSROOT"/boot/loader/entries/*.conf | sort -t' ' -k2,2rn | head -n1 | cut -d: -f1)
-    readlink -f "$SYSROOT$(sed -n 's/^options.*ostree=\([^ ]*\).*/\1/p' "$entry")"
+    readlink -f "$SYSROOT$(sed -n 's/^options.*ostree=\([^ ]*\).*/\1/p' "$(default_entry "$SYSROOT/boot")")"
 }
 
 create() {
-    local image='' caprock='' kubeconfig='' labels='' etc var unit
+    local image='' caprock='' kubeconfig='' labels='' kind=container ports='' etc var unit
     use_node "${1:?}"
     shift
     while [ $# -gt 1 ]; do
@@ -88,18 +103,22 @@ create() {
             --caprock) caprock=$2 ;;
             --kubeconfig) kubeconfig=$2 ;;
             --labels) labels=$2 ;;
+            --kind) kind=$2 ;;
+            --ports) ports=$2 ;;
             *) usage ;;
         esac
         shift 2
     done
     if [ $# -ne 0 ] || [ -z "$image" ] || [ -z "$caprock" ] || [ -z "$kubeconfig" ]; then usage; fi
     [ ! -e "$NODE" ] || die "node \`$NAME\` exists; \`demo/node.sh delete $NAME\` removes it"
+    use_kind "$kind"
     use_template "$caprock" "$image"
     mkdir -p "$NODE"
     cp -a --reflink=auto "$TEMPLATE" "$SYSROOT"
     # Until here nobody may replace the template.
     flock -u 8
     echo 0 >"$NODE/reboots"
+    echo "$kind" >"$NODE/kind"
     # What differs between machines: the agent, its credential and what it registers the node with.
     etc=$(default_deployment)/etc
     var=$SYSROOT/ostree/deploy/$STATEROOT/var
@@ -115,6 +134,7 @@ create() {
     for unit in "$etc"/systemd/system/caprock-*.service "$etc"/systemd/system/caprock-*.timer; do
         systemctl --root="${etc%/etc}" --quiet enable "$(basename "$unit")"
     done
+    finish_create "$etc" "$ports"
     note "node $NAME created"
 }
 
@@ -123,7 +143,7 @@ create() {
 # True while the loop that reboots the node runs: it holds the lock as long as it lives.
 supervised() { ! flock -n "$NODE/lock" true; }
 
-# Prints the id of the node's init when the node is up. The cgroup tells a node from a reused id.
+# Prints the id of the node's init, or of QEMU, when the node is up. The cgroup tells a node from a reused id.
 leader() {
     local pid
     pid=$(cat "$NODE/pid" 2>/dev/null) || return 1
@@ -132,7 +152,7 @@ leader() {
 
 # Runs in the background as long as the node is meant to be up.
 supervise() {
-    local top nspawn code
+    local top running code
     use_node "$1"
     exec 9>"$NODE/lock"
     flock -n 9 || die "node \`$NAME\` runs already"
@@ -143,62 +163,23 @@ supervise() {
             echo $$ >"$top/cgroup.procs"
         done
     fi
-    : >"$NODE/empty"
     while [ ! -e "$NODE/stop" ]; do
         boot &
-        nspawn=$!
-        record_leader "$nspawn"
+        running=$!
+        record_leader "$running"
         code=0
-        wait "$nspawn" || code=$?
+        wait "$running" || code=$?
         # A trapped signal ends `wait` early; the node is still going down then.
-        while kill -0 "$nspawn" 2>/dev/null; do
+        while kill -0 "$running" 2>/dev/null; do
             code=0
-            wait "$nspawn" || code=$?
+            wait "$running" || code=$?
         done
         rm -f "$NODE/pid"
-        # systemd-nspawn's way to say that the node asked for a reboot.
-        [ "$code" -eq 133 ] || break
+        wants_reboot "$code" || break
         echo $(($(cat "$NODE/reboots") + 1)) >"$NODE/reboots.new"
         mv "$NODE/reboots.new" "$NODE/reboots"
     done
     echo "supervisor: node ended with status $code" >>"$NODE/console.log"
-}
-
-# The deployment is the root; ostree finds itself in the boot by /sysroot and /run/ostree-booted.
-# norbind: a recursive bind would show each of the node's mounts a second time below /sysroot.
-boot() {
-    local deployment
-    deployment=$(default_deployment)
-    echo "supervisor: booting ${deployment##*/}" >>"$NODE/console.log"
-    exec systemd-nspawn --quiet --boot --machine="$ID" --hostname="$NAME" --directory="$deployment" \
-        --register=no --keep-unit --console=pipe --link-journal=no --timezone=off --resolv-conf=bind-host \
-        --bind="$SYSROOT:/sysroot:norbind" \
-        --bind="$SYSROOT/ostree/deploy/$STATEROOT/var:/var" \
-        --bind="$SYSROOT/boot:/boot" \
-        --bind-ro="$deployment/usr:/usr" \
-        --bind-ro="$NODE/empty:/run/ostree-booted" \
-        </dev/null >>"$NODE/console.log" 2>&1 9>&-
-}
-
-# Init of the node: the child of systemd-nspawn that is number one in a namespace of its own.
-record_leader() {
-    local child
-    while kill -0 "$1" 2>/dev/null; do
-        for child in $(pgrep --parent "$1"); do
-            if grep -qsE '^NSpid:.*[[:space:]]1$' "/proc/$child/status"; then
-                echo "$child" >"$NODE/pid.new"
-                mv "$NODE/pid.new" "$NODE/pid"
-                return
-            fi
-        done
-        sleep 0.02
-    done
-}
-
-# systemd as init powers off on this signal.
-signal_power_off() {
-    local pid
-    if pid=$(leader); then kill -RTMIN+4 "$pid"; fi
 }
 
 start() {
@@ -255,16 +236,6 @@ stop() {
 
 # --- look, remove ------------------------------------------------------------------------------
 
-run_inside() {
-    local pid
-    use_node "$1"
-    shift
-    must_exist
-    pid=$(leader) || die "node \`$NAME\` is not up"
-    exec nsenter --target "$pid" --mount --uts --ipc --net --pid --cgroup --root --wd \
-        env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin HOME=/root TERM="${TERM:-dumb}" "$@"
-}
-
 status() {
     local pid=- condition=stopped
     use_node "$1"
@@ -275,7 +246,7 @@ status() {
     elif supervised; then
         condition=rebooting
     fi
-    printf '%-16s %-13s %-8s %-8s %s\n' "$NAME" "$condition" "${pid:--}" "$(cat "$NODE/reboots")" "$(basename "$(default_deployment)")"
+    printf '%-16s %-13s %-8s %-8s %s\n' "$NAME" "$condition" "${pid:--}" "$(cat "$NODE/reboots")" "$(next_boot)"
 }
 
 list() {
@@ -289,7 +260,7 @@ list() {
 delete() {
     use_node "$1"
     [ -e "$NODE" ] || return 0
-    if [ -d "$SYSROOT" ]; then stop "$NAME"; fi
+    if [ -f "$NODE/kind" ]; then end; fi
     remove_sysroots "$NODE"
     rm -rf "/run/systemd/nspawn/propagate/$ID"
 }
@@ -306,6 +277,9 @@ case $verb in
         ;;
     exec)
         [ $# -ge 2 ] || usage
+        use_node "$1"
+        shift
+        must_exist
         run_inside "$@"
         ;;
     *) usage ;;

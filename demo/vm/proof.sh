@@ -1,0 +1,116 @@
+# What must be true of the machine, shown as one would look at it. Sourced by `automount.sh`.
+# shellcheck shell=bash
+
+HOMES=/var/mnt/home
+
+# shows PATTERN COMMAND...: runs COMMAND in the machine and shows it; what it prints must match PATTERN.
+shows() {
+    local wanted=$1 seen
+    shift
+    show demo/node.sh exec worker-1 "$@"
+    seen=$(node exec worker-1 "$@") || die "\`$*\` fails on worker-1: $seen"
+    printf '%s\n' "$seen"
+    grep -qE -- "$wanted" <<<"$seen" || die "\`$*\` on worker-1: \`$wanted\` was expected"
+}
+
+boot_id() { node exec worker-1 cat /proc/sys/kernel/random/boot_id; }
+
+worker_is_updated() {
+    pool_is_updated "$POOL" 1 && return 0
+    [ "$(condition "mcp/$POOL" Degraded)" != True ] || die "pool $POOL is degraded"
+    return 1
+}
+
+prove_plain() {
+    FIRST_BOOT=$(boot_id)
+    shows 'Linux .*-cloud-' uname -a
+    ! node exec worker-1 test -e /usr/sbin/automount || die "the plain image has autofs already"
+    shows '^core$' printenv SUDO_USER
+}
+
+prove_one_reboot() {
+    local ids
+    mapfile -t ids < <(node exec worker-1 journalctl --list-boots --no-pager --output json | jq -r '.[].boot_id')
+    [ "${#ids[@]}" -eq 2 ] || die "the machine's journal has ${#ids[@]} boots, not two: the plain image's and the layered one's"
+    [ "${ids[0]}" = "${FIRST_BOOT//-/}" ] || die "the machine booted between the plain image and the layered one"
+    [ "$(reboots worker-1)" = 1 ] || die "worker-1 has rebooted $(reboots worker-1) times, not once"
+    [ "$(builds)" = 1 ] || die "there were $(builds) builds, not one"
+    SECOND_BOOT=$(boot_id)
+    say kubectl get nodes,mcp,machineosbuild
+    shows '\* debian' ostree admin status
+    shows '^core$' printenv SUDO_USER
+}
+
+prove_lookups() {
+    shows '/usr/sbin/automount' ls /usr/sbin/automount /usr/sbin/sssd /usr/sbin/mount.nfs4 /usr/libexec/sssd/sssd_autofs
+    shows '^active$' systemctl is-active sssd.service autofs.service
+    shows '^dale:\*:1001:1001:Dale:/var/mnt/home/dale:' getent passwd dale
+    shows 'instance type\(s\): sss' automount -m
+    # Master maps of the directory are other machines': /home is not touched.
+    ! node exec worker-1 grep -E '^[^ ]+ (/home|/var/home) autofs' /proc/mounts || die "the directory's master map is in use"
+}
+
+# The password came by a MachineConfig: a file for root on the node, and in no layer of any image.
+prove_secret() {
+    local blob
+    shows '^600 root /etc/sssd/conf.d/bind.conf$' stat --format '%a %U %n' /etc/sssd/conf.d/bind.conf
+    node exec worker-1 grep -qF -f /dev/stdin /etc/sssd/conf.d/bind.conf <"$DIRECTORY/bind-password" ||
+        die "bind.conf has not the password"
+    while read -r blob; do
+        ! zcat --force "$blob" | grep -qaF -f "$DIRECTORY/bind-password" || die "the password is in $blob"
+    done < <(find "$DATA/registry" -type f)
+    note "the bind password is in none of the registry's $(find "$DATA/registry" -type f | wc -l) files"
+}
+
+# mounts NAME SOURCE: access mounts it, by NFS version 4. Looked at in one go: idle mounts go again.
+mounts() {
+    shows "^nfs\.example\.com:/exports/home/$2 $HOMES/$1 nfs4 .*vers=4" sh -c "ls -ld $HOMES/$1 && grep ' $HOMES/$1 ' /proc/mounts"
+}
+
+prove_mounts() {
+    local owner
+    mounts dale dale
+    note "a key that only the wildcard has"
+    mounts jill jill
+    note "a key that is added to the map now"
+    ldap ldapadd >/dev/null <<END
+dn: cn=archive,ou=auto.home,ou=automount,dc=example,dc=com
+objectClass: automount
+cn: archive
+automountInformation: -port=$NFS_PORT nfs.example.com:/exports/home/remy
+END
+    mounts archive remy
+    shows "^1001 $HOMES/dale$" runuser -u dale -- sh -c "cd ~dale && echo hello >note && echo \$(id -u) \$(pwd)"
+    owner=$(stat --format '%u' "$FILESERVER/homes/dale/note") || die "what dale wrote did not arrive at the file server"
+    [ "$owner" = 1001 ] || die "what dale wrote belongs to $owner at the file server, not to 1001"
+    note "at the file server:"
+    (cd "$FILESERVER/homes" && ls -ln dale/note)
+}
+
+nothing_is_mounted() { ! node exec worker-1 cat /proc/1/mountinfo | grep -q " $HOMES/"; }
+
+prove_expiry() {
+    # Reading the mount table does not use a mount.
+    poll 600 "idle homes to be unmounted" nothing_is_mounted || die "idle homes stay mounted"
+    shows "$HOMES autofs" grep " $HOMES" /proc/mounts
+}
+
+has_new_shell() { node exec worker-1 getent passwd dale | grep -q ':/bin/sh$'; }
+
+# Another option of sssd arrives while everything runs.
+prove_live_change() {
+    sed -i '/^override_homedir/a override_shell = /bin/sh' "$RECIPE/base/site/sssd.conf"
+    # Whoever runs the roll-out has begun it.
+    sed -i 's/^  paused: true/  paused: false/' "$RECIPE/base/machineconfigpool.yaml"
+    kubectl kustomize "$RECIPE/debian" >"$STATE/automount.yaml"
+    show caprock plan -f automount.yaml
+    caprock plan -f "$STATE/automount.yaml"
+    kubectl apply -f "$STATE/automount.yaml" >/dev/null
+    poll 600 "the new option to have an effect" has_new_shell || die "the change of sssd.conf did not arrive"
+    watch_until 600 mcp "worker-1 to be updated" worker_is_updated
+    shows ':/bin/sh$' getent passwd dale
+    [ "$(boot_id)" = "$SECOND_BOOT" ] || die "the change of sssd.conf rebooted worker-1"
+    [ "$(builds)" = 1 ] || die "the change of sssd.conf was built: $(builds) builds"
+    mounts dale dale
+    note "0 builds, 0 reboots"
+}
