@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
+use std::rc::Rc;
 
 use serde_json::Value;
 
@@ -34,14 +35,14 @@ pub(super) struct Item<'t> {
     /// The Ignition config of a MachineConfig.
     config: Option<Result<Config, Vec<Problem>>>,
     ignored: BTreeSet<String>,
-    lines: Vec<&'t str>,
+    lines: Rc<[&'t str]>,
     root: Root,
 }
 
 /// The document of an object, and where in it the object is.
 #[derive(Debug, Clone)]
 struct Root {
-    document: std::rc::Rc<Located>,
+    document: Rc<Located>,
     prefix: String,
 }
 
@@ -99,10 +100,10 @@ impl<'t> Seen<'t> {
                     continue;
                 }
             };
-            let trees: Vec<_> = trees.into_iter().map(std::rc::Rc::new).collect();
+            let trees: Vec<_> = trees.into_iter().map(Rc::new).collect();
             match manifest::each(text) {
                 Ok(objects) => {
-                    let lines: Vec<&str> = text.lines().collect();
+                    let lines: Rc<[&str]> = text.lines().collect();
                     for read in objects {
                         let Some(document) = trees.get(read.document) else {
                             continue;
@@ -206,7 +207,7 @@ fn selects(pool: &MachineConfigPool, config: &MachineConfig) -> bool {
 }
 
 impl<'t> Item<'t> {
-    fn new(text: usize, read: Read, lines: Vec<&'t str>, root: Root) -> Self {
+    fn new(text: usize, read: Read, lines: Rc<[&'t str]>, root: Root) -> Self {
         let ignored = read.lint_ignore.split(',');
         let ignored = ignored.map(|id| id.trim().to_owned()).collect();
         let config = match &read.object {

@@ -99,6 +99,7 @@ fn automount() -> Vec<Case> {
             vec![
                 (master("# ours\n/mnt/home auto.home\n"), "14:11"),
                 (dropped("x.autofs", "/srv/x auto.x\n"), "14:11"),
+                (master("/mnt auto.all\n"), "14:11"),
                 (
                     unit(
                         "mnt-data.mount",
@@ -110,6 +111,7 @@ fn automount() -> Vec<Case> {
             vec![
                 master("/var/mnt/home auto.home\n+auto.master\n/- auto.direct\n"),
                 master("# /mnt/home auto.home\n"),
+                master("/var/mnt/x auto.x\n/mnthome auto.y\n"),
                 dropped("x", "/srv/x auto.x\n"),
                 unit("var-mnt-data.mount", "[Mount]\nWhere=/var/mnt/data\n"),
             ],

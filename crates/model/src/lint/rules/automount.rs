@@ -172,9 +172,9 @@ fn points<'s>(seen: &'s Seen<'_>) -> impl Iterator<Item = (File<'s, 's>, usize, 
 
 /// Where a mount point really is: what is below it tells.
 fn real_point(point: &str) -> String {
-    let below = format!("{}/x", point.trim_end_matches('/'));
-    let real = real(&below);
-    real.trim_end_matches("/x").to_owned()
+    let below = format!("{}/", point.trim_end_matches('/'));
+    let real = real(&below).into_owned();
+    real.strip_suffix('/').map_or(real.clone(), str::to_owned)
 }
 
 fn is_below_link(point: &str) -> bool {
