@@ -9,6 +9,8 @@ pub const PULL: Duration = Duration::from_secs(6 * 3600);
 pub const STEP: Duration = Duration::from_secs(3600);
 /// How long a reboot may take to begin.
 pub const REBOOT_BEGINS: Duration = Duration::from_secs(300);
+/// How long an uncordon may take: above the 40 seconds in which another controller follows one that died.
+pub const UNCORDON: Duration = Duration::from_secs(120);
 /// How long a job of a service may take: above the 90 seconds that systemd itself gives a unit to start or to stop.
 pub const JOB: Duration = Duration::from_secs(200);
 
@@ -39,6 +41,7 @@ mod tests {
             "begin of the reboot",
             &format!("{} min", minutes(REBOOT_BEGINS)),
         );
+        check("uncordon", &format!("{} min", minutes(UNCORDON)));
         check("verification", &format!("{} s", DEFAULT_DEADLINE.as_secs()));
         check(
             "first look after a reboot",

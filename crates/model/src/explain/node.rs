@@ -287,6 +287,11 @@ fn working(seen: &NodeSeen<'_>, mut told: Explanation) -> Explanation {
         Type::Uncordoned => {
             told.doing += ", and is being uncordoned";
             told.waits_for.push("the node controller".to_owned());
+            told.until = Deadline::after(
+                told.since,
+                span(deadline::UNCORDON),
+                "no controller seems to act; the node stays cordoned until one does",
+            );
             told.remedies
                 .push("see that the controllers run".to_owned());
         }
