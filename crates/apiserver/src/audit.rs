@@ -1,5 +1,6 @@
 //! The audit log: one line of `audit.k8s.io/v1` for every request that changed, or was refused, something.
 
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -34,6 +35,8 @@ pub(crate) struct Facts<'a> {
     pub(crate) agent: String,
     pub(crate) received: Timestamp,
     pub(crate) code: u16,
+    /// What admission policies had to say.
+    pub(crate) notes: BTreeMap<String, String>,
 }
 
 impl AuditLog {
@@ -81,6 +84,9 @@ fn line(facts: &Facts<'_>) -> Value {
         "requestReceivedTimestamp": exact(facts.received),
         "stageTimestamp": exact(Timestamp::now()),
     });
+    if !facts.notes.is_empty() {
+        line["annotations"] = json!(facts.notes);
+    }
     if facts.impersonator.is_some() {
         line["impersonatedUser"] = shown(facts.user);
     }

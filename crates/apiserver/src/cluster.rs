@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, RwLock};
 
 use tokio::sync::watch;
 
+use crate::admission::{self, Policies};
 use crate::audit::AuditLog;
 use crate::auth::Auth;
 use crate::auth::policy::{self, Policy};
@@ -23,7 +24,7 @@ pub(crate) const DEFINITIONS: &str = "apiextensions.k8s.io/customresourcedefinit
 /// Where Namespaces are stored.
 pub(crate) const NAMESPACES: &str = "/namespaces";
 
-const LOCK: &str = "no code panics while it holds the lock of the kinds";
+const LOCK: &str = "no code panics while it holds the lock of the kinds or policies";
 
 #[derive(Debug)]
 pub(crate) struct Cluster {
@@ -37,6 +38,7 @@ pub(crate) struct Cluster {
     /// Becomes true when the server stops; watches end then.
     pub(crate) stopping: watch::Sender<bool>,
     registry: RwLock<Arc<Registry>>,
+    policies: RwLock<Arc<Policies>>,
     /// Held while kinds or the policy are read again, so that an older reading never replaces a newer one.
     reloading: Mutex<()>,
     protected: Vec<String>,
@@ -66,12 +68,14 @@ impl Cluster {
             metadata_schema: metadata::parsed_schema(),
             stopping: watch::Sender::new(false),
             registry: RwLock::new(Arc::new(Registry::new(&[], None, &[]))),
+            policies: RwLock::default(),
             reloading: Mutex::new(()),
             protected: config.namespaces.clone(),
             conversions: config.conversions.clone(),
         };
         cluster.reload();
         cluster.reload_policy();
+        cluster.reload_admission();
         Ok(cluster)
     }
 
@@ -89,10 +93,17 @@ impl Cluster {
         self.metrics.render(&self.store, &resources)
     }
 
+    /// The admission policies as they are now.
+    pub(crate) fn policies(&self) -> Arc<Policies> {
+        self.policies.read().expect(LOCK).clone()
+    }
+
     /// Brings what is made from stored objects up to date after a write to this resource.
     pub(crate) fn written(&self, resource: &str) {
         if resource == DEFINITIONS {
             self.reload();
+        } else if [admission::POLICIES, admission::BINDINGS].contains(&resource) {
+            self.reload_admission();
         } else if resource.split_once('/').map(|(group, _)| group) == Some(policy::GROUP) {
             self.reload_policy();
         }
@@ -115,6 +126,13 @@ impl Cluster {
         let roles = [all("clusterroles"), all("roles")].concat();
         let bindings = [all("clusterrolebindings"), all("rolebindings")].concat();
         self.auth.set_policy(Policy::new(&roles, &bindings));
+    }
+
+    fn reload_admission(&self) {
+        let _guard = self.reloading.lock().expect(LOCK);
+        let (policies, bindings) = (self.all(admission::POLICIES), self.all(admission::BINDINGS));
+        let policies = Policies::new(&policies, &bindings, &self.policies());
+        *self.policies.write().expect(LOCK) = Arc::new(policies);
     }
 
     fn all(&self, resource: &str) -> Vec<Arc<Object>> {

@@ -6,6 +6,7 @@
 //! A request goes `http` (path, negotiation, body) → `auth` → `resources` (the rules of each verb, with
 //! `schema`, `patch` and `selector`) → `store`, and comes back through `http::encode` or `http::watch`.
 
+mod admission;
 mod audit;
 mod auth;
 mod cluster;

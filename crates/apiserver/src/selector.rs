@@ -96,6 +96,14 @@ impl Selector {
         self.labels.is_empty() && self.fields.is_empty()
     }
 
+    /// Whether an object with these labels, as `metadata` has them, is selected by its labels.
+    pub(crate) fn selects(&self, labels: &Value) -> bool {
+        self.labels.iter().all(|requirement| {
+            let value = labels.get(&requirement.key).and_then(Value::as_str);
+            requirement.test.holds(value)
+        })
+    }
+
     /// Whether a stored object is selected.
     pub(crate) fn matches(&self, object: &Object) -> bool {
         let mut whole: Option<Value> = None;

@@ -184,6 +184,27 @@ impl ApiError {
         Self::new(StatusCode::FORBIDDEN, "Forbidden", message).about(subject)
     }
 
+    /// A policy is against it, for a reason of its own.
+    pub(crate) fn refused_by_policy(
+        subject: &Subject,
+        message: &str,
+        reason: &'static str,
+    ) -> Self {
+        let mut error = Self::forbidden(subject, message);
+        error.reason = reason;
+        error.code = match reason {
+            "Unauthorized" => StatusCode::UNAUTHORIZED,
+            "Forbidden" => StatusCode::FORBIDDEN,
+            "RequestEntityTooLarge" => StatusCode::PAYLOAD_TOO_LARGE,
+            _ => StatusCode::UNPROCESSABLE_ENTITY,
+        };
+        error.because(vec![Cause {
+            reason: "",
+            message: message.to_owned(),
+            field: String::new(),
+        }])
+    }
+
     /// A path, not an object, is forbidden.
     pub(crate) fn forbidden_path(user: &str, verb: &str, path: &str) -> Self {
         let message = format!("forbidden: User {user:?} cannot {verb} path {path:?}");
@@ -399,7 +420,10 @@ impl ApiError {
             }
             if !self.details.causes.is_empty() {
                 let causes = self.details.causes.iter().map(|cause| {
-                    let mut entry = json!({"reason": cause.reason, "message": cause.message});
+                    let mut entry = json!({"message": cause.message});
+                    if !cause.reason.is_empty() {
+                        entry["reason"] = json!(cause.reason);
+                    }
                     if !cause.field.is_empty() {
                         entry["field"] = json!(cause.field);
                     }

@@ -250,7 +250,12 @@ fn is_alive(cluster: &Cluster, claims: &Claims) -> bool {
         ("/serviceaccounts", namespace, Some(&bound.serviceaccount)),
         ("/pods", namespace, bound.pod.as_ref()),
         ("/secrets", namespace, bound.secret.as_ref()),
-        ("/nodes", "", bound.node.as_ref()),
+        // With a pod it tells where that runs, and the pod goes with it.
+        (
+            "/nodes",
+            "",
+            bound.node.as_ref().filter(|_| bound.pod.is_none()),
+        ),
     ];
     references
         .into_iter()

@@ -166,10 +166,21 @@ impl Claims {
         let mut user = User::new(username(namespace, &account.name), groups);
         user.uid = Some(account.uid.clone());
         let credential = format!("JTI={}", self.jti);
-        user.extra.insert(
-            "authentication.kubernetes.io/credential-id".into(),
-            vec![credential],
-        );
+        let (pod, node) = (&self.kubernetes.pod, &self.kubernetes.node);
+        let known = [
+            ("credential-id", Some(credential)),
+            ("pod-name", pod.as_ref().map(|pod| pod.name.clone())),
+            ("pod-uid", pod.as_ref().map(|pod| pod.uid.clone())),
+            ("node-name", node.as_ref().map(|node| node.name.clone())),
+            ("node-uid", node.as_ref().map(|node| node.uid.clone())),
+        ];
+        let known = known
+            .into_iter()
+            .filter_map(|(key, value)| Some((key, value.filter(|value| !value.is_empty())?)));
+        for (key, value) in known {
+            let key = format!("authentication.kubernetes.io/{key}");
+            user.extra.insert(key, vec![value]);
+        }
         user
     }
 }

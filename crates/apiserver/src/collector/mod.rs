@@ -198,7 +198,11 @@ async fn remove(cluster: &Cluster, object: &Object, policy: Option<&str>) -> Res
         propagation_policy: policy.map(Into::into),
         ..DeleteOptions::default()
     };
-    tolerate_change(delete(cluster, &target, &options).await.map(|_| ()))
+    tolerate_change(
+        delete(cluster, &target, &options, |_| Ok(()))
+            .await
+            .map(|_| ()),
+    )
 }
 
 /// The object is gone or changed: another event tells about that.

@@ -26,6 +26,7 @@ use http::{HeaderValue, Method, Request, StatusCode, header};
 use jiff::Timestamp;
 use serde_json::json;
 
+use crate::admission::Notes;
 use crate::audit;
 use crate::auth::{self, User};
 use crate::cluster::Cluster;
@@ -45,6 +46,8 @@ struct Record {
     user: Option<User>,
     /// Who really asked, if it was as somebody else.
     impersonator: Option<User>,
+    /// What policies had to say.
+    notes: Notes,
 }
 
 /// Answers one request.
@@ -89,6 +92,7 @@ pub(crate) async fn answer(cluster: Arc<Cluster>, request: Request<Body>) -> Res
             agent: asked.agent,
             received,
             code,
+            notes: record.notes.all(),
         };
         log.add(facts).await;
     }
@@ -191,8 +195,8 @@ async fn route(
             review::serve(cluster, &user, review, &path, request).await
         }
         Path::Resource(path) => {
-            let verb = &mut record.verb;
-            resource::serve(cluster, &user, path, request, verb).await
+            let Record { verb, notes, .. } = record;
+            resource::serve(cluster, &user, path, request, verb, notes).await
         }
         _ if !matches!(*request.method(), Method::GET | Method::HEAD) => {
             Err(ApiError::method_not_allowed())

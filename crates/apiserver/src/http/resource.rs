@@ -14,6 +14,7 @@ use super::encode::Encoder;
 use super::path::ResourcePath;
 use super::query::Query;
 use super::{success, token, watch};
+use crate::admission::{self, Notes, Operation, Review};
 use crate::auth::{Action, Decision, User};
 use crate::cluster::Cluster;
 use crate::patch::{self, Patch};
@@ -39,6 +40,7 @@ struct Call<'a> {
     user: &'a User,
     only_name: Option<String>,
     may_create: bool,
+    notes: Notes,
 }
 
 /// A subresource that is no part of the stored object.
@@ -49,13 +51,14 @@ enum Virtual {
     Scale,
 }
 
-/// Serves a request on a resource; `told` becomes its verb as soon as that is known.
+/// Serves a request on a resource; `told` becomes its verb as soon as that is known, and `notes` what policies have to say.
 pub(super) async fn serve(
     cluster: &Arc<Cluster>,
     user: &User,
     path: ResourcePath,
     request: Request<Body>,
     told: &mut Option<&'static str>,
+    notes: &Notes,
 ) -> Result<Response, ApiError> {
     let query = Query::parse(request.uri())?;
     let verb = verb(request.method(), &path, &query)?;
@@ -94,12 +97,23 @@ pub(super) async fn serve(
         user,
         only_name,
         may_create,
+        notes: notes.clone(),
     };
     if let Some(subresource) = subresource {
         return match (subresource, verb) {
             (Virtual::Eviction, "create") => call.evict(body).await,
             (Virtual::Token, "create") => {
                 let request = call.document(body).await?.value;
+                let request = token::parse(cluster, &call.target, request)?;
+                let (name, shown) = (call.target.name.as_str(), request.shown());
+                call.ask(
+                    &call.target,
+                    Operation::Create,
+                    name,
+                    Some("token"),
+                    Some(&shown),
+                    None,
+                )?;
                 token::create(cluster, &call.target, request)
             }
             (Virtual::Scale, "get") => call.get_scale(),
@@ -248,6 +262,8 @@ impl Call<'_> {
             only_name: self.only_name.clone(),
             user: Some(self.user.clone()),
             may_create: self.may_create,
+            scales: false,
+            notes: self.notes.clone(),
         })
     }
 
@@ -329,6 +345,43 @@ impl Call<'_> {
         Ok(self.encoder()?.outcome(&outcome))
     }
 
+    /// What the admission policies say to something other than the write of an object as it is stored. Warnings are
+    /// returned to clients only with objects.
+    fn ask(
+        &self,
+        target: &Target,
+        operation: Operation,
+        name: &str,
+        subresource: Option<&str>,
+        object: Option<&Value>,
+        old: Option<&Value>,
+    ) -> Result<(), ApiError> {
+        let review = Review {
+            user: self.user,
+            target,
+            name,
+            subresource,
+            operation,
+            object,
+            old,
+            dry_run: self.query.all("dryRun").contains(&"All"),
+            notes: &self.notes,
+        };
+        for warning in admission::admit(self.cluster, &review)? {
+            tracing::warn!(user = self.user.name, "{warning}");
+        }
+        Ok(())
+    }
+
+    /// Deletes an object that the policies let go.
+    async fn remove(&self, target: &Target, options: &DeleteOptions) -> Result<Deleted, ApiError> {
+        delete(self.cluster, target, options, |old| {
+            let name = target.name.as_str();
+            self.ask(target, Operation::Delete, name, None, None, Some(old))
+        })
+        .await
+    }
+
     async fn delete_options(&self, body: Body) -> Result<DeleteOptions, ApiError> {
         let bytes = body::read(body).await?;
         let mut options = if bytes.is_empty() {
@@ -350,7 +403,7 @@ impl Call<'_> {
 
     async fn delete(&self, body: Body) -> Result<Response, ApiError> {
         let options = self.delete_options(body).await?;
-        match delete(self.cluster, &self.target, &options).await? {
+        match self.remove(&self.target, &options).await? {
             Deleted::Gone(object) => {
                 let resource = &self.target.resource;
                 let mut details = json!({
@@ -386,7 +439,10 @@ impl Call<'_> {
     }
 
     async fn set_scale(&self, patched: bool, body: Body) -> Result<Response, ApiError> {
-        let options = self.write_options()?;
+        let options = WriteOptions {
+            scales: true,
+            ..self.write_options()?
+        };
         let version = self.target.version();
         let paths = version
             .scale
@@ -433,7 +489,18 @@ impl Call<'_> {
         };
         let pod = read::get(self.cluster, &self.target)?;
         eviction::check(self.cluster, &pod, &self.target)?;
-        delete(self.cluster, &self.target, &options).await?;
+        let name = self.target.name.as_str();
+        let part = Some("eviction");
+        self.ask(
+            &self.target,
+            Operation::Create,
+            name,
+            part,
+            Some(&eviction),
+            None,
+        )?;
+        // Who may evict need not be one who may delete.
+        delete(self.cluster, &self.target, &options, |_| Ok(())).await?;
         let status = json!({
             "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201,
         });
@@ -446,7 +513,7 @@ impl Call<'_> {
         let list = read::list(self.cluster, &self.target, &self.selector()?, &self.query)?;
         for object in &list.items {
             let target = self.target.member(&object.key);
-            match delete(self.cluster, &target, &options).await {
+            match self.remove(&target, &options).await {
                 Ok(_) => {}
                 Err(error) if error.code == http::StatusCode::NOT_FOUND => {}
                 Err(error) => return Err(error),

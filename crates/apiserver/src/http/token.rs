@@ -37,12 +37,33 @@ struct BoundObject {
     uid: String,
 }
 
-/// Answers a `TokenRequest` for the service account that `target` is.
-pub(super) fn create(
+/// A `TokenRequest` that can be answered.
+#[derive(Debug)]
+pub(super) struct TokenRequest {
+    audiences: Vec<String>,
+    seconds: i64,
+    bound: Option<BoundObject>,
+}
+
+impl TokenRequest {
+    /// As policies see it, with what the client left out.
+    pub(super) fn shown(&self) -> Value {
+        let mut spec = json!({"audiences": self.audiences, "expirationSeconds": self.seconds});
+        if let Some(bound) = &self.bound {
+            spec["boundObjectRef"] = json!({
+                "kind": bound.kind, "apiVersion": "v1", "name": bound.name, "uid": bound.uid,
+            });
+        }
+        json!({"kind": "TokenRequest", "apiVersion": "authentication.k8s.io/v1", "spec": spec})
+    }
+}
+
+/// Reads a `TokenRequest` for the service account that `target` is.
+pub(super) fn parse(
     cluster: &Cluster,
     target: &Target,
     mut request: Value,
-) -> Result<Response, ApiError> {
+) -> Result<TokenRequest, ApiError> {
     if !request.is_object()
         || request["kind"]
             .as_str()
@@ -55,7 +76,7 @@ pub(super) fn create(
         spec => Spec::deserialize(spec)
             .map_err(|error| ApiError::bad_request(format!("malformed TokenRequest: {error}")))?,
     };
-    let account = read::get(cluster, target)?;
+    read::get(cluster, target)?;
     let seconds = spec.expiration_seconds.unwrap_or(DEFAULT_SECONDS);
     if !(LEAST_SECONDS..=MOST_SECONDS).contains(&seconds) {
         let detail = format!("must be between {LEAST_SECONDS} and {MOST_SECONDS}");
@@ -67,10 +88,23 @@ pub(super) fn create(
         };
         return Err(ApiError::invalid(&subject, vec![cause]));
     }
-    let audiences = match spec.audiences {
-        empty if empty.is_empty() => vec![ISSUER.to_owned()],
-        given => given,
-    };
+    Ok(TokenRequest {
+        audiences: match spec.audiences {
+            empty if empty.is_empty() => vec![ISSUER.to_owned()],
+            given => given,
+        },
+        seconds,
+        bound: spec.bound_object_ref,
+    })
+}
+
+/// Answers a `TokenRequest` for the service account that `target` is.
+pub(super) fn create(
+    cluster: &Cluster,
+    target: &Target,
+    request: TokenRequest,
+) -> Result<Response, ApiError> {
+    let account = read::get(cluster, target)?;
     let mut bindings = Bindings {
         namespace: target.namespace.clone().unwrap_or_default(),
         serviceaccount: reference(&account),
@@ -78,28 +112,24 @@ pub(super) fn create(
         node: None,
         secret: None,
     };
-    if let Some(bound) = &spec.bound_object_ref {
+    if let Some(bound) = &request.bound {
         bind(cluster, &mut bindings, bound)?;
     }
+    let audiences = request.audiences.clone();
     let (token, until) = cluster
         .auth
         .signer
-        .sign(bindings, audiences.clone(), Timestamp::now(), seconds)
+        .sign(bindings, audiences, Timestamp::now(), request.seconds)
         .ok_or_else(|| ApiError::internal("no random numbers from the system"))?;
-    let mut answer = json!({
-        "kind": "TokenRequest", "apiVersion": "authentication.k8s.io/v1",
-        "metadata": {
-            "name": target.name, "namespace": target.namespace,
-            "creationTimestamp": timestamp(Timestamp::now()),
-        },
-        "spec": {"audiences": audiences, "expirationSeconds": seconds, "boundObjectRef": null},
-        "status": {"token": token, "expirationTimestamp": timestamp(until)},
+    let mut answer = request.shown();
+    answer["metadata"] = json!({
+        "name": target.name, "namespace": target.namespace,
+        "creationTimestamp": timestamp(Timestamp::now()),
     });
-    if let Some(bound) = spec.bound_object_ref {
-        answer["spec"]["boundObjectRef"] = json!({
-            "kind": bound.kind, "apiVersion": "v1", "name": bound.name, "uid": bound.uid,
-        });
+    if request.bound.is_none() {
+        answer["spec"]["boundObjectRef"] = Value::Null;
     }
+    answer["status"] = json!({"token": token, "expirationTimestamp": timestamp(until)});
     Ok(encode::respond(
         StatusCode::CREATED,
         answer.to_string().into(),
@@ -145,5 +175,17 @@ fn bind(cluster: &Cluster, bindings: &mut Bindings, bound: &BoundObject) -> Resu
         return Err(ApiError::conflict(&subject, &detail));
     }
     *slot = Some(found);
+    if bound.kind == "Pod"
+        && let Some(node) = object.value()["spec"]["nodeName"].as_str()
+    {
+        let node_object = cluster.store.get(&Key::new("/nodes", "", node));
+        bindings.node = Some(node_object.map_or_else(
+            || Reference {
+                name: node.to_owned(),
+                uid: String::new(),
+            },
+            |node| reference(&node),
+        ));
+    }
     Ok(())
 }

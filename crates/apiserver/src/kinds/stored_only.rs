@@ -1,8 +1,11 @@
-//! Built-in kinds that are kept as data: RBAC, which the authorizer reads, and what clients such as `helm` write and
-//! nothing here acts on.
+//! Built-in kinds that are kept as data: RBAC, which the authorizer reads, admission policies, which writes are measured
+//! against, and what clients such as `helm` write and nothing here acts on.
+
+use serde_json::{Value, json};
 
 use super::builtin::Entry;
 use super::{Behaviour, Column, Columns, NameRule, rbac};
+use crate::admission::{self, GROUP as ADMISSION};
 use crate::auth::policy::GROUP as RBAC;
 use crate::jsonpath::JsonPath;
 
@@ -14,6 +17,7 @@ const AGE: Cell = ("Age", "date", ".metadata.creationTimestamp");
 /// The rows for the table of built-in kinds.
 pub(super) fn entries() -> Vec<Entry> {
     let mut rows = rbac_kinds();
+    rows.extend(admission_kinds());
     rows.extend(workloads());
     rows.extend(others());
     rows
@@ -59,6 +63,88 @@ fn rbac_kinds() -> Vec<Entry> {
             binding,
         ),
     ]
+}
+
+fn admission_kinds() -> Vec<Entry> {
+    let param_kind = ("ParamKind", "string", ".spec.paramKind.kind");
+    let policy = ("PolicyName", "string", ".spec.policyName");
+    let param_ref = ("ParamRef", "string", ".spec.paramRef.name");
+    let behaviour = Behaviour {
+        generation: true,
+        ..Behaviour::PLAIN
+    };
+    vec![
+        Entry {
+            namespaced: false,
+            behaviour: Behaviour {
+                prepare: prepare_policy,
+                validate: admission::validate,
+                ..behaviour
+            },
+            ..row(
+                ADMISSION,
+                "validatingadmissionpolicies",
+                "ValidatingAdmissionPolicy",
+                &[],
+                &[param_kind, AGE],
+            )
+        },
+        Entry {
+            namespaced: false,
+            status: false,
+            behaviour: Behaviour {
+                prepare: prepare_policy_binding,
+                validate: admission::validate_binding,
+                ..behaviour
+            },
+            ..row(
+                ADMISSION,
+                "validatingadmissionpolicybindings",
+                "ValidatingAdmissionPolicyBinding",
+                &[],
+                &[policy, param_ref, AGE],
+            )
+        },
+    ]
+}
+
+/// Fills in what clients leave out, as Kubernetes does.
+fn prepare_policy(policy: &mut Value) {
+    let spec = &mut policy["spec"];
+    if spec["failurePolicy"].is_null() {
+        spec["failurePolicy"] = json!("Fail");
+    }
+    prepare_constraints(&mut spec["matchConstraints"]);
+}
+
+fn prepare_policy_binding(binding: &mut Value) {
+    prepare_constraints(&mut binding["spec"]["matchResources"]);
+    if let Some(spec) = binding["spec"].as_object_mut() {
+        spec.retain(|_, value| !value.is_null());
+    }
+}
+
+fn prepare_constraints(constraints: &mut Value) {
+    if !constraints.is_object() {
+        return;
+    }
+    for (field, default) in [
+        ("matchPolicy", json!("Equivalent")),
+        ("namespaceSelector", json!({})),
+        ("objectSelector", json!({})),
+    ] {
+        if constraints[field].is_null() {
+            constraints[field] = default;
+        }
+    }
+    for field in ["resourceRules", "excludeResourceRules"] {
+        let rules = constraints.get_mut(field).and_then(Value::as_array_mut);
+        for rule in rules.into_iter().flatten() {
+            if rule["scope"].is_null() {
+                rule["scope"] = json!("*");
+            }
+        }
+    }
 }
 
 fn workloads() -> Vec<Entry> {

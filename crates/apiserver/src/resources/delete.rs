@@ -47,11 +47,12 @@ pub(crate) enum Deleted {
     Pending(Arc<Object>),
 }
 
-/// Deletes an object, or marks it as being deleted if something has to happen first.
+/// Deletes an object, or marks it as being deleted if something has to happen first. `admit` may refuse, seeing the object.
 pub(crate) async fn delete(
     cluster: &Cluster,
     target: &Target,
     options: &DeleteOptions,
+    admit: impl Fn(&Value) -> Result<(), ApiError>,
 ) -> Result<Deleted, ApiError> {
     let extra = propagation_finalizer(options)?;
     let dry_run = !options.dry_run.is_empty();
@@ -69,6 +70,7 @@ pub(crate) async fn delete(
             .ok_or_else(|| target.not_found())?;
         let mut value = stored.value();
         check(&value, options, target)?;
+        admit(&target.version().read(&stored))?;
         let had_mark = value["metadata"]["deletionTimestamp"].is_string();
         mark(&mut value, extra, target.resource.behaviour.generation);
         if had_mark && !is_due(&value) {

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::{Part, Target, metadata};
+use crate::admission::{self, Notes, Operation, Review};
 use crate::auth::{self, User};
 use crate::cluster::Cluster;
 use crate::managed::{Entries, Writer};
@@ -38,6 +39,10 @@ pub(crate) struct WriteOptions {
     pub(crate) only_name: Option<String>,
     /// Who asks; `None` is the server itself.
     pub(crate) user: Option<User>,
+    /// The write is one of the number of replicas alone, which is what policies see of it.
+    pub(crate) scales: bool,
+    /// What policies tell the audit log.
+    pub(crate) notes: Notes,
 }
 
 impl WriteOptions {
@@ -52,6 +57,8 @@ impl WriteOptions {
             may_create: true,
             only_name: None,
             user: None,
+            scales: false,
+            notes: Notes::default(),
         }
     }
 }
@@ -111,7 +118,7 @@ pub(crate) fn prepare(
 ) -> Result<Prepared, ApiError> {
     let Step { target, old, .. } = step;
     let (resource, version) = (&target.resource, target.version());
-    let warnings = admit(cluster, step, &mut object, duplicates)?;
+    let mut warnings = accept(cluster, step, &mut object, duplicates)?;
     let mut entries = match step.management {
         Management::Update => Entries::sent(&object, old),
         Management::Applied(entries) => entries.clone(),
@@ -129,6 +136,7 @@ pub(crate) fn prepare(
     if let Some(user) = &step.options.user {
         auth::check_escalation(cluster, user, target, &object, old)?;
         cluster.auth.restrict(user, resource, old, &object)?;
+        warnings.extend(ask_policies(cluster, step, user, &object)?);
     }
 
     if let Some(old) = old
@@ -149,9 +157,46 @@ pub(crate) fn prepare(
     })
 }
 
+/// What the admission policies say to the object that would be stored.
+fn ask_policies(
+    cluster: &Cluster,
+    step: Step<'_>,
+    user: &User,
+    object: &Value,
+) -> Result<Vec<String>, ApiError> {
+    let Step {
+        target,
+        options,
+        old,
+        ..
+    } = step;
+    let scale = target.version().scale.as_ref().filter(|_| options.scales);
+    let shown = |object: &Value| scale.map(|scale| super::scale::of(object, scale));
+    let (scaled, scaled_before) = (shown(object), old.and_then(shown));
+    let review = Review {
+        user,
+        target,
+        name: object["metadata"]["name"].as_str().unwrap_or_default(),
+        subresource: match (scale, step.part) {
+            (Some(_), _) => Some("scale"),
+            (None, Part::Status) => Some("status"),
+            (None, Part::Main) => None,
+        },
+        operation: match old {
+            None => Operation::Create,
+            Some(_) => Operation::Update,
+        },
+        object: scaled.as_ref().or(Some(object)),
+        old: scaled_before.as_ref().or(old),
+        dry_run: options.dry_run,
+        notes: &options.notes,
+    };
+    admission::admit(cluster, &review)
+}
+
 /// Checks that the proposal is what the URL says and has only known fields, and brings its metadata into shape.
 /// Returns warnings.
-fn admit(
+fn accept(
     cluster: &Cluster,
     step: Step<'_>,
     object: &mut Value,

@@ -101,7 +101,7 @@ impl CompiledRule {
     }
 }
 
-fn compile(text: &str) -> Result<Code, String> {
+pub(super) fn compile(text: &str) -> Result<Code, String> {
     if text.len() > MAX_LENGTH {
         return Err(format!("longer than {MAX_LENGTH} characters"));
     }

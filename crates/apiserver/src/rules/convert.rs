@@ -34,7 +34,7 @@ pub(super) fn convert(value: &Value, schema: &Schema, whole_object: bool) -> Cel
             let root = whole_object || schema.embedded;
             let mut fields: HashMap<CelMapKey<'static>, Cel> = HashMap::new();
             for (name, value) in map {
-                let declared = schema.properties.contains_key(name);
+                let escaped = schema.properties.contains_key(name) && !schema.plain_names;
                 let converted = match (name.as_str(), schema.field(name)) {
                     ("metadata", _) if root => identity(value),
                     ("apiVersion" | "kind", _) if root => {
@@ -47,7 +47,7 @@ pub(super) fn convert(value: &Value, schema: &Schema, whole_object: bool) -> Cel
                     }
                     (_, None) => continue,
                 };
-                let name = if declared { escape(name) } else { name.clone() };
+                let name = if escaped { escape(name) } else { name.clone() };
                 fields.insert(CelMapKey::from(name), converted);
             }
             Box::new(CelMap::from(fields))

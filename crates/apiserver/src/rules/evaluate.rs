@@ -198,16 +198,53 @@ fn identity(list: &ListType, item: &Value) -> Option<String> {
 
 /// How many steps a program may take on a value.
 fn cost(code: &Code, value: &Value, old: Option<&Value>) -> u64 {
-    /// Characters that a string function reads in the time of a step, roughly.
-    const CHARACTERS: u64 = 64;
-    let of_both = |measure: &dyn Fn(&Value) -> u64| measure(value) + old.map_or(0, measure);
-    let size = of_both(&|value| size_of(value, code.splits));
-    let scan = if code.scans {
-        1 + of_both(&longest) / CHARACTERS
-    } else {
-        1
-    };
-    size.saturating_pow(code.loops).saturating_mul(scan)
+    let mut size = Size::of(value);
+    if let Some(old) = old {
+        size.add(&Size::of(old));
+    }
+    size.cost(code)
+}
+
+/// What counts for the cost of a program on some values.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Size {
+    /// Steps that a loop over anything in them may take.
+    parts: u64,
+    /// The same where strings may become lists.
+    characters: u64,
+    /// Bytes of the longest string.
+    longest: u64,
+}
+
+impl Size {
+    pub(super) fn of(value: &Value) -> Self {
+        Self {
+            parts: size_of(value, false),
+            characters: size_of(value, true),
+            longest: longest(value),
+        }
+    }
+
+    pub(super) fn add(&mut self, other: &Self) {
+        self.parts += other.parts;
+        self.characters += other.characters;
+        self.longest += other.longest;
+    }
+
+    /// How many steps a program may take on them.
+    pub(super) fn cost(&self, code: &Code) -> u64 {
+        /// Characters that a string function reads in the time of a step, roughly.
+        const CHARACTERS: u64 = 64;
+        let size = match code.splits {
+            true => self.characters,
+            false => self.parts,
+        };
+        let scan = match code.scans {
+            true => 1 + self.longest / CHARACTERS,
+            false => 1,
+        };
+        size.saturating_pow(code.loops).saturating_mul(scan)
+    }
 }
 
 /// Bytes of the longest string.

@@ -98,8 +98,13 @@ impl<'s> Kind<'s> {
                     "metadata" if described.whole => return Ok(Self::Metadata),
                     _ => {}
                 }
+                let plain = described.schema.plain_names;
+                let is_meant = |known: &str| match plain {
+                    true => known == name,
+                    false => escape(known) == name,
+                };
                 let mut properties = described.schema.properties.iter();
-                match properties.find(|(known, _)| escape(known) == name) {
+                match properties.find(|(known, _)| is_meant(known)) {
                     Some((_, schema)) => Ok(Self::of(schema, false)),
                     None => undefined(),
                 }

@@ -1,4 +1,4 @@
-//! `x-kubernetes-validations`: CEL rules of custom kinds.
+//! CEL: the rules of custom kinds (`x-kubernetes-validations`), and the expressions of admission policies.
 //!
 //! Rules are compiled when a definition is read, checked for their types when it is written, and evaluated when an object
 //! is written. Neither trusts its
@@ -8,13 +8,16 @@
 mod compile;
 mod convert;
 mod evaluate;
+mod expression;
 mod kind;
 mod library;
 mod quantity;
 mod signatures;
 
+pub(crate) use cel::Value as Evaluated;
 pub(crate) use compile::CompiledRule;
 pub(crate) use evaluate::check;
+pub(crate) use expression::{Expression, Given, Known, Returns, Run, words};
 pub(crate) use typed::check_types;
 
 #[cfg(test)]

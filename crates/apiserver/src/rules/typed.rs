@@ -29,6 +29,27 @@ pub(crate) fn check_types(schema: &Schema, path: &str) -> Vec<Cause> {
     causes
 }
 
+/// The name of the type of an expression that sees these variables, or what is wrong with it.
+pub(super) fn type_of(code: &Code, names: Vec<(&str, Kind<'_>)>) -> Result<String, String> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new()
+            .name("rule-checker".into())
+            .stack_size(STACK);
+        let check = || {
+            let scope = Scope { names, outer: None };
+            let found = (Checker { code }).expression(code.program.expression(), &scope);
+            found
+                .map(|kind| kind.to_string())
+                .map_err(|problem| format!("compilation failed: {problem}"))
+        };
+        let running = thread
+            .spawn_scoped(scope, check)
+            .map_err(|error| format!("cannot start a thread to check it: {error}"))?;
+        let done = running.join();
+        done.unwrap_or_else(|_| Err("the expression is malformed".into()))
+    })
+}
+
 fn visit(schema: &Schema, path: &str, whole: bool, causes: &mut Vec<Cause>) {
     if !schema.has_rules {
         return;

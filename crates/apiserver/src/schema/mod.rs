@@ -41,6 +41,8 @@ pub(crate) struct Schema {
     pub(crate) patch_merge: bool,
     pub(crate) limits: Limits,
     pub(crate) rules: Vec<CompiledRule>,
+    /// Rules call the fields what they are called, also by words that CEL keeps for itself.
+    pub(crate) plain_names: bool,
     /// There are rules here or further inside.
     pub(crate) has_rules: bool,
     /// There are defaults here or further inside.
@@ -116,6 +118,16 @@ impl Schema {
     pub(crate) fn anything() -> Self {
         Self {
             preserve_unknown: true,
+            ..Self::default()
+        }
+    }
+
+    /// An object with exactly these fields.
+    pub(crate) fn of_fields(fields: impl IntoIterator<Item = (String, Self)>) -> Self {
+        Self {
+            kind: Some(Type::Object),
+            properties: fields.into_iter().collect(),
+            plain_names: true,
             ..Self::default()
         }
     }

@@ -51,6 +51,7 @@ impl Parser {
         let mut schema = Schema {
             kind: kind(&fields)?,
             nullable: fields.flag("nullable"),
+            plain_names: false,
             default: map.get("default").cloned(),
             properties: match map.get("properties") {
                 None => Default::default(),

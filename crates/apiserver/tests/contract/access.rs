@@ -74,6 +74,58 @@ async fn kubectl_manages_access() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_token_of_a_pod_tells_its_node_and_goes_with_the_pod() {
+    let api = Api::connect().await;
+    if api.embedded.is_none() {
+        return;
+    }
+    let ns = &api.namespace().await;
+    let nodes = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "worker-1"}});
+    assert_eq!(api.post("/api/v1/nodes", &nodes).await.code, 201);
+    let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "a"}});
+    let accounts = format!("/api/v1/namespaces/{ns}/serviceaccounts");
+    assert_eq!(api.post(&accounts, &account).await.code, 201);
+    let pod = json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"},
+        "spec": {"nodeName": "worker-1", "containers": [{"name": "c", "image": "i"}]},
+    });
+    let pods = format!("/api/v1/namespaces/{ns}/pods");
+    assert_eq!(api.post(&pods, &pod).await.code, 201);
+    let token_for = async |kind: &str, name: &str| {
+        let request = json!({
+            "apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest",
+            "spec": {"boundObjectRef": {"apiVersion": "v1", "kind": kind, "name": name}},
+        });
+        let given = api.post(&format!("{accounts}/a/token"), &request).await;
+        assert_eq!(given.code, 201, "{}", given.json());
+        given.json()["status"]["token"].clone()
+    };
+    let review = async |token: &Value| {
+        let review = json!({
+            "apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": {"token": token},
+        });
+        let path = "/apis/authentication.k8s.io/v1/tokenreviews";
+        api.post(path, &review).await.json()["status"].clone()
+    };
+    let known = |status: &Value, key: &str| {
+        status["user"]["extra"][format!("authentication.kubernetes.io/{key}")][0].clone()
+    };
+    let of_pod = token_for("Pod", "p").await;
+    let status = review(&of_pod).await;
+    assert_eq!(known(&status, "node-name"), "worker-1", "{status}");
+    assert_eq!(known(&status, "pod-name"), "p", "{status}");
+    assert!(known(&status, "pod-uid").is_string() && known(&status, "node-uid").is_string());
+    let status = review(&token_for("Node", "worker-1").await).await;
+    assert_eq!(known(&status, "node-name"), "worker-1", "{status}");
+    assert_eq!(known(&status, "pod-name"), Value::Null, "{status}");
+    let gone = api
+        .send(Request::delete(format!("{pods}/p")), Vec::new())
+        .await;
+    assert_eq!(gone.code, 200);
+    assert_ne!(review(&of_pod).await["authenticated"], true);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_token_acts_as_its_account_until_the_account_goes() {
     let api = Api::connect().await;
     let Some(embedded) = &api.embedded else {

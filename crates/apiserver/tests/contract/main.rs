@@ -10,6 +10,7 @@
 mod common;
 
 mod access;
+mod admission;
 mod api;
 mod clients;
 mod lists;

@@ -1,6 +1,7 @@
 //! Schemas of the built-in kinds, in the dialect of CRDs, so that one set of code checks, prunes, merges and
 //! explains all kinds.
 
+mod admission;
 mod core;
 mod definition;
 mod events;
@@ -142,6 +143,10 @@ pub(super) fn of(group: &str, kind: &str) -> Value {
         }
         ("rbac.authorization.k8s.io", "ClusterRoleBinding") => {
             rbac::binding("ClusterRoleBinding gives a ClusterRole to subjects everywhere.")
+        }
+        ("admissionregistration.k8s.io", "ValidatingAdmissionPolicy") => admission::policy(),
+        ("admissionregistration.k8s.io", "ValidatingAdmissionPolicyBinding") => {
+            admission::binding()
         }
         ("apps", "Deployment") => workloads::workload(
             "Deployment describes a set of equal pods. It is stored here, not run.",
