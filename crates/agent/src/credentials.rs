@@ -1,8 +1,11 @@
-//! The node's own credential: got with a join token or an administrator's kubeconfig, renewed before it ends.
+//! The node's own credential: got with a join token, an administrator's kubeconfig or the token of a pod, renewed before
+//! it ends.
 //!
 //! It is kept under the state directory, which deployments share: going back to an older deployment must not bring back
-//! a token that has ended. The node makes each token itself and tells the server only its hash; the token is on the disk
+//! a token that has ended. Where `caprock serve` is asked, the node makes each token itself and tells the server only its hash; the token is on the disk
 //! before it is told, so that a request that was cut off is repeated and not made anew.
+
+mod pod;
 
 use camino::{Utf8Path, Utf8PathBuf};
 use http::{Method, Request, StatusCode};
@@ -19,9 +22,13 @@ use thiserror::Error;
 use crate::root::{Found, Root, RootError};
 use crate::state::mine;
 
+pub use pod::Pod;
+
 /// Largest answer that is read: a few certificates and some words.
 const MAX_ANSWER: usize = 1 << 20;
 const SECRET: u32 = 0o600;
+/// What a credential from a pod's token is marked with, in the place of a kubeconfig's digest.
+const FROM_POD: &str = "pod";
 
 /// Why a credential could not be had or kept.
 #[derive(Debug, Error)]
@@ -31,6 +38,12 @@ pub enum CredentialError {
     Kubeconfig {
         /// The file.
         path: Utf8PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// In a pod whose account cannot be used.
+    #[error("the credential of this pod cannot be used: {problem}")]
+    Pod {
         /// What is wrong with it.
         problem: String,
     },
@@ -97,6 +110,8 @@ pub enum Obtained {
 pub struct Credentials {
     dir: Utf8PathBuf,
     node: String,
+    /// Who is asked for tokens instead of the server's own issuer.
+    pod: Option<Pod>,
 }
 
 impl Credentials {
@@ -106,6 +121,16 @@ impl Credentials {
         Self {
             dir: state_dir.join("credentials"),
             node: node.to_owned(),
+            pod: None,
+        }
+    }
+
+    /// The credential under a state directory, of an agent in a pod.
+    #[must_use]
+    pub fn in_pod(state_dir: &Utf8Path, node: &str, pod: Pod) -> Self {
+        Self {
+            pod: Some(pod),
+            ..Self::new(state_dir, node)
         }
     }
 
@@ -188,6 +213,47 @@ impl Credentials {
         }
     }
 
+    /// Makes sure that an agent in a pod has a credential of its node. One that it has is good until it ends, so that a
+    /// node whose server is away does what it was told before.
+    ///
+    /// # Errors
+    /// When it has none, and is given none: before a pool has the node, there is no account.
+    pub async fn exchange(&self, pod: &Pod, now: Timestamp) -> Result<(), CredentialError> {
+        match pod.ask(&self.node).await {
+            Ok((token, answer)) => {
+                let from = FROM_POD.to_owned();
+                self.keep(&token, answer, Some(pod.server()), from, now)
+            }
+            Err(error) => match self.facts()? {
+                Some(facts) if facts.from == FROM_POD && facts.expires > Some(now) => {
+                    tracing::warn!(
+                        "{}; going on with the credential of before",
+                        crate::error::chain(&error)
+                    );
+                    Ok(())
+                }
+                _ => Err(error),
+            },
+        }
+    }
+
+    /// Replaces a token that the server refused, where somebody else can be asked for one: its account was made anew, or
+    /// the machine slept for longer than it held. Returns whether it did.
+    ///
+    /// # Errors
+    /// When no other is given.
+    pub async fn replace(&self, now: Timestamp) -> Result<bool, CredentialError> {
+        let (Some(pod), Some(facts)) = (&self.pod, self.facts()?) else {
+            return Ok(false);
+        };
+        let due = pod::may_be_replaced(facts.made, now);
+        if due {
+            let (token, answer) = pod.ask(&self.node).await?;
+            self.keep(&token, answer, Some(pod.server()), facts.from, now)?;
+        }
+        Ok(due)
+    }
+
     /// Renews the token when a third of its life is left. Returns when it ends, once it could not be renewed.
     ///
     /// # Errors
@@ -226,6 +292,9 @@ impl Credentials {
 
     /// Asks for a token to be let in. Nothing when the server knows no such thing.
     async fn ask(&self, client: &Client) -> Result<Option<(String, Answer)>, CredentialError> {
+        if let Some(pod) = &self.pod {
+            return pod.ask(&self.node).await.map(Some);
+        }
         let token = self.next_token()?;
         let sha256 = Digest::of(token.as_bytes()).hex();
         let body = json!({"node": self.node, "sha256": sha256}).to_string();

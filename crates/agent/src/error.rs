@@ -78,6 +78,14 @@ impl AgentError {
         }
     }
 
+    /// Whether the API knows nobody with the agent's credential.
+    pub(crate) fn is_unauthorized(&self) -> bool {
+        let AgentError::Api { source, .. } = self else {
+            return false;
+        };
+        matches!(&**source, kube::Error::Api(status) if status.code == 401)
+    }
+
     /// Whether the API can be told of it: not when it is the API that cannot be reached.
     pub(crate) fn can_be_told(&self) -> bool {
         match self {

@@ -12,7 +12,7 @@ use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use model::drain::CORDONED_BY;
 use model::keys::{self, NODE_LEASE_NAMESPACE};
-use model::node::Target;
+use model::node::{Target, has_kubelet};
 use serde_json::json;
 
 use crate::error::{AgentError, chain, is_not_found};
@@ -77,6 +77,15 @@ impl Registration {
     /// One heartbeat. Returns whether the status was written.
     async fn beat(&self, stale: bool) -> Result<bool, AgentError> {
         let node = self.node().await?;
+        if has_kubelet(&node) {
+            if stale {
+                tracing::warn!(
+                    node = self.name,
+                    "a kubelet keeps this Node; `--register-node` leaves it alone"
+                );
+            }
+            return Ok(stale);
+        }
         let ready = is_ready(&node);
         if stale || !ready {
             self.set_status(&node).await?;

@@ -4,12 +4,17 @@
 //! roll-out slot) is therefore confirmed with fresh reads before it is acted upon.
 
 use std::fmt::Debug;
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
+use futures::future::BoxFuture;
+use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{ConfigMap, Node, Secret};
+use k8s_openapi::api::core::v1::{ConfigMap, Node, Secret, ServiceAccount};
+use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
+use kube::runtime::reflector::store::WriterDropped;
 use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::{self, Event};
@@ -40,6 +45,7 @@ pub(crate) enum Kind {
     Node,
     Secret,
     NodeSecret,
+    NodeAccess,
     ConfigMap,
     Claim,
     NodeLease,
@@ -55,7 +61,35 @@ pub(crate) struct Change {
     pub(crate) name: Option<String>,
 }
 
-/// The copies.
+/// Which loops read the copies. What a process does not read it does not ask for, and needs no right to.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Readers {
+    pub(crate) controllers: bool,
+    pub(crate) builder: bool,
+}
+
+impl Readers {
+    fn need(self, kind: Kind) -> bool {
+        match kind {
+            Kind::MachineConfig
+            | Kind::Pool
+            | Kind::OsConfig
+            | Kind::Build
+            | Kind::Secret
+            | Kind::ConfigMap => true,
+            Kind::Claim => self.builder,
+            Kind::MachineConfigNode
+            | Kind::Node
+            | Kind::NodeSecret
+            | Kind::NodeAccess
+            | Kind::NodeLease
+            | Kind::RolloutPolicy
+            | Kind::MachineConfiguration => self.controllers,
+        }
+    }
+}
+
+/// The copies; those that nobody here reads stay empty.
 #[derive(Debug, Clone)]
 pub(crate) struct Cache {
     pub(crate) machine_configs: Store<MachineConfig>,
@@ -68,6 +102,10 @@ pub(crate) struct Cache {
     pub(crate) secrets: Store<Secret>,
     /// Each node's own, by its name.
     pub(crate) node_secrets: Store<Secret>,
+    /// Accounts of nodes, and what they may read; each has its node's name.
+    pub(crate) node_accounts: Store<ServiceAccount>,
+    pub(crate) node_roles: Store<Role>,
+    pub(crate) node_role_bindings: Store<RoleBinding>,
     /// Of our namespace.
     pub(crate) config_maps: Store<ConfigMap>,
     /// Leases of our namespace: builders' claims.
@@ -80,58 +118,50 @@ pub(crate) struct Cache {
 }
 
 impl Cache {
-    /// Starts the watches. They go on, through disconnects and expired versions, until `tasks` is dropped.
-    pub(crate) fn start(client: &Client, tasks: &mut JoinSet<&'static str>) -> Self {
+    /// Starts the watches that `readers` need. They go on, through disconnects and expired versions, until `tasks` is
+    /// dropped. What is returned beside the copies ends when every one of them holds what the API held at some moment.
+    pub(crate) fn start(
+        client: &Client,
+        readers: Readers,
+        tasks: &mut JoinSet<&'static str>,
+    ) -> (
+        Self,
+        impl Future<Output = Result<(), WriterDropped>> + use<>,
+    ) {
         let (changes, _) = broadcast::channel(BACKLOG);
-        let ours = keys::NAMESPACE;
+        let (ours, of_nodes) = (keys::NAMESPACE, keys::NODE_SECRET_NAMESPACE);
         let mut mirrors = Mirrors {
             client,
+            readers,
             changes: &changes,
             tasks,
+            filled: Vec::new(),
         };
-        Cache {
+        let cache = Cache {
             machine_configs: mirrors.all(Kind::MachineConfig),
             pools: mirrors.all(Kind::Pool),
             os_configs: mirrors.all(Kind::OsConfig),
             builds: mirrors.all(Kind::Build),
             machine_config_nodes: mirrors.all(Kind::MachineConfigNode),
             nodes: mirrors.all(Kind::Node),
-            secrets: mirrors.of(Kind::Secret, Api::namespaced(client.clone(), ours)),
-            node_secrets: mirrors.of(
-                Kind::NodeSecret,
-                Api::namespaced(client.clone(), keys::NODE_SECRET_NAMESPACE),
-            ),
+            secrets: mirrors.within(Kind::Secret, ours),
+            node_secrets: mirrors.within(Kind::NodeSecret, of_nodes),
+            node_accounts: mirrors.within(Kind::NodeAccess, of_nodes),
+            node_roles: mirrors.within(Kind::NodeAccess, of_nodes),
+            node_role_bindings: mirrors.within(Kind::NodeAccess, of_nodes),
             config_maps: mirrors.chosen(
                 Kind::ConfigMap,
                 Api::namespaced(client.clone(), ours),
                 watcher::Config::default().labels(&format!("!{}", log::LABEL)),
             ),
-            claims: mirrors.of(Kind::Claim, Api::namespaced(client.clone(), ours)),
-            node_leases: mirrors.of(
-                Kind::NodeLease,
-                Api::namespaced(client.clone(), keys::NODE_LEASE_NAMESPACE),
-            ),
+            claims: mirrors.within(Kind::Claim, ours),
+            node_leases: mirrors.within(Kind::NodeLease, keys::NODE_LEASE_NAMESPACE),
             policies: mirrors.all(Kind::RolloutPolicy),
             configurations: mirrors.all(Kind::MachineConfiguration),
-            changes,
-        }
-    }
-
-    /// Waits until every copy holds what the API held at some moment.
-    pub(crate) async fn ready(&self) -> Result<(), reflector::store::WriterDropped> {
-        self.machine_configs.wait_until_ready().await?;
-        self.pools.wait_until_ready().await?;
-        self.os_configs.wait_until_ready().await?;
-        self.builds.wait_until_ready().await?;
-        self.machine_config_nodes.wait_until_ready().await?;
-        self.nodes.wait_until_ready().await?;
-        self.secrets.wait_until_ready().await?;
-        self.node_secrets.wait_until_ready().await?;
-        self.config_maps.wait_until_ready().await?;
-        self.claims.wait_until_ready().await?;
-        self.node_leases.wait_until_ready().await?;
-        self.policies.wait_until_ready().await?;
-        self.configurations.wait_until_ready().await
+            changes: changes.clone(),
+        };
+        let filled = futures::future::try_join_all(mirrors.filled);
+        (cache, async move { filled.await.map(drop) })
     }
 
     /// Changes from now on.
@@ -203,8 +233,11 @@ impl Backoff for Reconnect {
 
 struct Mirrors<'a> {
     client: &'a Client,
+    readers: Readers,
     changes: &'a broadcast::Sender<Change>,
     tasks: &'a mut JoinSet<&'static str>,
+    /// Each ends when a copy is complete.
+    filled: Vec<BoxFuture<'static, Result<(), WriterDropped>>>,
 }
 
 impl Mirrors<'_> {
@@ -212,13 +245,21 @@ impl Mirrors<'_> {
     where
         K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
     {
-        self.of(kind, Api::all(self.client.clone()))
+        let api = Api::all(self.client.clone());
+        self.chosen(kind, api, watcher::Config::default())
     }
 
-    fn of<K>(&mut self, kind: Kind, api: Api<K>) -> Store<K>
+    fn within<K>(&mut self, kind: Kind, namespace: &str) -> Store<K>
     where
-        K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+            + Clone
+            + DeserializeOwned
+            + Debug
+            + Send
+            + Sync
+            + 'static,
     {
+        let api = Api::namespaced(self.client.clone(), namespace);
         self.chosen(kind, api, watcher::Config::default())
     }
 
@@ -227,6 +268,12 @@ impl Mirrors<'_> {
         K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
     {
         let (reader, writer) = reflector::store();
+        if !self.readers.need(kind) {
+            return reader;
+        }
+        let copy = reader.clone();
+        self.filled
+            .push(Box::pin(async move { copy.wait_until_ready().await }));
         let changes = self.changes.clone();
         self.tasks.spawn(async move {
             let mut events = watch(api, which)

@@ -26,6 +26,7 @@ pub(crate) fn concerns(change: &Change) -> Wake {
         | Kind::ConfigMap
         | Kind::Secret
         | Kind::NodeSecret
+        | Kind::NodeAccess
         | Kind::Claim
         | Kind::RolloutPolicy => Wake::Nobody,
     }

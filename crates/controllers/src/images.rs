@@ -41,6 +41,7 @@ pub(crate) fn concerns(change: &Change) -> Wake {
         | Kind::MachineConfig
         | Kind::ConfigMap
         | Kind::NodeSecret
+        | Kind::NodeAccess
         | Kind::Claim
         | Kind::RolloutPolicy
         | Kind::MachineConfiguration => Wake::Nobody,

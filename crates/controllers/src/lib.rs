@@ -15,6 +15,7 @@ mod images;
 mod leader;
 mod lease;
 mod node;
+mod node_access;
 mod node_secret;
 mod pool;
 mod registry;
@@ -32,7 +33,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::attempts::Attempts;
 use crate::build::gate::Gates;
-use crate::cache::Cache;
+use crate::cache::{Cache, Readers};
 use crate::context::Context;
 use crate::drive::drive;
 use crate::event::Recorder;
@@ -146,8 +147,12 @@ async fn run_parts<R: Resolve + Clone, B: Build>(
     stop: CancellationToken,
 ) -> Result<(), Error> {
     let mut tasks = JoinSet::new();
-    let cache = Cache::start(&client, &mut tasks);
-    match stop.run_until_cancelled(cache.ready()).await {
+    let readers = Readers {
+        controllers: parts.registries.is_some(),
+        builder: parts.builder.is_some(),
+    };
+    let (cache, filled) = Cache::start(&client, readers, &mut tasks);
+    match stop.run_until_cancelled(filled).await {
         None => return Ok(()),
         Some(Err(_)) => return Err(Error::Ended("watch")),
         Some(Ok(())) => {}
@@ -258,6 +263,17 @@ fn spawn_controllers<R: Resolve>(
         stop.clone(),
     );
     spawn(tasks, "node secret", looks);
+
+    let (c, store) = nodes();
+    let looks = drive(
+        "node access",
+        c,
+        store,
+        node_access::concerns,
+        node_access::reconcile,
+        stop.clone(),
+    );
+    spawn(tasks, "node access", looks);
 
     let (c, store) = nodes();
     let pulses = Arc::new(Pulses::default());

@@ -43,6 +43,7 @@ pub(crate) fn concerns(change: &Change) -> Wake {
         | Kind::ConfigMap
         | Kind::Secret
         | Kind::NodeSecret
+        | Kind::NodeAccess
         | Kind::Claim
         | Kind::MachineConfiguration => Wake::Nobody,
     }

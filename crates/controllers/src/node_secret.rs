@@ -28,6 +28,7 @@ pub(crate) fn concerns(change: &Change) -> Wake {
         Kind::Secret | Kind::OsConfig => Wake::Everyone,
         Kind::Node | Kind::MachineConfigNode | Kind::NodeSecret => Wake::of(change.name.as_deref()),
         Kind::MachineConfig
+        | Kind::NodeAccess
         | Kind::Pool
         | Kind::Build
         | Kind::ConfigMap

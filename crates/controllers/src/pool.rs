@@ -39,7 +39,9 @@ pub(crate) fn concerns(change: &Change) -> Wake {
         | Kind::ConfigMap
         | Kind::MachineConfiguration
         | Kind::RolloutPolicy => Wake::Everyone,
-        Kind::Secret | Kind::NodeSecret | Kind::Claim | Kind::NodeLease => Wake::Nobody,
+        Kind::Secret | Kind::NodeSecret | Kind::NodeAccess | Kind::Claim | Kind::NodeLease => {
+            Wake::Nobody
+        }
     }
 }
 

@@ -35,6 +35,7 @@ pub(crate) fn concerns(change: &Change) -> Wake {
         | Kind::Node
         | Kind::Secret
         | Kind::NodeSecret
+        | Kind::NodeAccess
         | Kind::Claim
         | Kind::RolloutPolicy
         | Kind::MachineConfiguration

@@ -54,6 +54,7 @@ pub(crate) fn concerns(change: &Change) -> Wake {
         Kind::MachineConfigNode
         | Kind::Node
         | Kind::NodeSecret
+        | Kind::NodeAccess
         | Kind::NodeLease
         | Kind::RolloutPolicy
         | Kind::MachineConfiguration => Wake::Nobody,

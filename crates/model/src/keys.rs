@@ -11,7 +11,8 @@ pub const REGISTRY_CERTS: &str = "registry-certs";
 pub const GLOBAL_PULL_SECRET: &str = "global-pull-secret-copy";
 /// Secret with the credentials that nodes get for registries where the cluster's own may do more than pull.
 pub const NODE_PULL_SECRET: &str = "node-pull-secret";
-/// The namespace of the Secrets with each node's credentials for registries; each has its node's name.
+/// The namespace of the Secrets with each node's credentials for registries, and of the accounts that may read them; each
+/// has its node's name.
 pub const NODE_SECRET_NAMESPACE: &str = "caprock-nodes";
 /// ConfigMap with the authorities that the API's certificates are signed by, as every namespace of a cluster has it.
 pub const API_CA: &str = "kube-root-ca.crt";
@@ -75,6 +76,8 @@ pub const DESIRED_DRAIN: &str = "machineconfiguration.openshift.io/desiredDrain"
 pub const LAST_APPLIED_DRAIN: &str = "machineconfiguration.openshift.io/lastAppliedDrain";
 /// Node annotation: the newest reboots of the node and what they were for, as `ledger` writes them.
 pub const REBOOTS: &str = "caprock.dev/reboots";
+/// Node label: a pool has the node, and so it has an agent where a kubelet runs pods.
+pub const MANAGED: &str = "node.caprock.dev/managed";
 /// Taint of nodes that still need an update, so that pods prefer others.
 pub const UPDATE_IN_PROGRESS: &str = "UpdateInProgress";
 

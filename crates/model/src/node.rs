@@ -234,6 +234,18 @@ pub fn is_kept_by_agent(node: &Node) -> bool {
     info.is_some_and(|info| info.kubelet_version.starts_with(AGENT_VERSION_PREFIX))
 }
 
+/// Whether a kubelet reports on this Node: one that ours stands in for has none, and one that was just created tells
+/// neither.
+pub fn has_kubelet(node: &Node) -> bool {
+    let info = node
+        .status
+        .as_ref()
+        .and_then(|status| status.node_info.as_ref());
+    info.is_some_and(|info| {
+        !info.kubelet_version.is_empty() && !info.kubelet_version.starts_with(AGENT_VERSION_PREFIX)
+    })
+}
+
 /// A non-empty annotation of the Node.
 pub fn annotation<'a>(node: &'a Node, key: &str) -> Option<&'a str> {
     node.metadata

@@ -92,6 +92,16 @@ impl Agent {
         renewed.map_err(|error| self.ending(error))
     }
 
+    /// Asks for another credential in the place of one that is refused.
+    pub(super) async fn replace_credential(&self) -> Result<(), AgentError> {
+        if let Some(credentials) = &self.settings.credentials
+            && credentials.replace(Timestamp::now()).await?
+        {
+            tracing::info!("the node's token was refused; it has another one");
+        }
+        Ok(())
+    }
+
     /// A token that cannot be renewed has an end, which is what matters.
     fn ending(&self, error: CredentialError) -> AgentError {
         let credentials = self.settings.credentials.as_ref();

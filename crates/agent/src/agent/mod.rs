@@ -242,7 +242,14 @@ impl Agent {
     async fn turn(&mut self) -> Result<Next, AgentError> {
         // Needs no server: a node whose server is away boots into what it was told before.
         let completed = self.complete_boot().await;
-        let Some((node, progress)) = self.own_objects().await? else {
+        let own = match self.own_objects().await {
+            Err(error) if error.is_unauthorized() => {
+                self.replace_credential().await?;
+                return Err(error);
+            }
+            own => own?,
+        };
+        let Some((node, progress)) = own else {
             return Ok(Next::Within(IDLE));
         };
         // Whoever is a Node has arrived.

@@ -24,6 +24,7 @@ use tower::ServiceExt;
 use super::fake::{Fake, Image, Machine};
 use super::kill::Life;
 use crate::agent::{Agent, Settings};
+use crate::credentials::Credentials;
 use crate::host::Host;
 use crate::state::State;
 
@@ -44,6 +45,19 @@ pub(super) struct World {
     held: Arc<AtomicBool>,
     /// What the agent has written to the API: verb and path.
     writes: Writes,
+    /// What the API refused it.
+    refused: Writes,
+    /// With what the agent comes in where a kubelet keeps the Node.
+    own: Option<(Credentials, String)>,
+}
+
+/// Who the agent is, for the server and for tests.
+#[derive(Clone)]
+struct User {
+    token: String,
+    life: Arc<Life>,
+    writes: Writes,
+    refused: Writes,
 }
 
 type Writes = Arc<Mutex<Vec<String>>>;
@@ -106,7 +120,7 @@ impl World {
             .namespaces
             .extend([keys::NAMESPACE, keys::NODE_SECRET_NAMESPACE].map(str::to_owned));
         let server = Arc::new(Mutex::new(Some(ApiServer::open(config).unwrap())));
-        let client = client(&server, None);
+        let client = client(&server, TOKEN, None);
         let held = Arc::<AtomicBool>::default();
         let controllers = tokio::spawn(drain(client.clone(), held.clone()));
         let world = World {
@@ -119,6 +133,8 @@ impl World {
             controllers,
             held,
             writes: Writes::default(),
+            refused: Writes::default(),
+            own: None,
         };
         world.own().begin_boot().unwrap();
         world
@@ -140,6 +156,25 @@ impl World {
             .reach("rendered-1", rendered(image, files, json!([])), None)
             .await;
         world
+    }
+
+    pub(super) fn client(&self) -> Client {
+        self.client.clone()
+    }
+
+    /// A client with a token.
+    pub(super) fn client_as(&self, token: &str) -> Client {
+        client(&self.server, token, None)
+    }
+
+    /// From its next start on, the agent comes in with this, and leaves the Node to a kubelet.
+    pub(super) fn come_in_with(&mut self, credentials: Credentials, token: String) {
+        self.own = Some((credentials, token));
+    }
+
+    /// What the API refused the agent.
+    pub(super) fn refused(&self) -> Vec<String> {
+        self.refused.lock().unwrap().clone()
     }
 
     pub(super) fn all<K: kube::Resource<DynamicType = ()>>(&self) -> Api<K> {
@@ -231,16 +266,26 @@ impl World {
     pub(super) fn start(&mut self) {
         let machine = self.machine.clone();
         self.life = Arc::default();
-        let client = client(&self.server, Some((self.life.clone(), self.writes.clone())));
+        let own = self.own.clone();
+        let user = User {
+            token: own
+                .as_ref()
+                .map_or(TOKEN, |(_, token)| token.as_str())
+                .to_owned(),
+            life: self.life.clone(),
+            writes: self.writes.clone(),
+            refused: self.refused.clone(),
+        };
+        let client = client(&self.server, TOKEN, Some(user));
         let state = State::open(&machine.state_dir()).unwrap();
         let (os, systemd) = (Arc::new(self.host()), Arc::new(self.host()));
         let host = Host::new(os, systemd, state, &machine.root(), &machine.run_dir());
         let settings = Settings {
             bytes_per_second: None,
             node_name: NODE.to_owned(),
-            register: Some(BTreeMap::new()),
+            register: own.is_none().then(BTreeMap::new),
             registry_ca: None,
-            credentials: None,
+            credentials: own.map(|(credentials, _)| credentials),
             verify_deadline: Duration::from_secs(2),
             // How long a step takes on a busy machine says nothing.
             uneventful: Duration::from_secs(3600),
@@ -402,34 +447,42 @@ impl World {
 }
 
 /// A client whose server may be away, and whose user may be dead.
-fn client(server: &Arc<Mutex<Option<ApiServer>>>, user: Option<(Arc<Life>, Writes)>) -> Client {
-    let server = server.clone();
+fn client(server: &Arc<Mutex<Option<ApiServer>>>, token: &str, user: Option<User>) -> Client {
+    let (server, token) = (server.clone(), token.to_owned());
     let service = tower::service_fn(move |request: http::Request<kube::client::Body>| {
+        let token = user.as_ref().map_or(&token, |user| &user.token);
         let router = server
             .lock()
             .unwrap()
             .as_ref()
-            .map(|server| server.router_as(TOKEN));
-        let dead = user.as_ref().is_some_and(|(life, _)| life.is_over());
-        if let Some((_, writes)) = user
+            .map(|server| server.router_as(token));
+        let dead = user.as_ref().is_some_and(|user| user.life.is_over());
+        let asked = format!("{} {}", request.method(), request.uri().path());
+        if let Some(user) = user
             .as_ref()
             .filter(|_| request.method() != http::Method::GET)
         {
-            let write = format!("{} {}", request.method(), request.uri().path());
-            writes.lock().unwrap().push(write);
+            user.writes.lock().unwrap().push(asked.clone());
         }
+        let refused = user.as_ref().map(|user| user.refused.clone());
         async move {
             if dead {
                 // Nobody hears a dead agent.
                 std::future::pending::<()>().await;
             }
-            match router {
-                Some(router) => Ok(router
-                    .oneshot(request)
-                    .await
-                    .unwrap_or_else(|never| match never {})),
-                None => Err(std::io::Error::other("connection refused")),
+            let Some(router) = router else {
+                return Err(std::io::Error::other("connection refused"));
+            };
+            let response = router
+                .oneshot(request)
+                .await
+                .unwrap_or_else(|never| match never {});
+            if let Some(refused) = refused
+                && matches!(response.status().as_u16(), 401 | 403 | 422)
+            {
+                refused.lock().unwrap().push(asked);
             }
+            Ok(response)
         }
     });
     Client::new(service, "default")

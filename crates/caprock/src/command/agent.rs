@@ -1,8 +1,9 @@
 //! `caprock agent`: one node's agent, its boot step, and the import of a machine's first image.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
-use agent::credentials::{Credentials, Obtained};
+use agent::credentials::{CredentialError, Credentials, Obtained, Pod};
 use agent::os::ostree::Source;
 use agent::{AgentConfig, Paths};
 use anyhow::anyhow;
@@ -15,6 +16,9 @@ use crate::exit::{Failure, refused};
 use crate::host::{host_name, run_until_stopped};
 use crate::host_root;
 use crate::telemetry::Telemetry;
+
+/// Until the node's credential is asked for again: the controllers make its account within a moment.
+const UNTIL_ASKED_AGAIN: Duration = Duration::from_secs(5);
 
 pub(crate) async fn run(args: cli::Agent) -> Result<(), Failure> {
     if args.complete_boot {
@@ -36,6 +40,10 @@ pub(crate) async fn run(args: cli::Agent) -> Result<(), Failure> {
         Some(name) => name,
         None => host_name()?,
     };
+    let pod = match (&args.bootstrap_kubeconfig, &args.cluster.kubeconfig) {
+        (None, None) => Pod::found()?,
+        _ => None,
+    };
     let own = Credentials::new(&paths.state_dir, &node_name);
     let (mut cluster, mut credentials) = (args.cluster.clone(), None);
     if let Some(given) = args.bootstrap_kubeconfig {
@@ -53,7 +61,7 @@ pub(crate) async fn run(args: cli::Agent) -> Result<(), Failure> {
     let mut shown = Telemetry::new();
     let telemetry = agent::Telemetry::default();
     shown.agent(&telemetry);
-    let config = AgentConfig {
+    let mut config = AgentConfig {
         node_name,
         register: args
             .register_node
@@ -66,13 +74,50 @@ pub(crate) async fn run(args: cli::Agent) -> Result<(), Failure> {
         paths,
         telemetry,
     };
-    let client = client::counted(&cluster, &shown.requests()).await?;
+    let mut client = match &pod {
+        Some(_) => None,
+        None => Some(client::counted(&cluster, &shown.requests()).await?),
+    };
+    let requests = shown.requests();
     let shown = shown.listen(args.monitoring.metrics_listen).await?;
     // What the flags name is the container's; from here on everything is the host's.
     if let Some(root) = &args.host_root {
         host_root::enter(root)?;
     }
-    run_until_stopped(|stop| shown.during(agent::run(client, config, stop))).await
+    run_until_stopped(|stop| {
+        shown.during(async move {
+            if let Some(pod) = pod {
+                let (state_dir, node) = (&config.paths.state_dir, &config.node_name);
+                let own = Credentials::in_pod(state_dir, node, pod.clone());
+                match stop.run_until_cancelled(exchange(&own, &pod)).await {
+                    None => return Ok(()),
+                    Some(exchanged) => exchanged?,
+                }
+                let text = std::fs::read_to_string(own.kubeconfig())?;
+                client = Some(client::client_trusting(&text, &own.authorities(), &requests).await?);
+                config.credentials = Some(own);
+            }
+            let client = client.expect("it is made before when there is no pod");
+            Ok::<(), anyhow::Error>(agent::run(client, config, stop).await?)
+        })
+    })
+    .await
+}
+
+/// Exchanges the pod's token for one of the node's account. A node that no pool has yet has no account.
+async fn exchange(own: &Credentials, pod: &Pod) -> Result<(), CredentialError> {
+    loop {
+        match own.exchange(pod, Timestamp::now()).await {
+            Err(error @ (CredentialError::Refused { .. } | CredentialError::Unreachable(_))) => {
+                tracing::warn!(
+                    "waiting for a credential of the node: {:#}",
+                    anyhow::Error::from(error)
+                );
+                tokio::time::sleep(UNTIL_ASKED_AGAIN).await;
+            }
+            other => return other,
+        }
+    }
 }
 
 /// `caprock node import`.

@@ -68,6 +68,7 @@ pub(crate) fn concerns(change: &Change) -> Wake {
         | Kind::ConfigMap
         | Kind::Secret
         | Kind::NodeSecret
+        | Kind::NodeAccess
         | Kind::Claim
         | Kind::RolloutPolicy
         | Kind::MachineConfiguration => Wake::Nobody,

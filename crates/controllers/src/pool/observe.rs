@@ -102,9 +102,14 @@ fn drains(ctx: &Context, seen: &Seen) -> BTreeSet<String> {
         .collect()
 }
 
+/// Which pool a node belongs to.
+pub(crate) fn membership_of(ctx: &Context, node: &Node) -> Membership {
+    membership(node.labels(), &selectors(&ctx.cache))
+}
+
 /// The RolloutPolicy of the pool that a node belongs to.
 pub(crate) fn policy_of(ctx: &Context, node: &Node) -> Option<RolloutPolicy> {
-    let Membership::Member(pool) = membership(node.labels(), &selectors(&ctx.cache)) else {
+    let Membership::Member(pool) = membership_of(ctx, node) else {
         return None;
     };
     let policies = ctx.cache.policies.state();

@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 
 use super::link::{Link, Way};
 use super::world::{World, eventually, ignition};
-use crate::cache::Cache;
+use crate::cache::{Cache, Readers};
 use crate::context::Context;
 use crate::event::Recorder;
 use crate::{node, pool};
@@ -28,8 +28,12 @@ impl Former {
     async fn start(world: &World) -> Self {
         let (link, mut watches) = (Link::default(), JoinSet::new());
         let client = link.client(&world.server);
-        let cache = Cache::start(&client, &mut watches);
-        cache.ready().await.unwrap();
+        let readers = Readers {
+            controllers: true,
+            builder: false,
+        };
+        let (cache, filled) = Cache::start(&client, readers, &mut watches);
+        filled.await.unwrap();
         let ctx = Arc::new(Context {
             events: Recorder::new(client.clone(), "caprock"),
             client,

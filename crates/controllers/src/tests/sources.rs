@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::build::{layered, secret};
 use super::world::{World, eventually};
-use crate::cache::Cache;
+use crate::cache::{Cache, Readers};
 use crate::registry::{Purpose, access};
 
 #[tokio::test]
@@ -112,8 +112,12 @@ async fn credentials_in_a_secret_are_data_and_start_nothing() {
         .await
         .unwrap();
     let mut watches = tokio::task::JoinSet::new();
-    let cache = Cache::start(&world.client, &mut watches);
-    cache.ready().await.unwrap();
+    let readers = Readers {
+        controllers: true,
+        builder: false,
+    };
+    let (cache, filled) = Cache::start(&world.client, readers, &mut watches);
+    filled.await.unwrap();
     let found = access(&cache, Purpose::Push, Some("old")).unwrap();
     assert!(found.auth.credentials_for("registry.test", "os").is_some());
     let found = access(&cache, Purpose::Push, Some("helped")).unwrap();

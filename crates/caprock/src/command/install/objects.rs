@@ -29,7 +29,7 @@ pub(crate) const API: &[File] = files!("api":
 /// What runs, and what it may do.
 pub(crate) const PARTS: &[File] = files!("objects":
     "agent-access" "agent" "builder-access" "builder" "controller-access" "controller" "namespaces"
-    "network-policies" "priority" "webhook-access" "webhook");
+    "network-policies" "policies" "priority" "webhook-access" "webhook");
 const REGISTRY: &[File] = files!("registry": "registry-access" "registry");
 const MONITORING: &[File] = files!("monitoring": "alerts" "monitors");
 /// What comes before a removal, for who removes with other tools.
