@@ -6,7 +6,8 @@ use kube::api::{Api, DynamicObject, Patch, PatchParams, PostParams};
 use kube::core::{ApiResource, GroupVersionKind};
 use kube::{Client, ResourceExt};
 
-const OBJECTS: [&str; 6] = [
+const OBJECTS: [&str; 7] = [
+    include_str!("api/namespace.yaml"),
     include_str!("objects/namespaces.yaml"),
     include_str!("objects/controller-access.yaml"),
     include_str!("objects/builder-access.yaml"),
