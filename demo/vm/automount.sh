@@ -73,16 +73,24 @@ at_exit() {
     exit "$code"
 }
 
+# The process of another run, if there is one: not by a lock, which the servers of a killed run would keep.
+other_run() {
+    local pid
+    pid=$(cat "$STATE/run.pid" 2>/dev/null) || return 1
+    [ "$pid" != $$ ] && grep -qsa 'vm/automount\.sh' "/proc/$pid/cmdline" && printf '%s\n' "$pid"
+}
+
 play() {
     use_base_image
     lab_is_there || die "QEMU and the servers are not there; \`demo/deps.sh vm\` gets them"
     PATH=$(dirname "$CAPROCK"):$PATH
-    exec 7>"$TARGET/demo/vm.lock"
-    flock -n 7 || die "another run is under way"
+    ! other_run >/dev/null || die "another run is under way, process $(other_run)"
+    # Also what a run left that was killed.
     stop_servers
     remove_state
     rm -rf "$FAILURE"
     mkdir -p "$STATE"
+    echo $$ >"$STATE/run.pid"
     trap at_exit EXIT
     trap 'exit 130' INT
     trap 'exit 143' TERM
