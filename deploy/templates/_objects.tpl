@@ -44,7 +44,6 @@ A workload with its part's values, as YAML.
 {{- $pod := $template.spec -}}
 {{- if not (kindIs "invalid" $values.replicas) }}{{ $_ := set $object.spec "replicas" $values.replicas }}{{ end -}}
 {{- if $values.maxUnavailable }}{{ $_ := set $object.spec.updateStrategy.rollingUpdate "maxUnavailable" $values.maxUnavailable }}{{ end -}}
-{{- if $values.userNamespace }}{{ $_ := set $pod "hostUsers" false }}{{ end -}}
 {{- if $root.Values.imagePullSecrets }}{{ $_ := set $pod "imagePullSecrets" $root.Values.imagePullSecrets }}{{ end -}}
 {{- range $key := list "nodeSelector" "affinity" "priorityClassName" -}}
 {{- with get $values $key }}{{ $_ := set $pod $key . }}{{ end -}}

@@ -230,3 +230,73 @@ fn what_is_under_way_is_not_cut_off() {
     );
     cluster.kubectl("delete node caprock-test-busy");
 }
+
+/// The test is the agent of a node that is not there.
+#[test]
+fn a_pool_is_rolled_out_by_what_was_installed() {
+    const NODE: &str = "caprock-test-node";
+    let Some(cluster) = Cluster::start() else {
+        return;
+    };
+    cluster.caprock(&format!("install --image {} --timeout 3m", cluster.image));
+    cluster.apply(POOL);
+    let first = renders(&cluster);
+    let key = |name: &str| format!("machineconfiguration.openshift.io/{name}");
+    let annotate = |pairs: &[(&str, &str)]| {
+        let pairs = pairs
+            .iter()
+            .map(|(name, value)| format!("{}={value}", key(name)));
+        let pairs = pairs.collect::<Vec<_>>().join(" ");
+        cluster.kubectl(&format!("annotate --overwrite node {NODE} {pairs}"));
+    };
+    cluster.apply(&format!(
+        "{{apiVersion: v1, kind: Node, metadata: {{name: {NODE}, labels: {{node-role.kubernetes.io/caprock-test: ''}}}}}}"
+    ));
+    let ready = r#"{"status":{"conditions":[{"type":"Ready","status":"True"}]}}"#;
+    cluster.kubectl(&format!(
+        "patch node {NODE} --subresource=status --type=merge -p {ready}"
+    ));
+    annotate(&[
+        ("currentConfig", &first),
+        ("desiredConfig", &first),
+        ("state", "Done"),
+    ]);
+
+    cluster.apply(&POOL.replace("data:,one", "data:,two"));
+    let told = |name: &str| {
+        let node = cluster.get(&format!("node {NODE}")).unwrap();
+        let value = node["metadata"]["annotations"][key(name)].as_str();
+        (
+            value.unwrap_or_default().to_owned(),
+            node["spec"]["unschedulable"] == true,
+        )
+    };
+    let mut second = String::new();
+    cluster.eventually("the node is told of the second configuration", || {
+        second = told("desiredConfig").0;
+        second != first
+    });
+    let drain = format!("drain-{second}");
+    annotate(&[("state", "Working"), ("desiredDrain", &drain)]);
+    cluster.eventually("the node is drained", || {
+        told("lastAppliedDrain") == (drain.clone(), true)
+    });
+    let uncordon = format!("uncordon-{second}");
+    annotate(&[
+        ("currentConfig", &second),
+        ("state", "Done"),
+        ("desiredDrain", &uncordon),
+    ]);
+    cluster.eventually("the node is uncordoned", || {
+        told("lastAppliedDrain") == (uncordon.clone(), false)
+    });
+    cluster.eventually("the pool says so", || {
+        let pool = cluster.get("machineconfigpool caprock-test").unwrap();
+        let status = &pool["status"];
+        status["updatedMachineCount"] == 1 && status["configuration"]["name"] == second.as_str()
+    });
+
+    cluster.caprock("uninstall --timeout 3m");
+    cluster.kubectl(&format!("delete node {NODE}"));
+    cluster.kubectl("delete machineconfigpool,machineconfig --all --wait=false");
+}

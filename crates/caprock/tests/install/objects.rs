@@ -263,12 +263,6 @@ fn values_reach_the_objects() {
     let plain = template("");
     for (values, object, pointer, expected) in [
         (
-            "--set builder.userNamespace=true",
-            "StatefulSet caprock-system/caprock-builder",
-            "/spec/template/spec/hostUsers",
-            "false",
-        ),
-        (
             "--set builder.cache.size=1Ti",
             "StatefulSet caprock-system/caprock-builder",
             "/spec/volumeClaimTemplates/0/spec/resources/requests/storage",
