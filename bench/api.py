@@ -31,9 +31,10 @@ NEEDED_FILES = WATCHERS + 200
 class Server:
     """A `caprock serve` with a data directory of its own."""
 
-    def __init__(self, caprock, data):
+    def __init__(self, caprock, data, *flags):
         self.data = data
         self.caprock = caprock
+        self.flags = flags
         self.process = None
 
     def start(self):
@@ -46,7 +47,7 @@ class Server:
         log = open(self.data.parent / "api-serve.log", "ab")
         began = time.perf_counter()
         self.process = subprocess.Popen(
-            [self.caprock, "serve", "--data-dir", self.data, "--listen", api, "--registry-listen", registry],
+            [self.caprock, "serve", "--data-dir", self.data, "--listen", api, "--registry-listen", registry, *self.flags],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

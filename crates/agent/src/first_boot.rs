@@ -11,6 +11,7 @@ use http::Request;
 use jiff::Timestamp;
 use kube::Client;
 use kube::config::{KubeConfigOptions, Kubeconfig};
+use model::drain;
 use model::ledger::Cause;
 use model::node::Target;
 use model::provision::{self, AGENT_ENVIRONMENT, Given, MEDIA_TYPE, SpecVersion};
@@ -276,7 +277,7 @@ impl Machine {
             Some(digest) => self.host.os().has(&digest)?,
             None => true,
         };
-        let drained = Some(format!("drain-{}", version.name));
+        let drained = Some(drain::request(&version.name));
         let pending = sight.pending.as_ref().map(state::Record::target);
         let booted = sight.booted_image().map(|digest| format!("@{digest}"));
         let Plan {

@@ -14,6 +14,7 @@ mod error;
 mod first_boot;
 pub mod host;
 mod ledger;
+mod machine;
 mod notify;
 pub mod os;
 mod probe;
@@ -23,6 +24,7 @@ mod register;
 mod registry;
 mod report;
 pub mod root;
+pub mod simulated;
 pub mod state;
 pub mod systemd;
 mod telemetry;
@@ -50,6 +52,7 @@ use model::health::DEFAULT_DEADLINE;
 use notify::Notifier;
 use os::ostree::{Ostree, Source};
 use os::{BackendName, Os};
+use register::Registration;
 use state::State;
 
 pub use error::AgentError;
@@ -125,7 +128,8 @@ pub async fn run(
     .await?;
     let settings = Settings {
         node_name: config.node_name,
-        register: config.register,
+        register: config.register.map(Registration::new),
+        exchange: None,
         registry_ca: config.registry_ca,
         credentials: config.credentials,
         verify_deadline: DEFAULT_DEADLINE,

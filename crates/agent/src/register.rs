@@ -10,17 +10,18 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, Time};
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client};
-use model::drain::CORDONED_BY;
+use model::drain::{self, CORDONED_BY};
 use model::keys::{self, NODE_LEASE_NAMESPACE};
 use model::node::{Target, has_kubelet};
 use serde_json::json;
 
 use crate::error::{AgentError, chain, is_not_found};
+use crate::machine::Facts;
 
 /// How often the Lease is renewed, as kubelets do.
 const HEARTBEAT: Duration = Duration::from_secs(10);
-/// How long a Lease is good for, as kubelets have it.
-const LEASE_SECONDS: i32 = 40;
+/// Heartbeats that may fail before a node counts as silent, as kubelets have it.
+const BEATS_OF_A_LEASE: u64 = 4;
 /// How often the status is written when nothing in it changed, as kubelets do.
 const STATUS_REFRESH: Duration = Duration::from_secs(300);
 const HOSTNAME: &str = "kubernetes.io/hostname";
@@ -30,20 +31,23 @@ const HOSTNAME: &str = "kubernetes.io/hostname";
 pub(crate) async fn run(
     client: Client,
     name: String,
-    labels: BTreeMap<String, String>,
+    registration: Registration,
     arrival: Option<Target>,
+    facts: Facts,
 ) {
-    let registration = Registration {
+    let heartbeat = registration.heartbeat;
+    let kubelet = StandIn {
         arrival,
         nodes: Api::all(client.clone()),
         leases: Api::namespaced(client, NODE_LEASE_NAMESPACE),
         name,
-        labels,
+        registration,
+        facts,
     };
     let mut written: Option<std::time::Instant> = None;
     loop {
         let stale = written.is_none_or(|at| at.elapsed() >= STATUS_REFRESH);
-        match registration.beat(stale).await {
+        match kubelet.beat(stale).await {
             Ok(wrote) => {
                 written = if wrote {
                     Some(std::time::Instant::now())
@@ -52,12 +56,12 @@ pub(crate) async fn run(
                 }
             }
             Err(error) => {
-                tracing::warn!(node = registration.name, "no heartbeat: {}", chain(&error))
+                tracing::warn!(node = kubelet.name, "no heartbeat: {}", chain(&error))
             }
         }
         // Until the node is there once, it is wanted soon.
         tokio::time::sleep(if written.is_some() {
-            HEARTBEAT
+            heartbeat
         } else {
             Duration::from_secs(1)
         })
@@ -65,15 +69,50 @@ pub(crate) async fn run(
     }
 }
 
-struct Registration {
-    nodes: Api<Node>,
-    leases: Api<Lease>,
-    name: String,
-    labels: BTreeMap<String, String>,
-    arrival: Option<Target>,
+/// The Node that an agent registers.
+#[derive(Debug, Clone)]
+pub(crate) struct Registration {
+    /// Its labels when it is created.
+    pub(crate) labels: BTreeMap<String, String>,
+    /// A label without which an existing Node is somebody else's, who is left alone.
+    pub(crate) mark: Option<&'static str>,
+    /// How often it shows that it lives.
+    pub(crate) heartbeat: Duration,
 }
 
 impl Registration {
+    /// A Node with these labels, which lives as kubelets do.
+    pub(crate) fn new(labels: BTreeMap<String, String>) -> Self {
+        Registration {
+            labels,
+            mark: None,
+            heartbeat: HEARTBEAT,
+        }
+    }
+
+    /// Whether a Node is the one that was registered.
+    pub(crate) fn is_ours(&self, node: &Node) -> bool {
+        let labels = node.metadata.labels.as_ref();
+        self.mark
+            .is_none_or(|mark| labels.is_some_and(|labels| labels.contains_key(mark)))
+    }
+
+    fn lease_seconds(&self) -> i32 {
+        let seconds = self.heartbeat.as_secs().saturating_mul(BEATS_OF_A_LEASE);
+        i32::try_from(seconds.max(1)).unwrap_or(i32::MAX)
+    }
+}
+
+struct StandIn {
+    nodes: Api<Node>,
+    leases: Api<Lease>,
+    name: String,
+    registration: Registration,
+    arrival: Option<Target>,
+    facts: Facts,
+}
+
+impl StandIn {
     /// One heartbeat. Returns whether the status was written.
     async fn beat(&self, stale: bool) -> Result<bool, AgentError> {
         let node = self.node().await?;
@@ -103,9 +142,15 @@ impl Registration {
             .await
             .map_err(failed("read"))?
         {
-            return Ok(node);
+            return match self.registration.is_ours(&node) {
+                true => Ok(node),
+                false => Err(AgentError::Object {
+                    object: format!("Node `{}`", self.name),
+                    problem: "is somebody else's, and left alone".to_owned(),
+                }),
+            };
         }
-        let mut labels = self.labels.clone();
+        let mut labels = self.registration.labels.clone();
         labels.insert(HOSTNAME.to_owned(), self.name.clone());
         labels.insert("kubernetes.io/os".to_owned(), "linux".to_owned());
         labels.insert("kubernetes.io/arch".to_owned(), architecture().to_owned());
@@ -130,7 +175,7 @@ impl Registration {
     }
 
     async fn set_status(&self, node: &Node) -> Result<(), AgentError> {
-        let patch = json!({"status": status(node, Timestamp::now())});
+        let patch = json!({"status": status(node, &self.facts, Timestamp::now())});
         let patched = self
             .nodes
             .patch_status(&self.name, &PatchParams::default(), &Patch::Merge(patch))
@@ -170,7 +215,7 @@ impl Registration {
             },
             spec: Some(LeaseSpec {
                 holder_identity: Some(self.name.clone()),
-                lease_duration_seconds: Some(LEASE_SECONDS),
+                lease_duration_seconds: Some(self.registration.lease_seconds()),
                 renew_time: Some(now),
                 ..LeaseSpec::default()
             }),
@@ -186,7 +231,7 @@ impl Registration {
 /// As if the node had drained and booted into the version: what is left is to prove it, and to ask for the cordon to be
 /// taken off.
 fn annotations(arrival: &Target) -> BTreeMap<String, String> {
-    let drained = format!("drain-{}", arrival.config);
+    let drained = drain::request(&arrival.config);
     let mut annotations = BTreeMap::from([
         (keys::CURRENT_CONFIG, arrival.config.clone()),
         (keys::DESIRED_CONFIG, arrival.config.clone()),
@@ -215,7 +260,7 @@ fn is_ready(node: &Node) -> bool {
         .any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
 
-fn status(node: &Node, now: Timestamp) -> NodeStatus {
+fn status(node: &Node, facts: &Facts, now: Timestamp) -> NodeStatus {
     let before = node
         .status
         .as_ref()
@@ -236,13 +281,20 @@ fn status(node: &Node, now: Timestamp) -> NodeStatus {
     let mut conditions: Vec<NodeCondition> =
         before.into_iter().filter(|c| c.type_ != "Ready").collect();
     conditions.push(ready);
-    let capacity = capacity();
     NodeStatus {
         conditions: Some(conditions),
-        allocatable: Some(capacity.clone()),
-        capacity: Some(capacity),
-        node_info: Some(node_info()),
+        allocatable: Some(facts.capacity.clone()),
+        capacity: Some(facts.capacity.clone()),
+        node_info: Some(facts.info.clone()),
         ..NodeStatus::default()
+    }
+}
+
+/// What there is to say of this machine.
+pub(crate) fn facts() -> Facts {
+    Facts {
+        capacity: capacity(),
+        info: node_info(),
     }
 }
 
@@ -277,7 +329,7 @@ fn node_info() -> NodeSystemInfo {
 }
 
 /// The running kernel's mark of this boot, as kubelets report it.
-pub(crate) fn boot_id() -> String {
+fn boot_id() -> String {
     read("/proc/sys/kernel/random/boot_id").trim().to_owned()
 }
 
@@ -290,7 +342,7 @@ fn read(path: &str) -> String {
 }
 
 /// The machine's architecture by the name that Kubernetes has for it.
-fn architecture() -> &'static str {
+pub(crate) fn architecture() -> &'static str {
     match std::env::consts::ARCH {
         "x86_64" => "amd64",
         "aarch64" => "arm64",

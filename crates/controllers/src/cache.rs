@@ -3,8 +3,10 @@
 //! The copy may lag behind, also behind our own writes. A decision that must not be made twice (a
 //! roll-out slot) is therefore confirmed with fresh reads before it is acted upon.
 
+use std::collections::HashMap;
 use std::fmt::Debug;
 use std::future::Future;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,9 +28,10 @@ use model::api::{
 };
 use model::keys;
 use serde::de::DeserializeOwned;
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, oneshot};
 use tokio::task::JoinSet;
 
+use crate::members::Members;
 use crate::worker::log;
 
 /// Changes that a slow loop may have waiting; beyond that it looks at everything once.
@@ -59,6 +62,10 @@ pub(crate) struct Change {
     pub(crate) kind: Kind,
     /// The object; none after a new list, when any may have changed.
     pub(crate) name: Option<String>,
+    /// Whether nothing is different but its status, of the kinds that write theirs often: pools and MachineConfigNodes.
+    pub(crate) only_status: bool,
+    /// Of a Node, the pools that decide from what is different.
+    pub(crate) pools: Vec<String>,
 }
 
 /// Which loops read the copies. What a process does not read it does not ask for, and needs no right to.
@@ -114,6 +121,8 @@ pub(crate) struct Cache {
     pub(crate) node_leases: Store<Lease>,
     pub(crate) policies: Store<RolloutPolicy>,
     pub(crate) configurations: Store<MachineConfiguration>,
+    /// Which nodes each pool has.
+    pub(crate) members: Members,
     changes: broadcast::Sender<Change>,
 }
 
@@ -130,6 +139,7 @@ impl Cache {
     ) {
         let (changes, _) = broadcast::channel(BACKLOG);
         let (ours, of_nodes) = (keys::NAMESPACE, keys::NODE_SECRET_NAMESPACE);
+        let members = Members::default();
         let mut mirrors = Mirrors {
             client,
             readers,
@@ -139,11 +149,28 @@ impl Cache {
         };
         let cache = Cache {
             machine_configs: mirrors.all(Kind::MachineConfig),
-            pools: mirrors.all(Kind::Pool),
+            pools: {
+                let members = members.clone();
+                mirrors.told(Kind::Pool, move |_, pools| {
+                    members.all_pools(&pools.state());
+                    Vec::new()
+                })
+            },
             os_configs: mirrors.all(Kind::OsConfig),
             builds: mirrors.all(Kind::Build),
             machine_config_nodes: mirrors.all(Kind::MachineConfigNode),
-            nodes: mirrors.all(Kind::Node),
+            nodes: {
+                let members = members.clone();
+                mirrors.told(Kind::Node, move |event, nodes| match event {
+                    Event::Apply(node) => members.node(node),
+                    Event::Delete(node) => members.gone(&node.name_any()),
+                    Event::InitDone => {
+                        members.all_nodes(nodes.state().iter().map(AsRef::as_ref));
+                        Vec::new()
+                    }
+                    Event::Init | Event::InitApply(_) => Vec::new(),
+                })
+            },
             secrets: mirrors.within(Kind::Secret, ours),
             node_secrets: mirrors.within(Kind::NodeSecret, of_nodes),
             node_accounts: mirrors.within(Kind::NodeAccess, of_nodes),
@@ -158,6 +185,7 @@ impl Cache {
             node_leases: mirrors.within(Kind::NodeLease, keys::NODE_LEASE_NAMESPACE),
             policies: mirrors.all(Kind::RolloutPolicy),
             configurations: mirrors.all(Kind::MachineConfiguration),
+            members,
             changes: changes.clone(),
         };
         let filled = futures::future::try_join_all(mirrors.filled);
@@ -231,6 +259,36 @@ impl Backoff for Reconnect {
     }
 }
 
+/// What each object was beside its status, of the kinds that write theirs often.
+#[derive(Debug)]
+struct Substances(Option<HashMap<String, u64>>);
+
+impl Substances {
+    fn of(kind: Kind) -> Self {
+        let often = matches!(kind, Kind::Pool | Kind::MachineConfigNode);
+        Substances(often.then(HashMap::new))
+    }
+
+    /// Whether the object is known as it is, but for its status.
+    fn keeps<K: Resource>(&mut self, object: &K) -> bool {
+        let Some(known) = &mut self.0 else {
+            return false;
+        };
+        let meta = object.meta();
+        let mut hasher = DefaultHasher::new();
+        (&meta.uid, meta.generation, &meta.labels, &meta.annotations).hash(&mut hasher);
+        meta.deletion_timestamp.is_some().hash(&mut hasher);
+        let now = hasher.finish();
+        known.insert(object.name_any(), now) == Some(now)
+    }
+
+    fn forget<K: Resource>(&mut self, object: &K) {
+        if let Some(known) = &mut self.0 {
+            known.remove(&object.name_any());
+        }
+    }
+}
+
 struct Mirrors<'a> {
     client: &'a Client,
     readers: Readers,
@@ -267,32 +325,83 @@ impl Mirrors<'_> {
     where
         K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
     {
+        self.mirror(kind, api, which, |_, _| Vec::new())
+    }
+
+    /// Of every object; `note` hears of each change before the loops do, and says which pools it concerns.
+    fn told<K>(
+        &mut self,
+        kind: Kind,
+        note: impl Fn(&Event<K>, &Store<K>) -> Vec<String> + Send + 'static,
+    ) -> Store<K>
+    where
+        K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+    {
+        let all = Api::all(self.client.clone());
+        self.mirror(kind, all, watcher::Config::default(), note)
+    }
+
+    fn mirror<K>(
+        &mut self,
+        kind: Kind,
+        api: Api<K>,
+        which: watcher::Config,
+        note: impl Fn(&Event<K>, &Store<K>) -> Vec<String> + Send + 'static,
+    ) -> Store<K>
+    where
+        K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+    {
         let (reader, writer) = reflector::store();
         if !self.readers.need(kind) {
             return reader;
         }
         let copy = reader.clone();
-        self.filled
-            .push(Box::pin(async move { copy.wait_until_ready().await }));
+        let (noted, is_noted) = oneshot::channel();
+        self.filled.push(Box::pin(async move {
+            copy.wait_until_ready().await?;
+            // A task that ends without having noted anything is told of by whoever runs it.
+            let _ended = is_noted.await;
+            Ok(())
+        }));
+        let mut noted = Some(noted);
         let changes = self.changes.clone();
+        let store = reader.clone();
+        let mut substances = Substances::of(kind);
         self.tasks.spawn(async move {
             let mut events = watch(api, which)
                 .backoff(Reconnect::default())
                 .reflect(writer)
                 .boxed();
             while let Some(event) = events.next().await {
-                let name = match event {
-                    Ok(Event::Apply(object) | Event::Delete(object)) => Some(object.name_any()),
-                    Ok(Event::InitDone) => None,
+                let event = match event {
                     Ok(Event::Init | Event::InitApply(_)) => continue,
+                    Ok(event) => event,
                     Err(error) => {
                         let error = crate::error::chain(&error);
                         tracing::warn!(?kind, error, "watch failed; connecting again");
                         continue;
                     }
                 };
+                let pools = note(&event, &store);
+                if let Some(noted) = noted.take_if(|_| matches!(event, Event::InitDone)) {
+                    // Who waited for it may be gone.
+                    let _waiting = noted.send(());
+                }
+                let (name, only_status) = match &event {
+                    Event::Apply(object) => (Some(object.name_any()), substances.keeps(object)),
+                    Event::Delete(object) => {
+                        substances.forget(object);
+                        (Some(object.name_any()), false)
+                    }
+                    Event::Init | Event::InitApply(_) | Event::InitDone => (None, false),
+                };
                 // Nobody listens before the loops start; they begin with a look at everything.
-                let _listeners = changes.send(Change { kind, name });
+                let _listeners = changes.send(Change {
+                    kind,
+                    name,
+                    only_status,
+                    pools,
+                });
             }
             "watch"
         });

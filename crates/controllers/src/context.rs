@@ -12,6 +12,7 @@ use crate::build::gate::Gates;
 use crate::cache::Cache;
 use crate::error::{Doing, Result};
 use crate::event::Recorder;
+use crate::pace::Pace;
 use crate::pool::expiry::Warnings;
 use crate::telemetry::Telemetry;
 
@@ -23,6 +24,7 @@ pub(crate) struct Context {
     pub(crate) gates: Gates,
     pub(crate) warnings: Warnings,
     pub(crate) telemetry: Telemetry,
+    pub(crate) pace: Pace,
 }
 
 impl Context {

@@ -22,14 +22,14 @@ use crate::telemetry::Running;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Wake {
     Nobody,
-    One(String),
+    These(Vec<String>),
     Everyone,
 }
 
 impl Wake {
     /// The object itself, or everyone when it is not known which changed.
     pub(crate) fn of(name: Option<&str>) -> Self {
-        name.map_or(Wake::Everyone, |name| Wake::One(name.to_owned()))
+        name.map_or(Wake::Everyone, |name| Wake::These(vec![name.to_owned()]))
     }
 }
 
@@ -134,7 +134,7 @@ where
         let wake = change.map_or(Wake::Everyone, |change| concerns(&change));
         stream::iter(match wake {
             Wake::Nobody => Vec::new(),
-            Wake::One(name) => vec![ObjectRef::new(&name)],
+            Wake::These(names) => names.iter().map(|name| ObjectRef::new(name)).collect(),
             Wake::Everyone => everyone(),
         })
     });

@@ -14,9 +14,11 @@ mod fit;
 mod images;
 mod leader;
 mod lease;
+mod members;
 mod node;
 mod node_access;
 mod node_secret;
+mod pace;
 mod pool;
 mod registry;
 mod render;
@@ -40,6 +42,7 @@ use crate::event::Recorder;
 use crate::leader::Candidate;
 use crate::lease::Terms;
 use crate::node::liveness::{self, Pulses};
+use crate::pace::Pace;
 use crate::registry::{Registries, Resolve};
 use crate::worker::Worker;
 use crate::worker::builder::Build;
@@ -164,6 +167,7 @@ async fn run_parts<R: Resolve + Clone, B: Build>(
         gates: Gates::default(),
         warnings: Default::default(),
         telemetry: parts.telemetry,
+        pace: Pace::default(),
     });
     ctx.telemetry.synced(&ctx.cache);
     if let Some(builder) = parts.builder {

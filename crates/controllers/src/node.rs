@@ -14,7 +14,7 @@ use model::drain::{
     Rules,
 };
 use model::keys;
-use model::node::{annotation, is_kept_by_agent};
+use model::node::{AgentState, annotation, is_kept_by_agent};
 use model::schedule::{Opening, Schedule};
 use serde_json::{Value, json};
 
@@ -33,6 +33,7 @@ const UNEVENTFUL: SignedDuration = SignedDuration::from_secs(2);
 pub(crate) fn concerns(change: &Change) -> Wake {
     match change.kind {
         Kind::Node => Wake::of(change.name.as_deref()),
+        Kind::Pool if change.only_status => Wake::Nobody,
         // A window may be another one now.
         Kind::Pool | Kind::RolloutPolicy => Wake::Everyone,
         Kind::NodeLease
@@ -142,6 +143,22 @@ async fn cordon(ctx: &Context, node: &Node, id: &str) -> Result<()> {
     ctx.merge(node, cordoned(id, Timestamp::now())).await?;
     tracing::info!(node = node.name_any(), request = id, "cordoned");
     Ok(())
+}
+
+/// What asks for a node's drain before its agent does, in the write that tells it what to run: the agent's own words, our
+/// cordon, and the answer too where nothing has to be evicted.
+pub(crate) async fn ahead(ctx: &Context, node: &Node, id: &str) -> Result<Value> {
+    let mut change = cordoned(id, Timestamp::now());
+    let rules = Rules::of(policy_of(ctx, node).as_ref());
+    let done = is_kept_by_agent(node) && evict::is_done(ctx, node, &rules).await?;
+    let annotations = &mut change["metadata"]["annotations"];
+    annotations[keys::DESIRED_DRAIN] = json!(id);
+    annotations[keys::STATE] = json!(AgentState::Working.as_str());
+    if done {
+        annotations[keys::LAST_APPLIED_DRAIN] = json!(id);
+        annotations[DRAIN_SINCE] = Value::Null;
+    }
+    Ok(change)
 }
 
 /// Records that the request is carried out, together with what carried it out.

@@ -33,6 +33,7 @@ const RBAC: &str = "rbac.authorization.k8s.io";
 pub(crate) fn concerns(change: &Change) -> Wake {
     match change.kind {
         Kind::Node | Kind::NodeAccess => Wake::of(change.name.as_deref()),
+        Kind::Pool if change.only_status => Wake::Nobody,
         Kind::Pool => Wake::Everyone,
         Kind::Secret
         | Kind::OsConfig

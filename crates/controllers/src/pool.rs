@@ -5,16 +5,18 @@ mod node_object;
 pub(crate) mod observe;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use futures::future::join_all;
+use futures::{StreamExt, stream};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node;
 use kube::ResourceExt;
 use kube::api::{Api, ListParams, Patch, PatchParams};
+use kube::core::Selector;
 use kube::runtime::controller::Action;
 use model::api::{MachineConfigPool, PoolCondition};
 use model::condition::{self, Entry, PoolConditionType, PoolReason};
+use model::drain;
 use model::keys;
 use model::pool_status;
 use model::provision;
@@ -26,10 +28,18 @@ use crate::context::Context;
 use crate::drive::Wake;
 use crate::error::{Doing, Result};
 use crate::event::Tone;
+use crate::node;
 
-/// Any of these may change what any pool decides; pools are few.
+/// Writes for the nodes of one pool that are under way at once.
+pub(crate) const WRITES_AT_ONCE: usize = 64;
+
+/// Nodes and what is written for each concern their own pools; the rest may change what any pool decides.
 pub(crate) fn concerns(change: &Change) -> Wake {
     match change.kind {
+        Kind::Node if change.name.is_some() => Wake::These(change.pools.clone()),
+        Kind::MachineConfigNode if change.only_status => Wake::Nobody,
+        // Others may have lost or won nodes by another selector.
+        Kind::Pool if change.only_status => Wake::of(change.name.as_deref()),
         Kind::Pool
         | Kind::Node
         | Kind::MachineConfigNode
@@ -47,19 +57,29 @@ pub(crate) fn concerns(change: &Change) -> Wake {
 
 /// One look at one pool.
 pub(crate) async fn reconcile(pool: Arc<MachineConfigPool>, ctx: Arc<Context>) -> Result<Action> {
+    let (name, began) = (pool.name_any(), Instant::now());
+    if let Some(rest) = ctx.pace.rest(&name, began) {
+        return Ok(Action::requeue(rest));
+    }
     let mut seen = observe::from_cache(&ctx, &pool);
     let mut plan = rollout::plan(&seen);
-    let mut done = Ok(());
-    if !plan.assign.is_empty() {
+    let confirmed = !plan.assign.is_empty();
+    if confirmed {
         (seen, plan) = confirm(&ctx, &pool).await?;
-        done = act(&ctx, &pool, &plan).await;
     }
+    // Without the writes that follow: they are in proportion to what there is to do.
+    ctx.pace.looked(&name, began.elapsed(), Instant::now());
+    let done = match confirmed {
+        true => act(&ctx, &pool, &seen, &plan).await,
+        false => Ok(()),
+    };
     ctx.telemetry.pool(&pool.name_any(), &seen, &plan);
     node_object::follow(&ctx, &pool, &seen).await?;
-    report(&ctx, &pool, &seen, &plan).await?;
+    let counts = report(&ctx, &pool, &seen, &plan).await?;
     done?;
     // Certificates end without a change, windows open and waves have soaked.
     let soon = plan.look_again().map_or(expiry::INTERVAL, from_now);
+    let soon = counts.map_or(soon, |counts| soon.min(counts));
     Ok(Action::requeue(soon.min(expiry::INTERVAL)))
 }
 
@@ -77,10 +97,15 @@ async fn confirm(ctx: &Context, pool: &MachineConfigPool) -> Result<(Seen, Plan)
         .get(&name)
         .await
         .doing(|| format!("read MachineConfigPool `{name}`"))?;
+    // No more than those that the pool may have.
+    let mut wanted = ListParams::default();
+    if let Some(Ok(selector)) = fresh.spec.node_selector.clone().map(Selector::try_from) {
+        wanted = wanted.labels_from(&selector);
+    }
     let nodes = Api::<Node>::all(ctx.client.clone())
-        .list(&ListParams::default())
+        .list(&wanted)
         .await
-        .doing(|| "list Nodes".to_owned())?;
+        .doing(|| format!("list the Nodes of pool `{name}`"))?;
     let seen = observe::with_nodes(ctx, &fresh, nodes.items.iter());
     let plan = rollout::plan(&seen);
     Ok((seen, plan))
@@ -88,12 +113,13 @@ async fn confirm(ctx: &Context, pool: &MachineConfigPool) -> Result<(Seen, Plan)
 
 /// Tells each node of the plan, and everybody else at once which they are. One that cannot be told does not keep the
 /// others from it.
-async fn act(ctx: &Context, pool: &MachineConfigPool, plan: &Plan) -> Result<()> {
-    let told = plan
+async fn act(ctx: &Context, pool: &MachineConfigPool, seen: &Seen, plan: &Plan) -> Result<()> {
+    let told: Vec<_> = plan
         .assign
         .iter()
-        .map(|assignment| tell(ctx, pool, assignment));
-    let told: Vec<Result<()>> = join_all(told).await;
+        .map(|assignment| tell(ctx, pool, seen, assignment))
+        .collect();
+    let told: Vec<Result<()>> = stream::iter(told).buffered(WRITES_AT_ONCE).collect().await;
     let nodes: Vec<&str> = plan
         .assign
         .iter()
@@ -114,18 +140,28 @@ async fn act(ctx: &Context, pool: &MachineConfigPool, plan: &Plan) -> Result<()>
     told.into_iter().collect()
 }
 
-async fn tell(ctx: &Context, pool: &MachineConfigPool, assignment: &Assignment) -> Result<()> {
+async fn tell(
+    ctx: &Context,
+    pool: &MachineConfigPool,
+    seen: &Seen,
+    assignment: &Assignment,
+) -> Result<()> {
     let Assignment {
         node,
         resource_version,
         to,
         ..
     } = assignment;
+    // What the agent would ask for first, in the same write.
+    let mut change = match observe::drains_at_once(ctx, seen, assignment) {
+        Some(object) => node::ahead(ctx, &object, &drain::request(&to.config)).await?,
+        None => json!({}),
+    };
     // Config and image in one write: a node never sees one without the other.
-    let change = json!({"metadata": {
-        "resourceVersion": resource_version,
-        "annotations": {keys::DESIRED_CONFIG: to.config, keys::DESIRED_IMAGE: to.image},
-    }});
+    let metadata = &mut change["metadata"];
+    metadata["resourceVersion"] = json!(resource_version);
+    metadata["annotations"][keys::DESIRED_CONFIG] = json!(to.config);
+    metadata["annotations"][keys::DESIRED_IMAGE] = json!(to.image);
     Api::<Node>::all(ctx.client.clone())
         .patch(node, &PatchParams::default(), &Patch::Merge(change))
         .await
@@ -134,7 +170,13 @@ async fn tell(ctx: &Context, pool: &MachineConfigPool, assignment: &Assignment) 
     Ok(())
 }
 
-async fn report(ctx: &Context, pool: &MachineConfigPool, seen: &Seen, plan: &Plan) -> Result<()> {
+/// Writes the pool's status. One that only counts on is written now and then; returns when it is to be, if not now.
+async fn report(
+    ctx: &Context,
+    pool: &MachineConfigPool,
+    seen: &Seen,
+    plan: &Plan,
+) -> Result<Option<Duration>> {
     let now = Timestamp::now();
     let mut next = pool_status::report(pool, seen, plan, now);
     next.cert_expirys = expiry::of(&ctx.cache);
@@ -146,10 +188,18 @@ async fn report(ctx: &Context, pool: &MachineConfigPool, seen: &Seen, plan: &Pla
         // The status is written when the changed pool is looked at again.
         ctx.merge(pool, json!({"metadata": {"annotations": annotations}}))
             .await?;
-        return Ok(());
+        return Ok(None);
     }
     if pool.status.as_ref() == Some(&next) {
-        return Ok(());
+        return Ok(None);
+    }
+    if pool
+        .status
+        .as_ref()
+        .is_some_and(|before| pool_status::only_counts(before, &next))
+        && let Some(wait) = ctx.pace.count(&pool.name_any(), Instant::now())
+    {
+        return Ok(Some(wait));
     }
     let before = pool.status.clone().unwrap_or_default().conditions;
     let after = next.conditions.clone();
@@ -157,7 +207,7 @@ async fn report(ctx: &Context, pool: &MachineConfigPool, seen: &Seen, plan: &Pla
     object.status = Some(next);
     ctx.write_status(&object).await?;
     tell_changes(ctx, pool, &before, &after, seen.nodes.is_empty()).await;
-    Ok(())
+    Ok(None)
 }
 
 /// An event for what became worse, and for what is done. In an empty pool nothing was done.

@@ -23,6 +23,8 @@ use crate::event::Tone;
 
 pub(crate) fn concerns(change: &Change) -> Wake {
     match change.kind {
+        // It may name a rendered config no longer.
+        Kind::Pool if change.only_status => Wake::of(change.name.as_deref()),
         Kind::Pool | Kind::MachineConfig => Wake::Everyone,
         Kind::ConfigMap if change.name.as_deref() == Some(keys::OS_IMAGE_URL_CONFIG_MAP) => {
             Wake::Everyone

@@ -7,7 +7,8 @@ use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::Node;
 
 use crate::keys;
-use crate::node::annotation;
+use crate::node::{NodeView, Phase, annotation};
+use crate::update::{Disruption, Policy, Update, Version};
 
 pub use pods::{Fate, Rules, Waiting, fate};
 
@@ -36,6 +37,22 @@ pub enum Request {
         /// The annotation's whole value, answered as it came.
         id: String,
     },
+}
+
+/// The request for the drain on the way to a rendered config.
+pub fn request(config: &str) -> String {
+    format!("drain-{config}")
+}
+
+/// Whether a node that is told to go from one version to another may be asked for its drain in the same breath, before its
+/// agent asks: when nothing else comes first. The update drains for certain, its image is on the node, and the node is at
+/// rest and in service.
+pub fn at_once(node: &NodeView, from: &Version, to: &Version, policy: &Policy) -> bool {
+    let at_rest = node.phase() == Phase::Done && node.obstacle.is_none();
+    let update = || Update::between(from, to, &[], policy);
+    let drains =
+        |update: Update| update.obstacles.is_empty() && update.disruption >= Disruption::Drain;
+    at_rest && from.image() == to.image() && drains(update())
 }
 
 /// A `desiredDrain` value with another verb.
@@ -167,5 +184,37 @@ mod tests {
         check(&node(&ours, true), &uncordon, Cordon::Lift);
         check(&node(&[], true), &uncordon, Cordon::Keep);
         check(&node(&[], false), &uncordon, Cordon::Keep);
+    }
+
+    #[test]
+    fn a_drain_is_asked_for_at_once_when_nothing_else_comes_first() {
+        let version = |name: &str, image: &str, arguments: &[&str]| Version {
+            name: name.to_owned(),
+            os_image_url: image.to_owned(),
+            kernel_arguments: arguments.iter().map(|a| (*a).to_owned()).collect(),
+            ..Version::default()
+        };
+        let one = version("one", "r.example/os:1", &[]);
+        let quiet = version("two", "r.example/os:1", &["quiet"]);
+        let node = |state: &str, unschedulable: bool| {
+            let node = json!({
+                "metadata": {"name": "n", "annotations": {
+                    (keys::CURRENT_CONFIG): "one", (keys::DESIRED_CONFIG): "one", (keys::STATE): state,
+                }},
+                "spec": {"unschedulable": unschedulable},
+                "status": {"conditions": [{"type": "Ready", "status": "True"}]},
+            });
+            NodeView::of(&serde_json::from_value(node).unwrap())
+        };
+        let done = node("Done", false);
+        let check = |node: &NodeView, to: &Version, expected: bool| {
+            let asked = at_once(node, &one, to, &Policy::default());
+            assert_eq!(asked, expected, "{node:?} {to:?}");
+        };
+        check(&done, &quiet, true);
+        check(&done, &version("two", "r.example/os:1", &[]), false);
+        check(&done, &version("two", "r.example/os:2", &["quiet"]), false);
+        check(&node("Degraded", false), &quiet, false);
+        check(&node("Done", true), &quiet, false);
     }
 }

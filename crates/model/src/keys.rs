@@ -78,6 +78,8 @@ pub const LAST_APPLIED_DRAIN: &str = "machineconfiguration.openshift.io/lastAppl
 pub const REBOOTS: &str = "caprock.dev/reboots";
 /// Node label: a pool has the node, and so it has an agent where a kubelet runs pods.
 pub const MANAGED: &str = "node.caprock.dev/managed";
+/// Node label: the machine is not there; its value names the simulation that made it.
+pub const SIMULATED: &str = "caprock.dev/simulated";
 /// Taint of nodes that still need an update, so that pods prefer others.
 pub const UPDATE_IN_PROGRESS: &str = "UpdateInProgress";
 

@@ -186,6 +186,15 @@ impl NodeView {
         }
     }
 
+    /// Whether every decision made from the other view is the same: they differ at most in the version they were read at.
+    pub fn decides_as(&self, other: &Self) -> bool {
+        let unversioned = NodeView {
+            resource_version: self.resource_version.clone(),
+            ..other.clone()
+        };
+        *self == unversioned
+    }
+
     /// Where the node is between its current and its desired target.
     pub fn phase(&self) -> Phase {
         use AgentState::{Degraded, Done, Unreconcilable, Working};

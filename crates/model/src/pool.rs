@@ -12,7 +12,7 @@ use crate::selector;
 const BUILT_IN: [&str; 3] = ["master", "arbiter", "worker"];
 
 /// A pool's name with its `nodeSelector`, which can be evaluated.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct PoolSelector {
     name: String,
     selector: LabelSelector,
@@ -51,6 +51,11 @@ impl PoolSelector {
                 reason: problem.reason,
             }),
         }
+    }
+
+    /// Name of the pool.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     fn selects(&self, labels: &BTreeMap<String, String>) -> bool {

@@ -54,6 +54,26 @@ fn verdict(holds: bool, reason: impl Into<Reason>, message: impl Into<String>) -
     }
 }
 
+/// Whether a status says the same as another but for numbers and words of nodes that are on their way.
+pub fn only_counts(before: &MachineConfigPoolStatus, after: &MachineConfigPoolStatus) -> bool {
+    let steady = |status: &MachineConfigPoolStatus| MachineConfigPoolStatus {
+        updated_machine_count: 0,
+        ready_machine_count: 0,
+        unavailable_machine_count: 0,
+        conditions: status
+            .conditions
+            .iter()
+            .map(|condition| PoolCondition {
+                message: String::new(),
+                last_transition_time: None,
+                ..condition.clone()
+            })
+            .collect(),
+        ..status.clone()
+    };
+    steady(before) == steady(after)
+}
+
 /// The pool's next status. Equal to the one it has when nothing changed.
 pub fn report(
     pool: &MachineConfigPool,

@@ -12,6 +12,7 @@ use super::observe::Observed;
 use super::{Agent, IDLE, Next};
 use crate::error::{AgentError, chain};
 use crate::host::{HostError, digest_in};
+use crate::machine::Machine;
 use crate::os::Progress;
 use crate::program;
 use crate::progress::Doing;
@@ -19,7 +20,7 @@ use crate::progress::Doing;
 /// Between two reports of how far a pull is: each is a write that every watcher sees.
 const TELL_PROGRESS: Duration = Duration::from_secs(10);
 
-impl Agent {
+impl<M: Machine> Agent<M> {
     /// Nothing is left to do: says so, and cleans up once.
     pub(super) async fn settle(
         &mut self,
@@ -150,22 +151,19 @@ impl Agent {
         observed: &Observed,
         plan: &Plan,
     ) -> Result<(), AgentError> {
-        let client = self.registry().await?;
         let arrived = Arc::new(Mutex::new(Progress::default()));
         let (sink, telemetry) = (arrived.clone(), self.settings.telemetry.clone());
-        let pulled = self.host.run(move |host| {
-            let tell = |progress: Progress| {
-                let mut seen = sink.lock().unwrap_or_else(PoisonError::into_inner);
-                telemetry.pulled(progress.bytes.saturating_sub(seen.bytes));
-                *seen = progress;
-            };
-            Ok(host.os().pull(&image, &client, &tell)?)
-        });
+        let tell = move |progress: Progress| {
+            let mut seen = sink.lock().unwrap_or_else(PoisonError::into_inner);
+            telemetry.pulled(progress.bytes.saturating_sub(seen.bytes));
+            *seen = progress;
+        };
+        let pulled = self.host.pull(image, self.registry(), tell);
         let mut pulled = std::pin::pin!(self.patiently(pulled, step, observed, plan));
         let mut told = Progress::default();
         loop {
             tokio::select! {
-                done = &mut pulled => return done.map(drop),
+                done = &mut pulled => return done,
                 () = tokio::time::sleep(TELL_PROGRESS) => {}
             }
             let progress = *arrived.lock().unwrap_or_else(PoisonError::into_inner);

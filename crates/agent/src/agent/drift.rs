@@ -6,11 +6,12 @@ use model::update::Version;
 
 use super::Agent;
 use super::observe::Observed;
-use crate::drift::{Drift, Watch, describe};
+use crate::drift::{Drift, describe};
 use crate::error::{AgentError, chain};
+use crate::machine::Machine;
 use crate::progress::Doing;
 
-impl Agent {
+impl<M: Machine> Agent<M> {
     /// Looks for drift from the version that the node runs, when nothing else is to be done. Returns what to say of it,
     /// when there is any left.
     pub(super) async fn drift(&mut self, observed: &Observed) -> Result<Option<Doing>, AgentError> {
@@ -86,8 +87,8 @@ impl Agent {
         {
             return;
         }
-        self.watch = match Watch::new(&self.host.root, &found.paths, self.changed.clone()) {
-            Ok(watch) => Some(watch),
+        self.watch = match self.host.listen(&found.paths, self.changed.clone()) {
+            Ok(watch) => watch,
             Err(error) => {
                 tracing::warn!("drift is only looked for now and then: {}", chain(&error));
                 None

@@ -17,6 +17,7 @@ use super::observe::Observed;
 use super::{Agent, Watches};
 use crate::credentials::CredentialError;
 use crate::error::{AgentError, chain};
+use crate::machine::Machine;
 use crate::registry;
 use crate::trust::Wanted;
 
@@ -46,7 +47,7 @@ impl Trust {
     }
 }
 
-impl Agent {
+impl<M: Machine> Agent<M> {
     /// Follows. A failure keeps nothing else from being done; it is told once.
     pub(super) async fn follow(&mut self, node: &Node, observed: Option<&Observed>) {
         if let Some(observed) = observed {

@@ -6,21 +6,17 @@ mod follow;
 mod latest;
 mod observe;
 mod verify;
+mod watches;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Debug;
 use std::num::NonZeroU64;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use camino::Utf8PathBuf;
-use futures::StreamExt;
 use jiff::Timestamp;
-use k8s_openapi::ClusterResourceScope;
 use k8s_openapi::api::core::v1::Node;
-use kube::runtime::{WatchStreamExt, watcher};
-use kube::{Api, Client, Resource};
+use kube::{Api, Client};
 use model::api::{
     MachineConfig, MachineConfigNode, MachineConfiguration, MachineOSConfig, RolloutPolicy,
 };
@@ -30,7 +26,6 @@ use model::ledger::to_annotation;
 use model::node::Target;
 use model::update::{Plan, Step};
 use oci::Digest;
-use serde::de::DeserializeOwned;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -39,14 +34,19 @@ use crate::credentials::Credentials;
 use crate::drift::{Known, Watch};
 use crate::error::{AgentError, chain};
 use crate::host::Host;
+use crate::machine::Machine;
 use crate::notify::Notifier;
 use crate::progress::{self, Doing};
+use crate::register::Registration;
 use crate::report::{Reporter, Told};
 use crate::state;
 use crate::telemetry::Telemetry;
 use follow::Trust;
 use latest::Latest;
 use observe::{Layering, Observed};
+use watches::Watches;
+
+pub(crate) use watches::Exchange;
 
 /// The longest time between two looks when nothing tells of a change: finds what was changed on the node itself.
 const IDLE: Duration = Duration::from_secs(60);
@@ -60,8 +60,10 @@ const BACK_OFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_s
 pub(crate) struct Settings {
     /// Name of the Node.
     pub(crate) node_name: String,
-    /// Labels of the Node when the agent is to register it.
-    pub(crate) register: Option<BTreeMap<String, String>>,
+    /// The Node, when the agent is to register it.
+    pub(crate) register: Option<Registration>,
+    /// Where it hears of changes, when it shares its watches with others of its process.
+    pub(crate) exchange: Option<Arc<Exchange>>,
     /// A certificate authority, as PEM, that registries are trusted by besides the public ones.
     pub(crate) registry_ca: Option<Vec<u8>>,
     /// Bound of fetching images.
@@ -79,10 +81,10 @@ pub(crate) struct Settings {
 }
 
 /// One node's agent.
-pub(crate) struct Agent {
+pub(crate) struct Agent<M = Host> {
     client: Client,
     settings: Settings,
-    host: Host,
+    host: M,
     reporter: Reporter,
     nodes: Api<Node>,
     progress: Api<MachineConfigNode>,
@@ -135,9 +137,9 @@ enum Next {
     Never,
 }
 
-impl Agent {
+impl<M: Machine> Agent<M> {
     /// An agent of a host.
-    pub(crate) fn new(client: Client, host: Host, settings: Settings) -> Self {
+    pub(crate) fn new(client: Client, host: M, settings: Settings) -> Self {
         Self {
             reporter: Reporter::new(&client),
             nodes: Api::all(client.clone()),
@@ -174,21 +176,29 @@ impl Agent {
         let changed = self.changed.clone();
         let name = self.settings.node_name.clone();
         let mut helpers = JoinSet::new();
-        let mut watches = Watches {
-            client: &self.client,
-            changed: &changed,
-            helpers: &mut helpers,
-        };
+        let mut watches = Watches::new(
+            &self.client,
+            &changed,
+            self.settings.exchange.as_ref(),
+            &mut helpers,
+        );
         watches.named(self.nodes.clone(), &name, &[]);
         watches.named(self.progress.clone(), &name, &[]);
         watches.all::<MachineOSConfig>(self.layering.stale());
         watches.all::<RolloutPolicy>(self.policies.stale());
         watches.all::<MachineConfiguration>(self.configuration.stale());
         self.trust.watch(&name, &mut watches);
-        if let Some(labels) = self.settings.register.clone() {
-            let arrival = self.arrival();
+        let _heard = watches.heard();
+        if let Some(registration) = self.settings.register.clone() {
+            let (arrival, facts) = (self.arrival(), self.host.facts());
             let client = self.client.clone();
-            helpers.spawn(crate::register::run(client, name, labels, arrival));
+            helpers.spawn(crate::register::run(
+                client,
+                name,
+                registration,
+                arrival,
+                facts,
+            ));
         }
         let notifier = self.settings.notifier.clone();
         self.settings.telemetry.follow(&notifier);
@@ -393,7 +403,7 @@ impl Agent {
     /// Finishes what the boot needs, once.
     async fn complete_boot(&mut self) -> Result<(), AgentError> {
         if !self.completed {
-            self.host.run(Host::complete_boot).await?;
+            self.host.run(M::complete_boot).await?;
             let reboots = self.host.state().reboots()?;
             self.settings.telemetry.reboots(&reboots);
             self.reboots = (!reboots.is_empty()).then(|| to_annotation(&reboots));
@@ -427,60 +437,5 @@ impl Agent {
                 doing,
             )
             .await
-    }
-}
-
-/// Where watches are started.
-struct Watches<'a> {
-    client: &'a Client,
-    changed: &'a Arc<Notify>,
-    helpers: &'a mut JoinSet<()>,
-}
-
-impl Watches<'_> {
-    /// Of every object of a kind.
-    fn all<K>(&mut self, stale: Arc<AtomicBool>)
-    where
-        K: Resource<Scope = ClusterResourceScope, DynamicType = ()>
-            + Clone
-            + Debug
-            + DeserializeOwned
-            + Send
-            + 'static,
-    {
-        let api = Api::<K>::all(self.client.clone());
-        self.start(api, watcher::Config::default(), vec![stale]);
-    }
-
-    /// Of one object.
-    fn named<K>(&mut self, api: Api<K>, name: &str, stale: &[Arc<AtomicBool>])
-    where
-        K: Resource + Clone + Debug + DeserializeOwned + Send + 'static,
-    {
-        let one = watcher::Config::default().fields(&format!("metadata.name={name}"));
-        self.start(api, one, stale.to_vec());
-    }
-
-    /// Wakes the loop at each change, and says what of it has to be read anew. Watches start over after errors, with
-    /// growing pauses.
-    fn start<K>(&mut self, api: Api<K>, which: watcher::Config, stale: Vec<Arc<AtomicBool>>)
-    where
-        K: Resource + Clone + Debug + DeserializeOwned + Send + 'static,
-    {
-        let changed = self.changed.clone();
-        self.helpers.spawn(async move {
-            let mut changes = std::pin::pin!(watcher(api, which).default_backoff());
-            while let Some(change) = changes.next().await {
-                for stale in &stale {
-                    stale.store(true, Ordering::Relaxed);
-                }
-                match change {
-                    // What comes before the end of a list is told of by its end.
-                    Ok(watcher::Event::Init | watcher::Event::InitApply(_)) => {}
-                    Ok(_) => changed.notify_one(),
-                    Err(error) => tracing::debug!(%error, "watch broke off; it starts over"),
-                }
-            }
-        });
     }
 }

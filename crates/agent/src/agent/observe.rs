@@ -17,6 +17,7 @@ use oci::Reference;
 use super::Agent;
 use crate::error::{AgentError, chain, is_not_found};
 use crate::host::{Sight, digest_in};
+use crate::machine::Machine;
 use crate::registry;
 use crate::state;
 
@@ -55,14 +56,19 @@ impl From<MachineOSConfig> for Layering {
     }
 }
 
-impl Agent {
+impl<M: Machine> Agent<M> {
     /// The Node and its MachineConfigNode. Nothing while the Node does not exist.
     pub(super) async fn own_objects(
         &self,
     ) -> Result<Option<(Node, Option<MachineConfigNode>)>, AgentError> {
         let name = &self.settings.node_name;
         let failed = |kind: &str| AgentError::api(format!("read {kind} `{name}`"));
-        let Some(node) = self.nodes.get_opt(name).await.map_err(failed("Node"))? else {
+        let node = self.nodes.get_opt(name).await.map_err(failed("Node"))?;
+        let is_ours = |node: &Node| {
+            let registration = self.settings.register.as_ref();
+            registration.is_none_or(|registration| registration.is_ours(node))
+        };
+        let Some(node) = node.filter(is_ours) else {
             tracing::info!(node = name, "waits for its Node object");
             return Ok(None);
         };
@@ -294,9 +300,8 @@ impl Agent {
             policy,
             ..
         } = observed;
-        let os = self.host.os();
         let present = |image: Option<&str>| match image.and_then(digest_in) {
-            Some(digest) => os.has(&digest),
+            Some(digest) => self.host.has(&digest),
             None => Ok(true),
         };
         let next = layering
@@ -326,7 +331,7 @@ impl Agent {
             failure: sight.failure.as_ref(),
             prefetch: next,
             policy: Some(policy),
-            adds_packages: os.adds_packages(),
+            adds_packages: self.host.adds_packages(),
             soft_reboot,
         }))
     }

@@ -11,14 +11,13 @@ use super::observe::Observed;
 use super::{Agent, Next};
 use crate::error::AgentError;
 use crate::host::{Health, TakenBack, soft_since};
-use crate::probe;
+use crate::machine::Machine;
 use crate::progress::Doing;
-use crate::register::boot_id;
 
 /// Between two looks at what is still coming up: often at first, and seldom when it takes long.
 const RECHECK: (Duration, Duration) = (Duration::from_millis(300), Duration::from_secs(5));
 
-impl Agent {
+impl<M: Machine> Agent<M> {
     /// Proves that the node is well, within the deadline; takes back what never was.
     pub(super) async fn verify(
         &mut self,
@@ -120,12 +119,12 @@ impl Agent {
         if own != Health::Well {
             return Ok(own);
         }
-        if let Some(why) =
-            health::unready(&observed.node, &boot_id(), soft_since(&observed.sight.boot))
-        {
+        let boot = self.host.facts().info.boot_id;
+        let since = soft_since(&observed.sight.boot);
+        if let Some(why) = health::unready(&observed.node, &boot, since) {
             return Ok(Health::Waiting(why));
         }
-        Ok(probe::run(&self.host, &wanted.probes).await)
+        Ok(self.host.probe(&wanted.probes).await)
     }
 
     /// Tells people, and whoever may have to take the deployment back, what is not there yet.
@@ -135,7 +134,7 @@ impl Agent {
         plan: &Plan,
         why: String,
     ) -> Result<(), AgentError> {
-        if self.host.state().trial()?.is_some() {
+        if self.host.state().is_on_trial()? {
             self.host.state().say(&why)?;
         }
         let waiting = Doing::Waiting {

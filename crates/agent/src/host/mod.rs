@@ -5,6 +5,7 @@ mod apply;
 mod check;
 mod deploy;
 mod finalize;
+mod machine;
 
 use std::sync::Arc;
 

@@ -5,7 +5,6 @@ mod cluster;
 mod discards;
 mod drift;
 pub(crate) mod fake;
-mod fleet;
 mod health;
 pub(crate) mod kill;
 mod kills;

@@ -26,6 +26,7 @@ use super::kill::Life;
 use crate::agent::{Agent, Settings};
 use crate::credentials::Credentials;
 use crate::host::Host;
+use crate::register::Registration;
 use crate::state::State;
 
 pub(super) const NODE: &str = "worker-1";
@@ -283,7 +284,8 @@ impl World {
         let settings = Settings {
             bytes_per_second: None,
             node_name: NODE.to_owned(),
-            register: own.is_none().then(BTreeMap::new),
+            register: own.is_none().then(|| Registration::new(BTreeMap::new())),
+            exchange: None,
             registry_ca: None,
             credentials: own.map(|(credentials, _)| credentials),
             verify_deadline: Duration::from_secs(2),

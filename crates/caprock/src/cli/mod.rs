@@ -6,6 +6,7 @@ mod look;
 mod node;
 mod parts;
 mod serve;
+mod simulate;
 
 use camino::Utf8PathBuf;
 use clap::{Args, Parser, Subcommand};
@@ -18,6 +19,7 @@ pub(crate) use look::{
 pub(crate) use node::{Agent, JoinFormat, Node, NodeImport, NodeKubeconfig, NodeRevoke, NodeToken};
 pub(crate) use parts::{Builder, Controller, Registry, Webhook};
 pub(crate) use serve::{Backup, Certs, CertsRotate, CertsUser, Part, Restore, Serve, ServerData};
+pub(crate) use simulate::{Simulate, SimulateNodes};
 
 /// Declarative, safe OS image layering for image-mode Linux nodes.
 #[derive(Debug, Parser)]
@@ -56,6 +58,8 @@ pub(crate) enum Command {
     Registry(Registry),
     Install(Install),
     Uninstall(Uninstall),
+    #[command(subcommand)]
+    Simulate(Simulate),
     Backup(Backup),
     Restore(Restore),
     Completions(Completions),

@@ -19,6 +19,7 @@ mod plan;
 mod progress;
 mod registry;
 mod render;
+mod simulate;
 mod status;
 mod webhook;
 
@@ -55,6 +56,7 @@ pub(crate) fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Logs(args) => block_on(logs::run(args))?,
         Command::Agent(args) => block_on(agent::run(args))?,
         Command::Controller(args) => block_on(parts::controller(args))?,
+        Command::Simulate(args) => block_on(simulate::run(args))?,
         Command::Builder(args) => block_on(parts::builder(args))?,
         Command::Install(args) => block_on(install::run(args))?,
         Command::Uninstall(args) => block_on(install::uninstall(args))?,

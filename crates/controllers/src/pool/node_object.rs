@@ -1,6 +1,6 @@
 //! Keeps one MachineConfigNode for every node of a pool, and its spec in step with what the node was told.
 
-use futures::future::join_all;
+use futures::{StreamExt, stream};
 use k8s_openapi::api::core::v1::Node;
 use kube::api::{Api, ObjectMeta, PostParams};
 use kube::{Resource, ResourceExt};
@@ -15,12 +15,18 @@ use serde_json::json;
 use crate::cache::Cache;
 use crate::context::Context;
 use crate::error::{Doing, Result};
+use crate::pool::WRITES_AT_ONCE;
 
 /// Makes or corrects what is not as it should be.
 pub(super) async fn follow(ctx: &Context, pool: &MachineConfigPool, seen: &Seen) -> Result<()> {
     let pool = pool.name_any();
-    let each = seen.nodes.iter().map(|node| follow_one(ctx, &pool, node));
-    join_all(each).await.into_iter().collect()
+    let each: Vec<_> = seen
+        .nodes
+        .iter()
+        .map(|node| follow_one(ctx, &pool, node))
+        .collect();
+    let done: Vec<Result<()>> = stream::iter(each).buffered(WRITES_AT_ONCE).collect().await;
+    done.into_iter().collect()
 }
 
 async fn follow_one(ctx: &Context, pool: &str, node: &NodeView) -> Result<()> {

@@ -1,25 +1,27 @@
 //! Gathers what a pool's roll-out is decided from.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node;
 use kube::ResourceExt;
 use model::api::{CLUSTER, MachineConfigPool, RolloutPolicy};
+use model::drain;
 use model::health;
-use model::node::{NodeView, Target};
-use model::pool::{Membership, PoolSelector, max_unavailable, membership};
-use model::rollout::Seen;
+use model::node::Target;
+use model::pool::{Membership, PoolSelector, max_unavailable};
+use model::rollout::{Assignment, Seen};
 use model::schedule::{Opening, Schedule};
 use model::update::{Disruption, Policy, Update, Version};
 
 use crate::cache::Cache;
 use crate::context::Context;
+use crate::members::OfPool;
 
 /// From the local copy alone.
 pub(super) fn from_cache(ctx: &Context, pool: &MachineConfigPool) -> Seen {
-    let nodes = ctx.cache.nodes.state();
-    with_nodes(ctx, pool, nodes.iter().map(AsRef::as_ref))
+    of(ctx, pool, ctx.cache.members.of(&pool.name_any()))
 }
 
 /// From the local copy, but with this pool and these Nodes.
@@ -28,20 +30,16 @@ pub(super) fn with_nodes<'a>(
     pool: &MachineConfigPool,
     nodes: impl Iterator<Item = &'a Node>,
 ) -> Seen {
+    let members = ctx.cache.members.among(&pool.name_any(), nodes);
+    of(ctx, pool, members)
+}
+
+fn of(ctx: &Context, pool: &MachineConfigPool, members: OfPool) -> Seen {
     let name = pool.name_any();
-    let selectors = selectors(&ctx.cache);
-    let mut members = Vec::new();
-    let mut contested = BTreeMap::new();
-    for node in nodes {
-        match membership(node.labels(), &selectors) {
-            Membership::Member(owner) if owner == name => members.push(NodeView::of(node)),
-            Membership::Contested(pools) if pools.contains(&name) => {
-                contested.insert(node.name_any(), pools);
-            }
-            Membership::Member(_) | Membership::Contested(_) | Membership::Unclaimed => {}
-        }
-    }
-    members.sort_by(|a, b| a.name.cmp(&b.name));
+    let OfPool {
+        nodes: members,
+        contested,
+    } = members;
     let configuration = &pool.spec.configuration;
     let policies = ctx.cache.policies.state();
     let policy = health::policy_of(&name, policies.iter().map(AsRef::as_ref));
@@ -75,13 +73,8 @@ fn drains(ctx: &Context, seen: &Seen) -> BTreeSet<String> {
     let Some(target) = seen.target().filter(|_| closed) else {
         return BTreeSet::new();
     };
-    let version = |target: &Target| {
-        let config = Cache::get(&ctx.cache.machine_configs, &target.config)?;
-        Version::new(&target.config, &config.spec, target.image.as_deref()).ok()
-    };
-    let configuration = Cache::get(&ctx.cache.configurations, CLUSTER);
-    let policy = configuration.as_deref().map(Policy::followed);
-    let (to, policy) = (version(&target), policy.unwrap_or_default());
+    let version = |target: &Target| version(ctx, target);
+    let (to, policy) = (version(&target), policy(ctx));
     let mut known: BTreeMap<Option<&Target>, bool> = BTreeMap::new();
     let drains = |from: Option<&Target>| {
         let (Some(from), Some(to)) = (from.and_then(version), &to) else {
@@ -104,7 +97,37 @@ fn drains(ctx: &Context, seen: &Seen) -> BTreeSet<String> {
 
 /// Which pool a node belongs to.
 pub(crate) fn membership_of(ctx: &Context, node: &Node) -> Membership {
-    membership(node.labels(), &selectors(&ctx.cache))
+    ctx.cache.members.membership(&node.name_any())
+}
+
+/// The Node of an assignment whose drain may be asked for in the same write.
+pub(super) fn drains_at_once(
+    ctx: &Context,
+    seen: &Seen,
+    assignment: &Assignment,
+) -> Option<Arc<Node>> {
+    let place = seen
+        .nodes
+        .binary_search_by(|node| node.name.cmp(&assignment.node));
+    let node = &seen.nodes[place.ok()?];
+    let (from, to) = (
+        version(ctx, node.current.as_ref()?)?,
+        version(ctx, &assignment.to)?,
+    );
+    let object = Cache::get(&ctx.cache.nodes, &node.name)?;
+    drain::at_once(node, &from, &to, &policy(ctx)).then_some(object)
+}
+
+fn version(ctx: &Context, target: &Target) -> Option<Version> {
+    let config = Cache::get(&ctx.cache.machine_configs, &target.config)?;
+    Version::new(&target.config, &config.spec, target.image.as_deref()).ok()
+}
+
+/// The node disruption policy in force.
+fn policy(ctx: &Context) -> Policy {
+    let configuration = Cache::get(&ctx.cache.configurations, CLUSTER);
+    let policy = configuration.as_deref().map(Policy::followed);
+    policy.unwrap_or_default()
 }
 
 /// The RolloutPolicy of the pool that a node belongs to.
@@ -115,13 +138,4 @@ pub(crate) fn policy_of(ctx: &Context, node: &Node) -> Option<RolloutPolicy> {
     let policies = ctx.cache.policies.state();
     let applied = health::policy_of(&pool, policies.iter().map(AsRef::as_ref))?;
     Some(applied.policy.clone())
-}
-
-/// Of all pools. One that cannot be read selects nothing, which its own pool's status says.
-fn selectors(cache: &Cache) -> Vec<PoolSelector> {
-    let pools = cache.pools.state();
-    let parsed = pools
-        .iter()
-        .map(|pool| PoolSelector::parse(&pool.name_any(), pool.spec.node_selector.as_ref()));
-    parsed.flat_map(Result::unwrap_or_default).collect()
 }

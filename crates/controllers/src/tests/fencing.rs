@@ -40,6 +40,7 @@ impl Former {
             cache,
             gates: Default::default(),
             warnings: Default::default(),
+            pace: Default::default(),
             telemetry: Default::default(),
         });
         Former {

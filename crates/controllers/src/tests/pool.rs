@@ -199,6 +199,73 @@ async fn a_bad_max_unavailable_is_named_and_starts_no_node() {
     world.until_condition("worker", Degraded, "False").await;
 }
 
+/// A worker at its first config.
+async fn settled_worker(world: &World) -> FakeAgent {
+    worker_pool(world, false).await;
+    let mut agents = [world.register("worker-1", &["worker"]).await];
+    world.play(&mut agents).await;
+    world.until_updated("worker").await;
+    let [agent] = agents;
+    agent
+}
+
+/// The node, once it was told to go to a second config, which takes a reboot.
+async fn told_to_reboot(world: &World, agent: &FakeAgent) -> Node {
+    let quiet = json!({"kernelArguments": ["quiet"]});
+    world.config("60-quiet", "worker", quiet).await;
+    let before = &agent.reached[0].0;
+    eventually("told", || async {
+        let node: Node = world.get(agent.name()).await;
+        let desired = node.annotations().get(keys::DESIRED_CONFIG).cloned();
+        match desired.filter(|desired| desired != before) {
+            Some(_) => Ok(node),
+            None => Err("not yet"),
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_drain_that_needs_nothing_first_comes_with_what_the_node_is_told() {
+    let world = World::new().await;
+    let mut agent = settled_worker(&world).await;
+    let node = told_to_reboot(&world, &agent).await;
+    let get = |key: &str| node.annotations().get(key).cloned().unwrap_or_default();
+    let drain = format!("drain-{}", get(keys::DESIRED_CONFIG));
+    assert_eq!(get(keys::DESIRED_DRAIN), drain);
+    assert_eq!(get(keys::LAST_APPLIED_DRAIN), drain, "it has no pods");
+    assert_eq!(get(keys::STATE), "Working");
+    assert_eq!(node.spec.unwrap().unschedulable, Some(true));
+    world.play(std::slice::from_mut(&mut agent)).await;
+    world.until_updated("worker").await;
+    let node: Node = world.get("worker-1").await;
+    assert_ne!(node.spec.unwrap().unschedulable, Some(true));
+}
+
+#[tokio::test]
+async fn pods_go_before_a_drain_that_came_with_what_the_node_is_told_is_answered() {
+    let world = World::new().await;
+    let mut agent = settled_worker(&world).await;
+    let pod = json!({"metadata": {"name": "p", "finalizers": ["test/stays"]}, "spec": {
+        "nodeName": "worker-1", "containers": [{"name": "c", "image": "i"}],
+    }});
+    let pods: Api<Pod> = Api::namespaced(world.client.clone(), "default");
+    let pod = serde_json::from_value(pod).unwrap();
+    pods.create(&PostParams::default(), &pod).await.unwrap();
+    let node = told_to_reboot(&world, &agent).await;
+    let get = |key: &str| node.annotations().get(key).cloned().unwrap_or_default();
+    assert!(get(keys::DESIRED_DRAIN).starts_with("drain-"));
+    assert_ne!(get(keys::LAST_APPLIED_DRAIN), get(keys::DESIRED_DRAIN));
+    assert_eq!(node.spec.unwrap().unschedulable, Some(true));
+    let stays = json!({"metadata": {"finalizers": null}});
+    let gone = Patch::Merge(stays);
+    pods.patch("p", &PatchParams::default(), &gone)
+        .await
+        .unwrap();
+    world.play(std::slice::from_mut(&mut agent)).await;
+    world.until_updated("worker").await;
+}
+
 #[tokio::test]
 async fn a_foreign_cordon_stays_after_the_update() {
     let world = World::new().await;

@@ -283,3 +283,24 @@ fn the_runbook_tells_what_to_do_about_every_reason() {
         );
     }
 }
+
+#[test]
+fn a_status_that_counts_on_is_told_from_one_that_turns() {
+    let told = |nodes: Vec<NodeView>| {
+        let seen = seen(Gate::NotLayered, nodes);
+        report(&pool(false), &seen, &plan(&seen), at(0))
+    };
+    let on_its_way = |name: &str| node(name, "new", "old", "Working", true);
+    let (none, one, all) = (
+        told(vec![on_its_way("a"), on_its_way("b")]),
+        told(vec![done("a", "new"), on_its_way("b")]),
+        told(vec![done("a", "new"), done("b", "new")]),
+    );
+    let failed = told(vec![
+        done("a", "new"),
+        node("b", "new", "old", "Degraded", true),
+    ]);
+    assert!(only_counts(&none, &one) && none != one);
+    assert!(!only_counts(&one, &all));
+    assert!(!only_counts(&one, &failed));
+}

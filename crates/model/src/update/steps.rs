@@ -6,6 +6,7 @@
 use std::fmt;
 
 use super::{Action, Disruption, Policy, Reason, Update, Version, same_image};
+use crate::drain;
 use crate::node::Target;
 
 /// The two annotations by which a node asks for a drain and hears that it was done.
@@ -318,7 +319,7 @@ fn rebooting(seen: &Seen<'_>, desired: &Version, reboot: Step) -> Vec<Step> {
 
 /// The drain for a version, unless it is done.
 fn drain(seen: &Seen<'_>, desired: &Version) -> Option<Step> {
-    let request = format!("drain-{}", desired.name);
+    let request = drain::request(&desired.name);
     let asked = seen.drain.desired.as_ref() == Some(&request);
     (!seen.drain.was_applied(&request)).then_some(Step::Drain { request, asked })
 }

@@ -1,4 +1,7 @@
-//! Clients for the Kubernetes API that the flags, the environment or a kubeconfig's text name.
+//! Clients for the Kubernetes API that the flags, the environment or a kubeconfig's text name. All keep a pace that the
+//! server sets.
+
+mod pace;
 
 use anyhow::Context;
 use base64::Engine as _;
@@ -9,14 +12,19 @@ use kube::api::{Api, ListParams};
 use kube::client::ClientBuilder;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use model::api::RolloutPolicy;
+use tower::buffer::BufferLayer;
 
 use crate::cli;
 use crate::exit::Failure;
 use crate::telemetry::Requests;
+use pace::Pace;
+
+/// Requests that may wait for a connection: more than are ever under way at once.
+const WAITING: usize = 1024;
 
 /// A client for the API that the flags or the environment name.
 pub(crate) async fn client(cluster: &cli::Cluster) -> Result<Client, Failure> {
-    Ok(Client::try_from(config(cluster).await?)?)
+    Ok(paced(config(cluster).await?, &Requests::default())?)
 }
 
 /// The same, for a part whose requests are counted.
@@ -24,8 +32,7 @@ pub(crate) async fn counted(
     cluster: &cli::Cluster,
     requests: &Requests,
 ) -> Result<Client, Failure> {
-    let builder = ClientBuilder::try_from(config(cluster).await?)?;
-    Ok(builder.with_layer(requests).build())
+    Ok(paced(config(cluster).await?, requests)?)
 }
 
 async fn config(cluster: &cli::Cluster) -> Result<kube::Config, Failure> {
@@ -51,9 +58,16 @@ pub(crate) async fn client_trusting(
 ) -> anyhow::Result<Client> {
     let mut config = config_from_text(text).await?;
     config.root_cert_file = Some(authorities.as_std_path().to_owned());
-    Ok(ClientBuilder::try_from(config)?
-        .with_layer(requests)
-        .build())
+    Ok(paced(config, requests)?)
+}
+
+/// Each try of a request is counted.
+fn paced(mut config: kube::Config, counter: &Requests) -> kube::Result<Client> {
+    // The pace makes a request again that was refused, and slows down the others too.
+    config.default_retry = false;
+    let counted = ClientBuilder::try_from(config)?.with_layer(counter);
+    let shared = counted.with_layer(&BufferLayer::new(WAITING));
+    Ok(shared.with_layer(&Pace::default()).build())
 }
 
 /// The certificate authority, as PEM, that the flags' kubeconfig trusts; none without `--kubeconfig`.
