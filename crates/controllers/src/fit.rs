@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::ConfigMap;
-use kube::api::{Api, ObjectMeta, PostParams};
-use kube::{Resource, ResourceExt};
+use kube::ResourceExt;
+use kube::api::{Api, PostParams};
 use model::api::{MachineConfig, MachineConfigPool, MachineOSBuild};
 use model::ignition;
 use model::image_check::{self, Facts, ImageRoot};
@@ -15,6 +15,7 @@ use model::render::Provenance;
 use crate::cache::Cache;
 use crate::context::Context;
 use crate::error::{Doing, Result};
+use crate::owned;
 
 /// Key of the facts in their ConfigMap.
 const KEY: &str = "facts.json";
@@ -70,12 +71,7 @@ pub(crate) async fn keep(ctx: &Context, build: &MachineOSBuild, facts: &Facts) -
         .map_err(kube::Error::SerdeError)
         .doing(doing)?;
     let map = ConfigMap {
-        metadata: ObjectMeta {
-            name: Some(name.clone()),
-            namespace: Some(keys::NAMESPACE.to_owned()),
-            owner_references: build.controller_owner_ref(&()).map(|owner| vec![owner]),
-            ..ObjectMeta::default()
-        },
+        metadata: owned::by(build, &name),
         data: Some([(KEY.to_owned(), text)].into()),
         ..ConfigMap::default()
     };

@@ -18,14 +18,17 @@ mod members;
 mod node;
 mod node_access;
 mod node_secret;
+mod owned;
 mod pace;
 mod pool;
+mod preflight;
 mod registry;
 mod render;
 mod step;
 mod telemetry;
 mod worker;
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use camino::Utf8PathBuf;
@@ -43,6 +46,7 @@ use crate::leader::Candidate;
 use crate::lease::Terms;
 use crate::node::liveness::{self, Pulses};
 use crate::pace::Pace;
+use crate::preflight::Preflight;
 use crate::registry::{Registries, Resolve};
 use crate::worker::Worker;
 use crate::worker::builder::Build;
@@ -94,6 +98,8 @@ pub struct BuilderOptions {
     /// Name under which builds are claimed. The same name after a restart takes its own claims up again at once, so no
     /// two running builders may share one.
     pub identity: String,
+    /// How many builds run at once.
+    pub parallel_builds: NonZeroU32,
 }
 
 /// Runs the loops until `stop`.
@@ -119,6 +125,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Error>
                 engine: Engine::open(&builder.cache_dir)?,
                 identity: builder.identity,
                 terms: claim::TERMS,
+                parallel_builds: builder.parallel_builds,
             }),
             None => None,
         },
@@ -142,6 +149,7 @@ struct BuilderParts<B> {
     identity: String,
     /// By which it claims builds.
     terms: Terms,
+    parallel_builds: NonZeroU32,
 }
 
 async fn run_parts<R: Resolve + Clone, B: Build>(
@@ -170,9 +178,14 @@ async fn run_parts<R: Resolve + Clone, B: Build>(
         pace: Pace::default(),
     });
     ctx.telemetry.synced(&ctx.cache);
-    if let Some(builder) = parts.builder {
-        spawn_builder(&ctx, builder, &stop, &mut tasks);
-    }
+    let worker = parts
+        .builder
+        .map(|builder| spawn_builder(&ctx, builder, &stop, &mut tasks));
+    let released = async {
+        if let Some(worker) = worker {
+            worker.released().await;
+        }
+    };
     let control = async {
         let Some(registries) = parts.registries else {
             return Ok(());
@@ -183,7 +196,7 @@ async fn run_parts<R: Resolve + Clone, B: Build>(
             Some(candidate) => candidate.run(act, stop.clone()).await,
         }
     };
-    tokio::try_join!(control, until_ended(tasks, &stop)).map(drop)
+    tokio::try_join!(control, until_ended(tasks, &stop, released)).map(drop)
 }
 
 /// Runs the controllers until `stop`.
@@ -195,18 +208,22 @@ async fn run_controllers<R: Resolve>(
     let _leading = ctx.telemetry.leading();
     let mut tasks = JoinSet::new();
     spawn_controllers(&ctx, registries, &stop, &mut tasks);
-    until_ended(tasks, &stop).await
+    until_ended(tasks, &stop, std::future::ready(())).await
 }
 
-/// Waits for `stop`; that one of the tasks ends before is an error.
+/// Waits for `stop` and then for `last`; that one of the tasks ends before is an error.
 async fn until_ended(
     mut tasks: JoinSet<&'static str>,
     stop: &CancellationToken,
+    last: impl Future<Output = ()>,
 ) -> Result<(), Error> {
     let ended = tokio::select! {
         ended = tasks.join_next() => ended,
         () = stop.cancelled() => None,
     };
+    if stop.is_cancelled() {
+        last.await;
+    }
     // Looks that are under way are cut off; the next start begins with a look at everything.
     tasks.shutdown().await;
     match ended {
@@ -307,6 +324,17 @@ fn spawn_controllers<R: Resolve>(
         stop.clone(),
     );
     spawn(tasks, "image", looks);
+    let asking = Arc::new(Preflight::new(registries.clone()));
+    let look = move |config, ctx| preflight::reconcile(config, ctx, asking.clone());
+    let looks = drive(
+        "preflight",
+        ctx.clone(),
+        cache.os_configs.clone(),
+        preflight::concerns,
+        look,
+        stop.clone(),
+    );
+    spawn(tasks, "preflight", looks);
 
     let builds = Arc::new(build::Builds {
         registries,
@@ -330,14 +358,10 @@ fn spawn_builder<B: Build>(
     parts: BuilderParts<B>,
     stop: &CancellationToken,
     tasks: &mut JoinSet<&'static str>,
-) {
-    let BuilderParts {
-        engine,
-        identity,
-        terms,
-    } = parts;
-    let worker = Arc::new(Worker::new(engine, identity, terms, stop.clone()));
-    let look = move |build, ctx| worker::reconcile(build, ctx, worker.clone());
+) -> Arc<Worker<B>> {
+    let worker = Arc::new(Worker::new(parts, stop.clone()));
+    let own = worker.clone();
+    let look = move |build, ctx| worker::reconcile(build, ctx, own.clone());
     let store = ctx.cache.builds.clone();
     let looks = drive(
         "builder",
@@ -348,6 +372,7 @@ fn spawn_builder<B: Build>(
         stop.clone(),
     );
     spawn(tasks, "builder", looks);
+    worker
 }
 
 fn spawn(

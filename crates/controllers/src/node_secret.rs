@@ -56,7 +56,7 @@ pub(crate) async fn reconcile(node: Arc<Node>, ctx: Arc<Context>) -> Result<Acti
         .collect();
     let images: Vec<&str> = images.iter().map(String::as_str).collect();
     let secret = |name: &str| ctx.cache.secret(name).as_deref().map(docker_config);
-    let wanted = merged(&secret, layering.as_deref(), &images);
+    let wanted = merged(&secret, layering.as_deref(), &images).to_json();
     let known = ctx
         .cache
         .node_secrets
@@ -126,15 +126,31 @@ pub async fn registry_auth(
         found.extend(secret.map(|secret| (name.to_owned(), docker_config(&secret))));
     }
     let images: Vec<&str> = image.into_iter().collect();
-    Ok(merged(
-        &|name| found.get(name).cloned(),
-        layering.as_ref(),
-        &images,
-    ))
+    let secret = |name: &str| found.get(name).cloned();
+    Ok(merged(&secret, layering.as_ref(), &images).to_json())
+}
+
+/// What every node of a pool pulls `image` with, and the Secret that it has this from.
+pub(crate) fn of_pool(
+    cache: &Cache,
+    layering: &MachineOSConfig,
+    image: &PullSpec,
+) -> (DockerConfig, Option<String>) {
+    let secret = |name: &str| cache.secret(name).as_deref().map(docker_config);
+    let auth = merged(&secret, Some(layering), &[&image.to_string()]);
+    let used = auth.credentials_for(image.host(), image.path());
+    let from = names(Some(layering)).into_iter().find(|name| {
+        let has = secret(name);
+        let has = has.as_ref();
+        used.is_some()
+            && has.and_then(|has| has.credentials_for(image.host(), image.path())) == used
+    });
+    let from = from.map(str::to_owned);
+    (auth, from)
 }
 
 /// The Secrets that count for a pool.
-fn names(layering: Option<&MachineOSConfig>) -> Vec<&str> {
+pub(crate) fn names(layering: Option<&MachineOSConfig>) -> Vec<&str> {
     let pool = layering.map(|config| &config.spec);
     let base = pool.and_then(|spec| spec.base_image_pull_secret.as_ref());
     let push = pool.and_then(|spec| spec.rendered_image_push_secret.as_ref());
@@ -161,11 +177,11 @@ fn merged(
     secret: &dyn Fn(&str) -> Option<DockerConfig>,
     layering: Option<&MachineOSConfig>,
     images: &[&str],
-) -> String {
+) -> DockerConfig {
     let of = |name: &str| secret(name).unwrap_or_default();
     let (cluster, node) = (of(keys::GLOBAL_PULL_SECRET), of(keys::NODE_PULL_SECRET));
     let Some(spec) = layering.map(|config| &config.spec) else {
-        return cluster.merge(node).to_json();
+        return cluster.merge(node);
     };
     let base = spec.base_image_pull_secret.as_ref();
     let base = base.map(|secret| of(&secret.name)).unwrap_or_default();
@@ -184,7 +200,7 @@ fn merged(
             auth = of(&push.name).merge(auth);
         }
     }
-    auth.to_json()
+    auth
 }
 
 #[cfg(test)]
@@ -217,8 +233,7 @@ mod tests {
                 .map(|(_, host, user)| DockerConfig::basic(host, user, "p"))
                 .reduce(DockerConfig::merge)
         };
-        let json = merged(&secret, Some(layering), &[]);
-        let config = DockerConfig::parse(json.as_bytes()).unwrap();
+        let config = merged(&secret, Some(layering), &[]);
         match config.credentials_for(host, "team/os")? {
             oci::Credentials::Basic { username, .. } => Some(username.clone()),
             oci::Credentials::IdentityToken(_) => None,

@@ -60,7 +60,12 @@ pub(crate) fn access(
         })?,
         None => credentials(cache, keys::GLOBAL_PULL_SECRET)?.unwrap_or_default(),
     };
-    Ok(ClientConfig {
+    Ok(with(cache, auth))
+}
+
+/// These credentials, with the trust that the cluster has.
+pub(crate) fn with(cache: &Cache, auth: DockerConfig) -> ClientConfig {
+    ClientConfig {
         auth,
         cas: trust(cache),
         retry: Retry {
@@ -68,11 +73,11 @@ pub(crate) fn access(
             ..Retry::default()
         },
         ..ClientConfig::default()
-    })
+    }
 }
 
 /// The credentials in a Secret; none when there is no such Secret.
-fn credentials(cache: &Cache, name: &str) -> Result<Option<DockerConfig>, Failure> {
+pub(crate) fn credentials(cache: &Cache, name: &str) -> Result<Option<DockerConfig>, Failure> {
     let Some(secret) = cache.secret(name) else {
         return Ok(None);
     };
@@ -104,8 +109,9 @@ impl Failure {
         if self.reason == BuildReason::Unauthorized {
             let name = secret.unwrap_or(keys::GLOBAL_PULL_SECRET);
             self.message.push_str(&format!(
-                " (Secret `{name}` in namespace `{}`)",
-                keys::NAMESPACE
+                " (Secret `{name}` in namespace `{}`, key `{}`)",
+                keys::NAMESPACE,
+                keys::DOCKER_CONFIG_KEY
             ));
         }
         self
@@ -113,7 +119,7 @@ impl Failure {
 }
 
 /// Certificate authorities by registry.
-fn trust(cache: &Cache) -> BTreeMap<String, Vec<u8>> {
+pub(crate) fn trust(cache: &Cache) -> BTreeMap<String, Vec<u8>> {
     let Some(map) = cache.config_map(keys::REGISTRY_CERTS) else {
         return BTreeMap::new();
     };
@@ -124,7 +130,20 @@ fn trust(cache: &Cache) -> BTreeMap<String, Vec<u8>> {
         .collect()
 }
 
-/// Asks registries what a tag stands for.
+/// What a registry says to a question about images that moves none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// It lets us.
+    Yes,
+    /// It lets us in, and has no such image or repository.
+    Absent(Failure),
+    /// It does not let us, until somebody mends something.
+    No(Failure),
+    /// It said nothing that tells: it is away, or has trouble of its own.
+    Silence(Failure),
+}
+
+/// Asks registries.
 pub(crate) trait Resolve: Send + Sync + 'static {
     /// The digest, as `sha256:<hex>`, that `reference` stands for now.
     fn digest(
@@ -139,6 +158,20 @@ pub(crate) trait Resolve: Send + Sync + 'static {
         reference: &str,
         access: ClientConfig,
     ) -> impl Future<Output = Result<(), Failure>> + Send;
+
+    /// Whether the image can be pulled.
+    fn can_pull(
+        &self,
+        reference: &str,
+        access: ClientConfig,
+    ) -> impl Future<Output = Answer> + Send;
+
+    /// Whether images can be pushed to the repository of `reference`.
+    fn can_push(
+        &self,
+        reference: &str,
+        access: ClientConfig,
+    ) -> impl Future<Output = Answer> + Send;
 }
 
 /// Real registries.
@@ -159,6 +192,16 @@ impl Resolve for Registries {
         let removed = async { Client::new(access)?.delete_manifest(&parsed).await }.await;
         removed.map_err(|error| failure("layered image", &error))
     }
+
+    async fn can_pull(&self, reference: &str, access: ClientConfig) -> Answer {
+        let asked = async |parsed| Client::new(access)?.resolve(&parsed).await.map(drop);
+        answer(reference, asked).await
+    }
+
+    async fn can_push(&self, reference: &str, access: ClientConfig) -> Answer {
+        let asked = async |parsed| Client::new(access)?.check_push(&parsed).await;
+        answer(reference, asked).await
+    }
 }
 
 fn parse(what: &str, reference: &str) -> Result<Reference, Failure> {
@@ -169,6 +212,27 @@ fn parse(what: &str, reference: &str) -> Result<Reference, Failure> {
             message: format!("{what}: {error}"),
             may_pass: false,
         })
+}
+
+async fn answer(
+    reference: &str,
+    ask: impl AsyncFnOnce(Reference) -> Result<(), ClientError>,
+) -> Answer {
+    let parsed = match parse("image", reference) {
+        Ok(parsed) => parsed,
+        Err(failure) => return Answer::No(failure),
+    };
+    match ask(parsed).await {
+        Ok(()) => Answer::Yes,
+        Err(error) => {
+            let told = failure(&format!("image `{reference}`"), &error);
+            match error {
+                ClientError::NotFound(_) => Answer::Absent(told),
+                error if error.is_transient() => Answer::Silence(told),
+                _ => Answer::No(told),
+            }
+        }
+    }
 }
 
 /// Tells a registry's failure in the words of a condition. Nearly all may pass: the build's inputs say nothing of

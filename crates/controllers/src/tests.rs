@@ -4,6 +4,7 @@
 
 mod access;
 mod build;
+mod builders;
 mod claim;
 mod disruption;
 mod drain;
@@ -13,6 +14,7 @@ mod fencing;
 mod leader;
 mod link;
 mod pool;
+mod preflight;
 mod render;
 mod sources;
 mod world;

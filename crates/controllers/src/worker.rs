@@ -12,6 +12,7 @@ mod folder;
 pub(crate) mod log;
 mod progress;
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -26,6 +27,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::attempts::{Attempts, insist};
+use crate::BuilderParts;
 use crate::cache::{Cache, Change, Kind};
 use crate::context::Context;
 use crate::drive::Wake;
@@ -38,8 +40,8 @@ use attempt::{Job, Outcome};
 use builder::Build;
 use claim::{Claim, Claimed};
 
-/// Steps of a build use every core; builds beside each other would only slow each other down.
-const BUILDS_AT_ONCE: usize = 1;
+/// How long a builder that stops may take to give its claims back; those that it cannot give back run out.
+const RELEASED_WITHIN: Duration = Duration::from_secs(5);
 
 pub(crate) fn concerns(change: &Change) -> Wake {
     match change.kind {
@@ -69,19 +71,37 @@ pub(crate) struct Worker<B> {
     /// By which it claims builds.
     pub(crate) terms: Terms,
     pub(crate) attempts: Attempts,
-    pub(crate) places: Semaphore,
+    /// One for each build at a time.
+    places: Semaphore,
+    parallel_builds: NonZeroU32,
     pub(crate) stop: CancellationToken,
 }
 
 impl<B> Worker<B> {
-    pub(crate) fn new(builder: B, identity: String, terms: Terms, stop: CancellationToken) -> Self {
+    pub(crate) fn new(parts: BuilderParts<B>, stop: CancellationToken) -> Self {
+        let BuilderParts {
+            engine,
+            identity,
+            terms,
+            parallel_builds,
+        } = parts;
+        let places = usize::try_from(parallel_builds.get()).unwrap_or(Semaphore::MAX_PERMITS);
         Worker {
-            builder,
+            builder: engine,
             identity,
             terms,
             attempts: Attempts::default(),
-            places: Semaphore::new(BUILDS_AT_ONCE),
+            places: Semaphore::new(places.min(Semaphore::MAX_PERMITS)),
+            parallel_builds,
             stop,
+        }
+    }
+
+    /// Waits, once the builder stops, until the builds under way have ended and their claims are given back.
+    pub(crate) async fn released(&self) {
+        let all = self.places.acquire_many(self.parallel_builds.get());
+        if tokio::time::timeout(RELEASED_WITHIN, all).await.is_err() {
+            tracing::warn!("not every claim could be given back; other builders wait for its end");
         }
     }
 }
@@ -127,6 +147,10 @@ pub(crate) async fn reconcile<B: Build>(
     let Ok(_place) = worker.places.try_acquire() else {
         return Ok(Action::await_change());
     };
+    // What is taken now would only be given back.
+    if worker.stop.is_cancelled() {
+        return Ok(Action::await_change());
+    }
     match claim::claim(&ctx.client, &build, &worker.identity, worker.terms).await? {
         Claimed::Others(wait) => Ok(Action::requeue(wait)),
         Claimed::Ours(claim) if is_over(&ctx, &build).await? => {
@@ -164,8 +188,8 @@ async fn run<B: Build>(
             return Ok(lost(worker, build));
         }
         () = unwanted(ctx, build) => Outcome::Unwanted,
-        // The claim stays: whoever starts next under this name goes on at once.
-        () = worker.stop.cancelled() => return Ok(Action::await_change()),
+        // Whoever is free, this builder after its restart or another, goes on at once.
+        () = worker.stop.cancelled() => Outcome::Unwanted,
     };
     counted.ended(outcome.counts_as(), begun);
     if let Outcome::Failed(failure) = &outcome {

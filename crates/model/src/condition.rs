@@ -126,6 +126,14 @@ words! {
     OsConfigConditionType {
         /// No build can be made from it until it, or what it refers to, is corrected.
         Degraded = "Degraded",
+        /// The registry gives the base image to builders.
+        BaseImagePullable = "BaseImagePullable",
+        /// The registry takes the result from builders.
+        ImagePushable = "ImagePushable",
+        /// The registry gives the result to nodes.
+        NodesCanPull = "NodesCanPull",
+        /// Credentials, or certificates of their registries, end soon or have ended.
+        CredentialsExpiring = "CredentialsExpiring",
     }
 }
 
@@ -161,6 +169,15 @@ words! {
         /// The image was built and does not fit the rendered config, or cannot boot.
         ImageCheckFailed = "ImageCheckFailed",
         PushFailed = "PushFailed",
+        /// Nodes cannot pull the image.
+        PullFailed = "PullFailed",
+        /// There is no image yet that could be pulled.
+        NotBuilt = "NotBuilt",
+        /// A third of its life is left, or 30 days.
+        Expiring = "Expiring",
+        /// A twelfth of its life is left, or 7 days.
+        ExpiringSoon = "ExpiringSoon",
+        Expired = "Expired",
         /// Any other failure of the build.
         Failed = "Failed",
     }

@@ -8,6 +8,7 @@ pub mod deadline;
 pub mod diff;
 pub mod drain;
 pub mod drift;
+pub mod expiry;
 pub mod explain;
 pub mod health;
 pub mod ignition;

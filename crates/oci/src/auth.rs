@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use base64::Engine as _;
-use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
+use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use serde::Deserialize;
 
 /// Largest file that is read; a Kubernetes secret cannot be larger.
@@ -30,6 +30,44 @@ pub enum Credentials {
     },
     /// A refresh token, exchanged for access tokens at the registry's token service.
     IdentityToken(String),
+}
+
+/// From when to when a token says that it is good, in seconds since 1970.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TokenLife {
+    /// When it was made, if it says so.
+    pub from: Option<i64>,
+    /// When it ends.
+    pub until: i64,
+}
+
+impl Credentials {
+    /// The life of a password or identity token that is a JSON web token (RFC 7519) with an end, as those of service
+    /// accounts and clouds are. Its signature is not looked at: whoever knows it may be told about it.
+    pub fn life(&self) -> Option<TokenLife> {
+        #[derive(Deserialize)]
+        struct Claims {
+            exp: f64,
+            #[serde(default)]
+            iat: Option<f64>,
+        }
+        let (Credentials::Basic {
+            password: token, ..
+        }
+        | Credentials::IdentityToken(token)) = self;
+        let mut parts = token.split('.');
+        let (Some(_), Some(claims), Some(_), None) =
+            (parts.next(), parts.next(), parts.next(), parts.next())
+        else {
+            return None;
+        };
+        let claims = URL_SAFE_NO_PAD.decode(claims).ok()?;
+        let claims: Claims = serde_json::from_slice(&claims).ok()?;
+        Some(TokenLife {
+            from: claims.iat.map(|iat| iat as i64),
+            until: claims.exp as i64,
+        })
+    }
 }
 
 impl fmt::Debug for Credentials {
@@ -280,6 +318,31 @@ mod tests {
 
     fn auth(text: &str) -> String {
         STANDARD.encode(text)
+    }
+
+    #[test]
+    fn a_token_tells_its_end() {
+        let life = |password: &str| {
+            let config = DockerConfig::basic("r.example", "serviceaccount", password);
+            config.credentials_for("r.example", "a").unwrap().life()
+        };
+        let token = |claims: &str| format!("e30.{}.c2ln", URL_SAFE_NO_PAD.encode(claims));
+        let told = |from, until| Some(TokenLife { from, until });
+        let full = token(r#"{"iat": 1700000000, "exp": 1700003600, "sub": "x"}"#);
+        assert_eq!(life(&full), told(Some(1_700_000_000), 1_700_003_600));
+        assert_eq!(life(&token(r#"{"exp": 1.7e9}"#)), told(None, 1_700_000_000));
+        // A time beyond all time is no reason to fail.
+        assert_eq!(life(&token(r#"{"exp": 1e300}"#)), told(None, i64::MAX));
+        for none in [
+            "secret".to_owned(),
+            "a.b.c".to_owned(),
+            "a.b.c.d".to_owned(),
+            token("{}"),
+            token(r#"{"exp": "soon"}"#),
+            token("[]"),
+        ] {
+            assert_eq!(life(&none), None, "{none}");
+        }
     }
 
     #[test]

@@ -18,7 +18,7 @@ pub mod reference;
 pub mod registries;
 pub mod registry;
 
-pub use auth::{AuthError, Credentials, DockerConfig};
+pub use auth::{AuthError, Credentials, DockerConfig, TokenLife};
 pub use blob_store::{BlobStore, BlobWriter, StoreError, StoredBlob};
 pub use client::{
     BlobSource, Client, ClientConfig, ClientError, FetchedManifest, Growth, Image, Pushed, Retry,

@@ -70,14 +70,8 @@ pub(crate) struct Build {
     /// Write the image's digest to this file.
     #[arg(long, value_name = "FILE")]
     pub(crate) iidfile: Option<Utf8PathBuf>,
-    /// Where layers and unpacked bases are cached.
-    #[arg(
-        long,
-        value_name = "DIR",
-        default_value = "/var/cache/caprock",
-        env = "CAPROCK_CACHE_DIR"
-    )]
-    pub(crate) cache_dir: Utf8PathBuf,
+    #[command(flatten)]
+    pub(crate) cache: BuildCache,
     /// How much the cache may hold, in MiB; what was not used for longest goes first. Default: 20480.
     #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(..=1 << 40))]
     pub(crate) cache_limit: Option<u64>,
@@ -152,4 +146,17 @@ pub(crate) struct Copy {
     pub(crate) destination: String,
     #[command(flatten)]
     pub(crate) registry: RegistryAccess,
+}
+
+/// What builds keep for later ones.
+#[derive(Debug, Args)]
+pub(crate) struct BuildCache {
+    /// Where layers and unpacked bases are cached.
+    #[arg(
+        long,
+        value_name = "DIR",
+        default_value = "/var/cache/caprock",
+        env = "CAPROCK_CACHE_DIR"
+    )]
+    pub(crate) cache_dir: Utf8PathBuf,
 }

@@ -11,7 +11,7 @@ mod simulate;
 use camino::Utf8PathBuf;
 use clap::{Args, Parser, Subcommand};
 
-pub(crate) use build::{Build, Copy, Lint, ProgressStyle, RegistryAccess};
+pub(crate) use build::{Build, BuildCache, Copy, Lint, ProgressStyle, RegistryAccess};
 pub(crate) use install::{Addition, Install, Uninstall};
 pub(crate) use look::{
     Crds, Diff, Explain, FileFrom, Logs, MachineConfigFrom, Plan, Render, Status, UnitFrom,

@@ -1,11 +1,13 @@
 //! The other parts that run on a cluster.
 
+use std::num::NonZeroU32;
+
 use camino::Utf8PathBuf;
 use clap::Args;
 use jiff::SignedDuration;
 
 use super::serve::duration;
-use super::{Cluster, InNamespace, Monitoring};
+use super::{BuildCache, Cluster, InNamespace, Monitoring};
 
 /// Run the controllers against a Kubernetes API.
 ///
@@ -29,17 +31,15 @@ pub(crate) struct Builder {
     pub(crate) cluster: Cluster,
     #[command(flatten)]
     pub(crate) monitoring: Monitoring,
-    /// Where layers and unpacked bases are cached.
-    #[arg(
-        long,
-        value_name = "DIR",
-        default_value = "/var/cache/caprock",
-        env = "CAPROCK_CACHE_DIR"
-    )]
-    pub(crate) cache_dir: Utf8PathBuf,
+    #[command(flatten)]
+    pub(crate) cache: BuildCache,
     /// Name under which builds are claimed; default: the host's name. The same name takes its own claims up again.
     #[arg(long, value_name = "NAME")]
     pub(crate) identity: Option<String>,
+    /// How many builds run at once; default: one for every four cores, and one at least. Steps of one build use all
+    /// cores, but fetch and push, too.
+    #[arg(long, value_name = "N")]
+    pub(crate) parallel_builds: Option<NonZeroU32>,
 }
 
 /// Convert between v1alpha1 and v1 for a Kubernetes API.

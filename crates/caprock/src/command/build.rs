@@ -45,7 +45,7 @@ pub(crate) async fn run(args: cli::Build) -> Result<(), Failure> {
         request.destinations = tags.iter().map(to).collect();
     }
     let engine = Engine::open(EngineConfig {
-        cache_dir: args.cache_dir.clone().into_std_path_buf(),
+        cache_dir: args.cache.cache_dir.clone().into_std_path_buf(),
         runtime: None,
         cache_limit: args.cache_limit.map(|limit| limit << 20),
         client,

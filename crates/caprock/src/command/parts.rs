@@ -1,5 +1,7 @@
 //! `caprock controller` and `caprock builder`: the long-running parts on a cluster.
 
+use std::num::{NonZeroU32, NonZeroUsize};
+
 use crate::cli;
 use crate::client;
 use crate::exit::Failure;
@@ -17,8 +19,9 @@ pub(crate) async fn controller(args: cli::Controller) -> Result<(), Failure> {
 pub(crate) async fn builder(args: cli::Builder) -> Result<(), Failure> {
     let identity = args.identity.map_or_else(host_name, Ok)?;
     let builder = controllers::BuilderOptions {
-        cache_dir: args.cache_dir,
+        cache_dir: args.cache.cache_dir,
         identity,
+        parallel_builds: args.parallel_builds.unwrap_or_else(builds_for_this_host),
     };
     run(&args.cluster, &args.monitoring, Some(builder), None).await
 }
@@ -41,4 +44,11 @@ async fn run(
         telemetry,
     };
     run_until_stopped(|stop| shown.during(controllers::run(options, stop))).await
+}
+
+/// One for every four cores: while one build waits for the network, another has something to do.
+fn builds_for_this_host() -> NonZeroU32 {
+    let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    let builds = u32::try_from(cores / 4).unwrap_or(u32::MAX);
+    NonZeroU32::new(builds).unwrap_or(NonZeroU32::MIN)
 }

@@ -18,6 +18,7 @@ mod rules;
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -143,6 +144,8 @@ pub(crate) async fn run(args: cli::Serve) -> Result<(), Failure> {
         cache_dir: args.build_cache.unwrap_or_else(|| data_dir.join("builder")),
         // One data directory has one builder: a restart takes its own claims up at once.
         identity: "serve".to_owned(),
+        // The machine has other things to do, too.
+        parallel_builds: NonZeroU32::MIN,
     };
     let telemetry = controllers::Telemetry::default();
     shown.controllers(&telemetry);

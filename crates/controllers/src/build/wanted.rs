@@ -62,7 +62,8 @@ pub(crate) fn wanted(
     }
 }
 
-fn base(config: &MachineOSConfig, source: &str) -> Result<PullSpec, Failure> {
+/// The base image as a rendered config names it.
+pub(crate) fn base(config: &MachineOSConfig, source: &str) -> Result<PullSpec, Failure> {
     let blocked = |message| Failure {
         reason: BuildReason::BaseImageUnavailable,
         message,

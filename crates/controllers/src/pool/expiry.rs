@@ -57,7 +57,8 @@ fn order(expiry: &CertExpiry) -> (&str, &str, Option<Timestamp>) {
     (&expiry.bundle, &expiry.subject, end)
 }
 
-fn certificates(bundle: &str, pem: &str) -> Vec<CertExpiry> {
+/// The certificates in a PEM text of a bundle.
+pub(crate) fn certificates(bundle: &str, pem: &str) -> Vec<CertExpiry> {
     Pem::iter_from_buffer(pem.as_bytes())
         .filter_map(Result::ok)
         .filter_map(|block| {

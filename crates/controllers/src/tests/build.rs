@@ -7,8 +7,8 @@ use kube::ResourceExt;
 use kube::api::{Api, DeleteParams, ListParams, ObjectMeta, PostParams};
 use model::api::{MachineConfig, MachineConfigPool, MachineOSBuild, MachineOSConfig};
 use model::build_state::BuildState;
-use model::condition::BuildReason;
 use model::condition::PoolConditionType::{Degraded, ImageBuildDegraded, Updating};
+use model::condition::{self, BuildReason, OsConfigConditionType};
 use model::keys;
 use serde_json::json;
 
@@ -252,7 +252,9 @@ async fn a_tag_is_resolved_once_and_a_registry_that_is_down_says_so() {
         .until_condition("worker", ImageBuildDegraded, down)
         .await;
     let config: MachineOSConfig = world.get("worker").await;
-    assert!(config.status.unwrap().conditions[0].message.contains(down));
+    let conditions = config.status.unwrap().conditions;
+    let degraded = condition::get(&conditions, OsConfigConditionType::Degraded).unwrap();
+    assert!(degraded.message.contains(down));
 
     world.registries.fail(None);
     let build = world.until_succeeded().await;

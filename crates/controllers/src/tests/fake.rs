@@ -16,7 +16,7 @@ use oci::ClientConfig;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 
-use crate::registry::{Failure, Resolve};
+use crate::registry::{Answer, Failure, Resolve};
 use crate::worker::builder::{Build, Progress, Request, Tell};
 
 pub(super) fn failure(reason: BuildReason, message: &str, may_pass: bool) -> Failure {
@@ -191,37 +191,83 @@ pub(super) fn digest_of(text: &str) -> String {
 /// Registries in which every tag has a digest, or which fail.
 #[derive(Debug, Clone, Default)]
 pub(super) struct FakeRegistries {
-    failure: Arc<Mutex<Option<Failure>>>,
-    removed: Arc<Mutex<Vec<String>>>,
+    state: Arc<Mutex<RegistriesState>>,
+}
+
+#[derive(Debug, Default)]
+struct RegistriesState {
+    failure: Option<Failure>,
+    push: Option<Answer>,
+    hang: bool,
+    asked: Vec<String>,
+    removed: Vec<String>,
 }
 
 impl FakeRegistries {
     pub(super) fn fail(&self, failure: Option<Failure>) {
-        *self.failure.lock().unwrap() = failure;
+        self.state.lock().unwrap().failure = failure;
+    }
+
+    /// What is answered to whether images can be pushed.
+    pub(super) fn answer_push(&self, answer: Answer) {
+        self.state.lock().unwrap().push = Some(answer);
+    }
+
+    /// Nobody is answered who asks for a push.
+    pub(super) fn hang(&self) {
+        self.state.lock().unwrap().hang = true;
+    }
+
+    /// What was asked so far.
+    pub(super) fn asked(&self) -> Vec<String> {
+        self.state.lock().unwrap().asked.clone()
     }
 
     /// What was removed, in order.
     pub(super) fn removed(&self) -> Vec<String> {
-        self.removed.lock().unwrap().clone()
+        self.state.lock().unwrap().removed.clone()
     }
 }
 
 impl Resolve for FakeRegistries {
     async fn digest(&self, reference: &str, _: ClientConfig) -> Result<String, Failure> {
-        match &*self.failure.lock().unwrap() {
+        match &self.state.lock().unwrap().failure {
             Some(failure) => Err(failure.clone()),
             None => Ok(digest_of(reference)),
         }
     }
 
     async fn remove(&self, reference: &str, _: ClientConfig) -> Result<(), Failure> {
-        match &*self.failure.lock().unwrap() {
+        let mut state = self.state.lock().unwrap();
+        match &state.failure {
             Some(failure) => Err(failure.clone()),
             None => {
-                self.removed.lock().unwrap().push(reference.to_owned());
+                state.removed.push(reference.to_owned());
                 Ok(())
             }
         }
+    }
+
+    async fn can_pull(&self, reference: &str, _: ClientConfig) -> Answer {
+        let mut state = self.state.lock().unwrap();
+        state.asked.push(format!("pull {reference}"));
+        match &state.failure {
+            Some(failure) => Answer::Silence(failure.clone()),
+            None => Answer::Yes,
+        }
+    }
+
+    async fn can_push(&self, reference: &str, _: ClientConfig) -> Answer {
+        let hang = {
+            let mut state = self.state.lock().unwrap();
+            state.asked.push(format!("push {reference}"));
+            state.hang
+        };
+        if hang {
+            std::future::pending::<()>().await;
+        }
+        let answer = self.state.lock().unwrap().push.clone();
+        answer.unwrap_or(Answer::Yes)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::fmt::Debug;
 use std::future::Future;
+use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -61,7 +62,6 @@ impl World {
     }
 
     pub(super) fn start(&mut self) {
-        let stop = CancellationToken::new();
         let parts = Parts {
             registries: Some(self.registries.clone()),
             candidate: None,
@@ -69,12 +69,51 @@ impl World {
                 engine: self.builder.clone(),
                 identity: "builder-1".to_owned(),
                 terms: crate::worker::claim::TERMS,
+                parallel_builds: NonZeroU32::MIN,
             }),
             telemetry: Default::default(),
         };
+        self.loops = Some(self.run(parts));
+    }
+
+    /// Runs the controllers without a builder.
+    pub(super) fn start_controllers(&mut self) {
+        let parts: Parts<_, FakeBuilder> = Parts {
+            registries: Some(self.registries.clone()),
+            candidate: None,
+            builder: None,
+            telemetry: Default::default(),
+        };
+        self.loops = Some(self.run(parts));
+    }
+
+    /// Runs one more builder, until its token is cancelled.
+    pub(super) fn start_builder(
+        &self,
+        identity: &str,
+        engine: &FakeBuilder,
+        parallel_builds: u32,
+    ) -> (CancellationToken, JoinHandle<()>) {
+        let parts: Parts<FakeRegistries, _> = Parts {
+            registries: None,
+            candidate: None,
+            telemetry: Default::default(),
+            builder: Some(BuilderParts {
+                engine: engine.clone(),
+                identity: identity.to_owned(),
+                parallel_builds: parallel_builds.try_into().unwrap(),
+            }),
+        };
+        self.run(parts)
+    }
+
+    fn run(
+        &self,
+        parts: Parts<FakeRegistries, FakeBuilder>,
+    ) -> (CancellationToken, JoinHandle<()>) {
+        let stop = CancellationToken::new();
         let running = run_parts(self.client.clone(), parts, stop.clone());
-        let running = tokio::spawn(async move { running.await.unwrap() });
-        self.loops = Some((stop, running));
+        (stop, tokio::spawn(async move { running.await.unwrap() }))
     }
 
     /// Ends the loops as a crash does: in the middle of whatever they do.

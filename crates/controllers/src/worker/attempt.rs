@@ -52,7 +52,7 @@ pub(super) enum Outcome {
     Pushed { image: String },
     /// There is no image.
     Failed(Failure),
-    /// Nobody wants it any more.
+    /// Nobody wants it any more, or not from this builder, which stops.
     Unwanted,
 }
 

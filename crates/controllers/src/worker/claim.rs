@@ -5,15 +5,16 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
-use kube::api::{Api, ObjectMeta};
+use kube::api::Api;
 use kube::runtime::reflector::ObjectRef;
-use kube::{Client, Resource, ResourceExt};
+use kube::{Client, ResourceExt};
 use model::api::MachineOSBuild;
 use model::keys;
 
 use crate::cache::Cache;
 use crate::error::{Doing, Result};
 use crate::lease::{self, Held, Terms};
+use crate::owned;
 
 /// Two renewals may fail before a claim runs out.
 pub(crate) const TERMS: Terms = Terms {
@@ -55,12 +56,7 @@ pub(crate) async fn claim(
     }
     let before = seen.as_ref().and_then(|lease| lease.spec.as_ref());
     let wanted = Lease {
-        metadata: ObjectMeta {
-            name: Some(name.clone()),
-            namespace: Some(keys::NAMESPACE.to_owned()),
-            owner_references: build.controller_owner_ref(&()).map(|owner| vec![owner]),
-            ..ObjectMeta::default()
-        },
+        metadata: owned::by(build, &name),
         spec: Some(terms.taken(identity, now, before)),
     };
     let taken = Held::take(api, seen, wanted, terms).await.doing(doing)?;

@@ -5,12 +5,13 @@ use std::sync::Mutex;
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{Api, ObjectMeta, Patch, PatchParams, PostParams};
-use kube::{Client, Resource, ResourceExt};
+use kube::{Client, ResourceExt};
 use model::api::MachineOSBuild;
 use model::{build_log, keys};
 use serde_json::json;
 
 use crate::error::{Doing, Error, Result, chain};
+use crate::owned;
 
 /// Label of ConfigMaps with logs: watches of ConfigMaps leave them out, for they change all the time.
 pub(crate) const LABEL: &str = "caprock.dev/build-log";
@@ -33,11 +34,8 @@ impl Log {
         let doing = || format!("write ConfigMap `{name}`");
         let empty = ConfigMap {
             metadata: ObjectMeta {
-                name: Some(name.clone()),
-                namespace: Some(keys::NAMESPACE.to_owned()),
                 labels: Some([(LABEL.to_owned(), build.name_any())].into()),
-                owner_references: build.controller_owner_ref(&()).map(|owner| vec![owner]),
-                ..ObjectMeta::default()
+                ..owned::by(build, &name)
             },
             ..ConfigMap::default()
         };
