@@ -26,8 +26,8 @@ use model::condition::BuildReason;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use crate::attempts::{Attempts, insist};
 use crate::BuilderParts;
+use crate::attempts::{Attempts, insist};
 use crate::cache::{Cache, Change, Kind};
 use crate::context::Context;
 use crate::drive::Wake;

@@ -49,8 +49,9 @@ impl Life {
 
     /// The stage that it is in.
     pub fn stage(self, now: Timestamp) -> Stage {
-        let begun = self.steps().into_iter().filter(|(at, _)| *at <= now);
-        begun.last().map_or(Stage::Lasting, |(_, stage)| stage)
+        let mut begun = self.steps().into_iter().rev();
+        let last = begun.find(|(at, _)| *at <= now);
+        last.map_or(Stage::Lasting, |(_, stage)| stage)
     }
 
     /// When the next stage begins.

@@ -104,7 +104,7 @@ pub(crate) struct Registry {
     #[arg(
         long,
         value_name = "NAMESPACE/NAME",
-        default_value = "caprock-system/caprock-registry"
+        default_value = "caprock-system/caprock-registry-credentials"
     )]
     pub(crate) secret: InNamespace,
     /// How old logins become before new ones take their place. The former ones are good for a day more, or for half as

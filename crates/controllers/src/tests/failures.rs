@@ -61,6 +61,7 @@ impl Process {
             engine: world.builder.clone(),
             identity: identity.to_owned(),
             terms: TO_BUILD,
+            parallel_builds: std::num::NonZeroU32::MIN,
         };
         let parts = Parts {
             telemetry: Default::default(),

@@ -257,9 +257,7 @@ async fn what_nodes_say_counts() {
         .unwrap();
     // As its agent does, which brings the pool to say so.
     let degraded = json!({"metadata": {"annotations": {keys::STATE: "Degraded", keys::REASON: "no route to host"}}});
-    world
-        .merge::<k8s_openapi::api::core::v1::Node>("worker-1", degraded)
-        .await;
+    world.merge::<Node>("worker-1", degraded).await;
     let text = until(&world, Type::NodesCanPull, "False PullFailed").await;
     assert!(
         text.contains("node `worker-1` cannot pull its image: no route to host"),

@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::fake::{FakeAgent, FakeBuilder, FakeRegistries, node};
 use super::link::{Link, Server, TOKEN};
+use crate::worker::claim::TERMS;
 use crate::{BuilderParts, Parts, run_parts};
 
 /// Nothing here takes longer than a second on a busy machine.
@@ -68,7 +69,7 @@ impl World {
             builder: Some(BuilderParts {
                 engine: self.builder.clone(),
                 identity: "builder-1".to_owned(),
-                terms: crate::worker::claim::TERMS,
+                terms: TERMS,
                 parallel_builds: NonZeroU32::MIN,
             }),
             telemetry: Default::default(),
@@ -101,6 +102,7 @@ impl World {
             builder: Some(BuilderParts {
                 engine: engine.clone(),
                 identity: identity.to_owned(),
+                terms: TERMS,
                 parallel_builds: parallel_builds.try_into().unwrap(),
             }),
         };
