@@ -6,7 +6,7 @@ use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Node;
 use kube::api::{Api, ListParams};
 use kube::{Client, ResourceExt};
-use model::api::{MachineConfigNode, MachineConfigPool, MachineOSBuild};
+use model::api::{MachineConfigNode, MachineConfigPool, MachineOSBuild, MachineOSConfig};
 use model::explain::{self, Explanation, NodeSeen, PoolSeen};
 use model::health::policy_of;
 use model::keys;
@@ -37,9 +37,7 @@ pub(crate) async fn run(args: cli::Explain) -> Result<(), Failure> {
             pool(&client().await?, name).await?
         }
         "build" | "mosb" | "machineosbuild" | "machineosbuilds" => {
-            let builds: Api<MachineOSBuild> = Api::all(client().await?);
-            let found = builds.get_opt(name).await?;
-            explain::build(&found.ok_or_else(|| absent("MachineOSBuild", name))?)
+            build(&client().await?, name).await?
         }
         _ => return Err(expected()),
     };
@@ -50,6 +48,15 @@ pub(crate) async fn run(args: cli::Explain) -> Result<(), Failure> {
 
 fn absent(kind: &str, name: &str) -> Failure {
     refused(anyhow!("there is no {kind} `{name}`"))
+}
+
+async fn build(client: &Client, name: &str) -> Result<Explanation, Failure> {
+    let builds: Api<MachineOSBuild> = Api::all(client.clone());
+    let build = builds.get_opt(name).await?;
+    let build = build.ok_or_else(|| absent("MachineOSBuild", name))?;
+    let configs: Api<MachineOSConfig> = Api::all(client.clone());
+    let config = configs.get_opt(&build.spec.machine_os_config.name).await?;
+    Ok(explain::build(&build, config.as_ref()))
 }
 
 async fn node(

@@ -1,9 +1,10 @@
-//! `caprock status`: pools, builds and nodes, and what each waits for.
+//! `caprock status`: pools, images, builds and nodes, and what each waits for.
 
 use k8s_openapi::api::core::v1::Node;
 use kube::ResourceExt;
 use kube::api::{Api, ListParams};
-use model::api::{MachineConfigPool, MachineOSBuild};
+use model::api::{MachineConfigPool, MachineOSBuild, MachineOSConfig};
+use model::explain;
 use model::node::NodeView;
 use serde::Serialize;
 
@@ -15,6 +16,7 @@ use crate::output;
 #[derive(Debug, Serialize)]
 struct Overview {
     pools: Vec<Line>,
+    images: Vec<Line>,
     builds: Vec<Line>,
     nodes: Vec<Line>,
 }
@@ -31,12 +33,18 @@ pub(crate) async fn run(args: cli::Status) -> Result<(), Failure> {
     let client = client(&args.cluster).await?;
     let all = ListParams::default();
     let pools: Api<MachineConfigPool> = Api::all(client.clone());
+    let images: Api<MachineOSConfig> = Api::all(client.clone());
     let builds: Api<MachineOSBuild> = Api::all(client.clone());
     let nodes: Api<Node> = Api::all(client);
-    let (pools, builds, nodes) =
-        tokio::try_join!(pools.list(&all), builds.list(&all), nodes.list(&all))?;
+    let (pools, images, builds, nodes) = tokio::try_join!(
+        pools.list(&all),
+        images.list(&all),
+        builds.list(&all),
+        nodes.list(&all)
+    )?;
     let overview = Overview {
         pools: pools.iter().map(pool).collect(),
+        images: images.iter().map(image).collect(),
         builds: builds.iter().map(build).collect(),
         nodes: nodes.iter().map(node).collect(),
     };
@@ -75,6 +83,28 @@ fn pool(pool: &MachineConfigPool) -> Line {
     let (state, message) = told.unwrap_or_else(waiting);
     Line {
         name: pool.name_any(),
+        state,
+        message,
+    }
+}
+
+/// The worst that a MachineOSConfig says of its registries and inputs.
+fn image(config: &MachineOSConfig) -> Line {
+    let (state, message) = match explain::troubles(config).first() {
+        Some(trouble) => (
+            format!("{}={}", trouble.type_, trouble.status),
+            trouble.message.clone(),
+        ),
+        None => {
+            let status = config.status.as_ref();
+            match status.and_then(|status| status.current_image_pull_spec.clone()) {
+                Some(image) => ("Ready".to_owned(), image),
+                None => ("Waiting".to_owned(), "no image was built yet".to_owned()),
+            }
+        }
+    };
+    Line {
+        name: config.name_any(),
         state,
         message,
     }
@@ -126,6 +156,7 @@ fn text(overview: &Overview) -> String {
     let mut text = String::new();
     for (heading, lines) in [
         ("POOL", &overview.pools),
+        ("IMAGE", &overview.images),
         ("BUILD", &overview.builds),
         ("NODE", &overview.nodes),
     ] {

@@ -2,13 +2,13 @@
 
 use kube_core::ResourceExt;
 
-use super::Explanation;
-use crate::api::{MachineOSBuild, Transferred};
+use super::{Explanation, troubles};
+use crate::api::{MachineOSBuild, MachineOSConfig, Transferred};
 use crate::build_state::BuildState;
 use crate::condition::{self, BuildConditionType, Entry, Status};
 
-/// Explains a build.
-pub fn build(build: &MachineOSBuild) -> Explanation {
+/// Explains a build; with the MachineOSConfig that asks for it, also what is known of its registries.
+pub fn build(build: &MachineOSBuild, config: Option<&MachineOSConfig>) -> Explanation {
     let name = build.name_any();
     let new = |doing: String| Explanation::new("build", &name, doing);
     let status = build.status.as_ref();
@@ -79,6 +79,17 @@ pub fn build(build: &MachineOSBuild) -> Explanation {
         }
     };
     told.waits_for.retain(|text| !text.is_empty());
+    let now_wanted = config.filter(|config| {
+        let wanted = config
+            .status
+            .as_ref()
+            .and_then(|status| status.machine_os_build.as_ref());
+        wanted.is_some_and(|wanted| wanted.name == name)
+    });
+    let known = now_wanted.into_iter().flat_map(troubles);
+    told.because.extend(
+        known.map(|trouble| format!("{}={}: {}", trouble.type_, trouble.status, trouble.message)),
+    );
     told.since = status.and_then(|status| {
         let current = BuildConditionType::ALL.iter().find(|kind| {
             condition::get(&status.conditions, **kind)

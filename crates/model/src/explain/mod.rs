@@ -2,6 +2,7 @@
 //! from the objects of the API alone, so that it is the same from any place.
 
 mod build;
+mod image;
 mod node;
 mod pool;
 
@@ -13,6 +14,7 @@ use serde::Serialize;
 use crate::ledger::Reboot;
 
 pub use build::build;
+pub use image::troubles;
 pub use node::{NodeSeen, node};
 pub use pool::{PoolSeen, pool};
 

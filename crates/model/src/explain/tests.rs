@@ -2,7 +2,9 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::api::{MachineConfigNode, MachineConfigPool, MachineOSBuild, RolloutPolicy};
+use crate::api::{
+    MachineConfigNode, MachineConfigPool, MachineOSBuild, MachineOSConfig, RolloutPolicy,
+};
 use crate::node::NodeView;
 use crate::pool::Membership;
 
@@ -323,7 +325,7 @@ fn builds() {
         let metadata = json!({"name": "worker-abc", "creationTimestamp": "2026-03-01T11:50:00Z"});
         let object = json!({"metadata": metadata, "spec": spec, "status": status});
         let build: MachineOSBuild = serde_json::from_value(object).unwrap();
-        insta::assert_snapshot!(name, super::build(&build).text(now()));
+        insta::assert_snapshot!(name, super::build(&build, None).text(now()));
     };
     let at = |kind: &str, reason: &str, message: &str| json!([{"type": kind, "status": "True", "reason": reason, "message": message, "lastTransitionTime": "2026-03-01T11:58:00Z"}]);
     check("build-new", Value::Null);
@@ -345,4 +347,38 @@ fn builds() {
         "build-succeeded",
         json!({"conditions": at("Succeeded", "Ready", ""), "digestedImagePushSpec": "r.example/os@sha256:aa"}),
     );
+}
+
+#[test]
+fn a_build_that_waits_says_what_is_known_of_its_registries() {
+    let condition = |kind: &str, status: &str, message: &str| {
+        json!({"type": kind, "status": status, "reason": "Unauthorized", "message": message,
+            "lastTransitionTime": "2026-03-01T11:58:00Z"})
+    };
+    let config = json!({
+        "metadata": {"name": "worker"},
+        "spec": {"machineConfigPool": {"name": "worker"}, "imageBuilder": {"imageBuilderType": "Job"},
+            "renderedImagePushSpec": "r.example/os:latest"},
+        "status": {"machineOSBuild": {"name": "worker-abc"}, "conditions": [
+            condition("NodesCanPull", "Unknown", "no answer"),
+            condition("CredentialsExpiring", "False", ""),
+            condition("BaseImagePullable", "True", "fine"),
+            condition("ImagePushable", "False", "refused"),
+        ]},
+    });
+    let config: MachineOSConfig = serde_json::from_value(config).unwrap();
+    let build = |name: &str| -> MachineOSBuild {
+        let spec = json!({"machineOSConfig": {"name": "worker"}, "machineConfig": {"name": "rendered-2"},
+            "renderedImagePushSpec": "r.example/os:latest"});
+        serde_json::from_value(json!({"metadata": {"name": name}, "spec": spec})).unwrap()
+    };
+    let because = |name: &str| super::build(&build(name), Some(&config)).because;
+    assert_eq!(
+        because("worker-abc"),
+        [
+            "ImagePushable=False: refused",
+            "NodesCanPull=Unknown: no answer"
+        ]
+    );
+    assert!(because("worker-former").is_empty());
 }
