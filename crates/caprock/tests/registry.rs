@@ -110,6 +110,7 @@ async fn a_registry_that_is_killed_goes_on_where_it_was() {
     drop(rustls::crypto::ring::default_provider().install_default());
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let data = path("data");
     let serve = [
         "serve",
         "--listen",
@@ -117,7 +118,7 @@ async fn a_registry_that_is_killed_goes_on_where_it_was() {
         "--registry-listen",
         "127.0.0.1:0",
         "--data-dir",
-        &path("data"),
+        &data,
     ];
     let _server = start(&serve, &dir.path().join("serve.log"));
     let kubeconfig = path("data/kubeconfig");
