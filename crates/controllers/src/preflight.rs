@@ -52,6 +52,7 @@ pub(crate) fn concerns(change: &Change) -> Wake {
         | Kind::MachineConfigNode
         | Kind::Node
         | Kind::NodeSecret
+        | Kind::NodeAccess
         | Kind::Claim
         | Kind::NodeLease
         | Kind::RolloutPolicy
