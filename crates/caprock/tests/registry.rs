@@ -127,7 +127,8 @@ async fn a_registry_that_is_killed_goes_on_where_it_was() {
     })
     .await;
     let config = Kubeconfig::read_from(&kubeconfig).unwrap();
-    let config = kube::Config::from_custom_kubeconfig(config, &KubeConfigOptions::default());
+    let options = KubeConfigOptions::default();
+    let config = kube::Config::from_custom_kubeconfig(config, &options);
     let cluster = Client::try_from(config.await.unwrap()).unwrap();
 
     let host = format!("127.0.0.1:{}", free_port());
