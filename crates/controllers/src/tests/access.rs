@@ -112,6 +112,7 @@ async fn a_roll_out_needs_no_more_than_the_accounts_have() {
             engine: world.builder.clone(),
             identity: "builder-1".to_owned(),
             terms: crate::worker::claim::TERMS,
+            parallel_builds: std::num::NonZeroU32::MIN,
         }),
         telemetry: Default::default(),
     };
