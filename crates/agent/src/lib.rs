@@ -107,6 +107,17 @@ pub struct AgentConfig {
     pub telemetry: Telemetry,
 }
 
+/// Waits for something before [`run`], and tells the service manager meanwhile that the agent is well and what it waits for.
+pub async fn stand_by<T>(why: &str, until: impl Future<Output = T>) -> T {
+    let notifier = notifier();
+    notifier.ready();
+    notifier.status(why);
+    tokio::select! {
+        reached = until => reached,
+        never = notifier.feed() => never,
+    }
+}
+
 /// Runs a node's agent until `stop`.
 ///
 /// # Errors
@@ -116,10 +127,7 @@ pub async fn run(
     config: AgentConfig,
     stop: CancellationToken,
 ) -> Result<(), AgentError> {
-    let notifier = Notifier::new(|name| std::env::var(name).ok()).unwrap_or_else(|error| {
-        tracing::warn!(%error, "cannot reach the service manager");
-        Notifier::default()
-    });
+    let notifier = notifier();
     let (paths, backend) = (config.paths.clone(), config.backend);
     let host = blocking(move |runtime| {
         let chosen = os::choose(backend, &paths.sysroot, &paths.state_dir, runtime.clone())?;
@@ -140,6 +148,13 @@ pub async fn run(
     };
     Agent::new(client, host, settings).run(stop).await;
     Ok(())
+}
+
+fn notifier() -> Notifier {
+    Notifier::new(|name| std::env::var(name).ok()).unwrap_or_else(|error| {
+        tracing::warn!(%error, "cannot reach the service manager");
+        Notifier::default()
+    })
 }
 
 /// Brings a new machine into its pool's version before it becomes a Node, which takes one reboot at most; does nothing on

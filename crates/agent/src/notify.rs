@@ -79,7 +79,7 @@ impl Notifier {
     }
 
     /// Feeds the watchdog as long as promises are kept. Never ends.
-    pub(crate) async fn feed(self) {
+    pub(crate) async fn feed<T>(self) -> T {
         let Some(every) = self.every else {
             return std::future::pending().await;
         };

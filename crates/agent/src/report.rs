@@ -15,6 +15,7 @@ use model::api::{
 use model::condition::{self, NodeConditionType, NodeReason, Status};
 use model::keys;
 use model::node::{AgentState, Target, annotation};
+use model::skew;
 use model::update::{Plan, Step};
 use serde_json::{Map, Value, json};
 
@@ -290,7 +291,10 @@ fn annotations(
             Some(shortened(reason, keys::MAX_REASON_BYTES)),
         ),
     };
-    let mut wanted = vec![(keys::REASON, reason)];
+    let mut wanted = vec![
+        (keys::REASON, reason),
+        (keys::VERSION, Some(skew::VERSION.to_owned())),
+    ];
     // Without any configuration there is nothing to be done with.
     if plan.target.is_some() || has.is_some() {
         wanted.push((keys::STATE, Some(state.as_str().to_owned())));

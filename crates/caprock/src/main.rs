@@ -13,6 +13,7 @@ mod host_root;
 mod log;
 mod manifests;
 mod output;
+mod ownership;
 mod registry;
 mod serve;
 mod shared;

@@ -17,8 +17,6 @@ use tokio_util::sync::CancellationToken;
 use crate::error::{Result, chain};
 use crate::lease::{self, Held, Terms};
 
-/// The Lease of the controllers.
-pub(crate) const NAME: &str = "caprock-controller";
 /// A dead leader is replaced within `duration` and one look more; an API server may be away for `give_up_after`.
 pub(crate) const TERMS: Terms = Terms {
     duration: Duration::from_secs(30),
@@ -90,7 +88,7 @@ impl Candidate {
         api: &Api<Lease>,
         watched: &mut Watched,
     ) -> Result<Option<Held>, kube::Error> {
-        let seen = api.get_opt(NAME).await?;
+        let seen = api.get_opt(keys::CONTROLLER_LEASE).await?;
         if let Some(lease) = &seen {
             let others = lease::holder(lease).filter(|holder| *holder != self.identity);
             if let Some(holder) = others
@@ -103,7 +101,7 @@ impl Candidate {
         let before = seen.as_ref().and_then(|lease| lease.spec.as_ref());
         let wanted = Lease {
             metadata: ObjectMeta {
-                name: Some(NAME.to_owned()),
+                name: Some(keys::CONTROLLER_LEASE.to_owned()),
                 namespace: Some(keys::NAMESPACE.to_owned()),
                 ..ObjectMeta::default()
             },

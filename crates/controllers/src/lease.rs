@@ -9,6 +9,7 @@ use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::ResourceExt;
 use kube::api::{Api, DeleteParams, PostParams, Preconditions};
+use model::{keys, skew};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::error::{chain, has_code};
@@ -91,9 +92,14 @@ impl Held {
         let name = wanted.name_any();
         let renewed = Instant::now();
         let taken = match seen {
-            None => api.create(&PostParams::default(), &wanted).await,
+            None => {
+                let mut lease = wanted;
+                lease.annotations_mut().extend(said_by_holder());
+                api.create(&PostParams::default(), &lease).await
+            }
             Some(mut lease) => {
                 lease.spec = wanted.spec;
+                lease.annotations_mut().extend(said_by_holder());
                 api.replace(&name, &PostParams::default(), &lease).await
             }
         };
@@ -183,6 +189,11 @@ impl Held {
         let removed = self.api.delete(&self.lease.name_any(), &only_ours).await;
         gone_is_good(removed.map(drop))
     }
+}
+
+/// What a Lease tells besides who holds it.
+fn said_by_holder() -> [(String, String); 1] {
+    [(keys::VERSION.to_owned(), skew::VERSION.to_owned())]
 }
 
 /// Whether nobody took the Lease between the two, not even somebody of the same name.

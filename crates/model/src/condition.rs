@@ -70,6 +70,8 @@ words! {
         PinnedImageSetsDegraded = "PinnedImageSetsDegraded",
         /// The pool asks for an OSImageStream.
         OsImageStreamDegraded = "OSImageStreamDegraded",
+        /// An agent of a node is of a version that the controllers do not work with.
+        VersionSkew = "VersionSkew",
         /// Any of the degraded conditions.
         Degraded = "Degraded",
     }
@@ -105,6 +107,8 @@ words! {
         BuildInterrupted = "BuildInterrupted",
         /// The pool has no layered image.
         NoLayeredImage = "NoLayeredObjects",
+        /// Versions of Caprock's parts are too far apart.
+        VersionsApart = "VersionsApart",
         /// The pool asks for something that is kept and not acted on.
         NotSupported = "NotSupported",
     }
@@ -388,7 +392,7 @@ mod tests {
         assert_eq!(
             text.join(" "),
             "Updated=False Updating=True NodeDegraded=False RenderDegraded=False ImageBuildDegraded=False \
-             PinnedImageSetsDegraded=False OSImageStreamDegraded=False Degraded=False"
+             PinnedImageSetsDegraded=False OSImageStreamDegraded=False VersionSkew=False Degraded=False"
         );
         assert!(is_true(&seen, PoolConditionType::Updating));
         assert!(!is_true(&seen, PoolConditionType::Updated));
@@ -406,6 +410,7 @@ mod tests {
             | PoolReason::RenderFailed
             | PoolReason::RolloutHalted
             | PoolReason::BuildFailed
+            | PoolReason::VersionsApart
             | PoolReason::NotSupported => true,
             PoolReason::AsExpected
             | PoolReason::AllNodesUpdated

@@ -80,6 +80,12 @@ pub const REBOOTS: &str = "caprock.dev/reboots";
 pub const MANAGED: &str = "node.caprock.dev/managed";
 /// Node label: the machine is not there; its value names the simulation that made it.
 pub const SIMULATED: &str = "caprock.dev/simulated";
+/// Node annotation: the version of the node's agent. Lease annotation: that of the controller or builder that holds it.
+pub const VERSION: &str = "caprock.dev/version";
+/// The Lease of the controller that leads.
+pub const CONTROLLER_LEASE: &str = "caprock-controller";
+/// ConfigMap by which somebody said that Caprock acts on a cluster that has the Machine Config Operator.
+pub const TAKEOVER: &str = "caprock-takeover";
 /// Taint of nodes that still need an update, so that pods prefer others.
 pub const UPDATE_IN_PROGRESS: &str = "UpdateInProgress";
 

@@ -154,6 +154,8 @@ pub struct NodeView {
     pub done_since: Option<Timestamp>,
     /// Whether its agent has asked for a drain or an uncordon that nobody has carried out yet.
     pub asks: bool,
+    /// The version of its agent; none of one that does not say so yet.
+    pub agent_version: Option<String>,
     /// That its drain takes longer than its policy allows, and what it waits for.
     pub drain_overdue: Option<String>,
 }
@@ -181,6 +183,7 @@ impl NodeView {
             reason: annotation(keys::REASON).unwrap_or_default().to_owned(),
             done_since: annotation(keys::DONE_SINCE).and_then(|time| time.parse().ok()),
             asks: matches!(Request::open(node), Ok(Some(_))),
+            agent_version: annotation(keys::VERSION).map(str::to_owned),
             drain_overdue: annotation(DRAIN_OVERDUE).map(str::to_owned),
             labels,
         }

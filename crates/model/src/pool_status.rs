@@ -11,6 +11,7 @@ use crate::api::{MachineConfigPool, MachineConfigPoolStatus, PoolCondition};
 use crate::condition::{self, PoolConditionType, PoolReason, Status, Word};
 use crate::node::{NodeView, Phase, Target};
 use crate::rollout::{Gate, Hold, Plan, Seen, listed};
+use crate::skew;
 
 /// A pool's own reasons, and those that only a roll-out has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -132,6 +133,11 @@ pub fn report(
             set(&mut status.conditions, kind, unsupported(asked, field), now);
         }
     }
+    let skew = version_skew(seen);
+    if skew.holds || condition::get(&status.conditions, PoolConditionType::VersionSkew).is_some() {
+        let kind = PoolConditionType::VersionSkew;
+        set(&mut status.conditions, kind, skew, now);
+    }
     let degraded = degraded(&status.conditions, seen);
     set(
         &mut status.conditions,
@@ -167,6 +173,18 @@ fn unsupported(asked: bool, field: &str) -> Verdict {
         "`spec.{field}` is kept but not acted on; nodes are updated without it, remove it to clear this condition"
     );
     verdict(true, PoolReason::NotSupported, message)
+}
+
+/// It stops nothing, so it does not make the pool degraded: agents are upgraded one by one.
+fn version_skew(seen: &Seen) -> Verdict {
+    let versions = seen
+        .nodes
+        .iter()
+        .filter_map(|node| Some((node.name.as_str(), node.agent_version.as_deref()?)));
+    match skew::broken(skew::VERSION, versions) {
+        Some(message) => verdict(true, PoolReason::VersionsApart, message),
+        None => verdict(false, PoolReason::AsExpected, ""),
+    }
 }
 
 fn updated(finished: Option<&Target>) -> Verdict {

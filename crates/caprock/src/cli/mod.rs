@@ -17,7 +17,7 @@ pub(crate) use look::{
     Crds, Diff, Explain, FileFrom, Logs, MachineConfigFrom, Plan, Render, Status, UnitFrom,
 };
 pub(crate) use node::{Agent, JoinFormat, Node, NodeImport, NodeKubeconfig, NodeRevoke, NodeToken};
-pub(crate) use parts::{Builder, Controller, Registry, Webhook};
+pub(crate) use parts::{Builder, Controller, Registry, Takeover, Webhook};
 pub(crate) use serve::{Backup, Certs, CertsRotate, CertsUser, Part, Restore, Serve, ServerData};
 pub(crate) use simulate::{Simulate, SimulateNodes};
 
@@ -60,6 +60,7 @@ pub(crate) enum Command {
     Uninstall(Uninstall),
     #[command(subcommand)]
     Simulate(Simulate),
+    Takeover(Takeover),
     Backup(Backup),
     Restore(Restore),
     Completions(Completions),

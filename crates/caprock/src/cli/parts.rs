@@ -112,3 +112,20 @@ pub(crate) struct Registry {
     #[arg(long, value_name = "DURATION", default_value = "720h", value_parser = duration)]
     pub(crate) credential_life: SignedDuration,
 }
+
+/// Let Caprock act on a cluster that has the Machine Config Operator (OpenShift, OKD).
+///
+/// Until then Caprock is read-only there: plan, status, explain, diff and render work on what is there. Checks first that
+/// the other operator is stopped and every node is at rest, says what is missing, and changes nothing without `--confirm`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  caprock takeover --confirm")]
+pub(crate) struct Takeover {
+    #[command(flatten)]
+    pub(crate) cluster: Cluster,
+    /// Do it.
+    #[arg(long, conflicts_with = "undo")]
+    pub(crate) confirm: bool,
+    /// Give the cluster back: Caprock stands by again.
+    #[arg(long)]
+    pub(crate) undo: bool,
+}

@@ -15,6 +15,7 @@ use crate::client;
 use crate::exit::{Failure, refused};
 use crate::host::{host_name, run_until_stopped};
 use crate::host_root;
+use crate::ownership::{Part, Standby};
 use crate::telemetry::Telemetry;
 
 /// Until the node's credential is asked for again: the controllers make its account within a moment.
@@ -60,7 +61,8 @@ pub(crate) async fn run(args: cli::Agent) -> Result<(), Failure> {
     }
     let mut shown = Telemetry::new();
     let telemetry = agent::Telemetry::default();
-    shown.agent(&telemetry);
+    let standby = Standby::default();
+    shown.agent(&telemetry, &standby);
     let mut config = AgentConfig {
         node_name,
         register: args
@@ -98,7 +100,14 @@ pub(crate) async fn run(args: cli::Agent) -> Result<(), Failure> {
                 config.credentials = Some(own);
             }
             let client = client.expect("it is made before when there is no pod");
-            Ok::<(), anyhow::Error>(agent::run(client, config, stop).await?)
+            // Thousands of agents do not each write an event.
+            let part = Part::new(client.clone(), &standby, None);
+            let waiting = agent::stand_by("asks who acts on this cluster", part.until_ours());
+            let Some(ours) = stop.run_until_cancelled(waiting).await else {
+                return Ok(());
+            };
+            let acting = |term| agent::run(client, config, term);
+            Ok::<(), anyhow::Error>(ours.during(stop.clone(), acting).await?)
         })
     })
     .await

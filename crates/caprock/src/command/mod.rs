@@ -21,6 +21,7 @@ mod registry;
 mod render;
 mod simulate;
 mod status;
+mod takeover;
 mod webhook;
 
 use std::process::ExitCode;
@@ -59,6 +60,7 @@ pub(crate) fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Simulate(args) => block_on(simulate::run(args))?,
         Command::Builder(args) => block_on(parts::builder(args))?,
         Command::Install(args) => block_on(install::run(args))?,
+        Command::Takeover(args) => block_on(takeover::run(args))?,
         Command::Uninstall(args) => block_on(install::uninstall(args))?,
         Command::Webhook(args) => block_on(webhook::run(args))?,
         Command::Registry(args) => block_on(crate::registry::run(args))?,

@@ -2,10 +2,13 @@
 
 use std::num::{NonZeroU32, NonZeroUsize};
 
+use tokio_util::sync::CancellationToken;
+
 use crate::cli;
 use crate::client;
 use crate::exit::Failure;
 use crate::host::{host_name, run_until_stopped};
+use crate::ownership::{Part, Standby};
 use crate::telemetry::Telemetry;
 
 /// `caprock controller`.
@@ -34,8 +37,14 @@ async fn run(
 ) -> Result<(), Failure> {
     let mut shown = Telemetry::new();
     let telemetry = controllers::Telemetry::default();
-    shown.controllers(&telemetry);
+    let standby = Standby::default();
+    shown.controllers(&telemetry, &standby);
     let client = client::counted(cluster, &shown.requests()).await?;
+    let tells_as = match builder {
+        Some(_) => "caprock-builder",
+        None => "caprock-controller",
+    };
+    let part = Part::new(client.clone(), &standby, Some(tells_as));
     let shown = shown.listen(monitoring.metrics_listen).await?;
     let options = controllers::Options {
         client,
@@ -43,7 +52,14 @@ async fn run(
         controllers,
         telemetry,
     };
-    run_until_stopped(|stop| shown.during(controllers::run(options, stop))).await
+    let acting = |stop: CancellationToken| async move {
+        let Some(ours) = stop.run_until_cancelled(part.until_ours()).await else {
+            return Ok(());
+        };
+        ours.during(stop.clone(), |term| controllers::run(options, term))
+            .await
+    };
+    run_until_stopped(|stop| shown.during(acting(stop))).await
 }
 
 /// One for every four cores: while one build waits for the network, another has something to do.

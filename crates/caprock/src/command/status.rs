@@ -1,20 +1,27 @@
 //! `caprock status`: pools, images, builds and nodes, and what each waits for.
 
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Node;
 use kube::ResourceExt;
 use kube::api::{Api, ListParams};
 use model::api::{MachineConfigPool, MachineOSBuild, MachineOSConfig};
 use model::explain;
 use model::node::NodeView;
+use model::ownership::Owner;
+use model::{keys, skew};
 use serde::Serialize;
 
 use crate::cli;
 use crate::client::client;
 use crate::exit::Failure;
 use crate::output;
+use crate::ownership::look;
 
 #[derive(Debug, Serialize)]
 struct Overview {
+    /// What concerns all of it: that Caprock only looks on here, that its parts are of versions too far apart.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    notices: Vec<String>,
     pools: Vec<Line>,
     images: Vec<Line>,
     builds: Vec<Line>,
@@ -35,20 +42,59 @@ pub(crate) async fn run(args: cli::Status) -> Result<(), Failure> {
     let pools: Api<MachineConfigPool> = Api::all(client.clone());
     let images: Api<MachineOSConfig> = Api::all(client.clone());
     let builds: Api<MachineOSBuild> = Api::all(client.clone());
-    let nodes: Api<Node> = Api::all(client);
-    let (pools, images, builds, nodes) = tokio::try_join!(
+    let nodes: Api<Node> = Api::all(client.clone());
+    let leases: Api<Lease> = Api::namespaced(client.clone(), keys::NAMESPACE);
+    let (pools, images, builds, nodes, leases, evidence) = tokio::try_join!(
         pools.list(&all),
         images.list(&all),
         builds.list(&all),
-        nodes.list(&all)
+        nodes.list(&all),
+        leases.list(&all),
+        look(&client)
     )?;
+    let read_only = match evidence.owner() {
+        Owner::Peer(why) => Some(format!("read-only: {why}")),
+        Owner::Caprock => None,
+    };
     let overview = Overview {
+        notices: read_only
+            .into_iter()
+            .chain(skewed(&leases.items, &nodes.items))
+            .collect(),
         pools: pools.iter().map(pool).collect(),
         images: images.iter().map(image).collect(),
         builds: builds.iter().map(build).collect(),
         nodes: nodes.iter().map(node).collect(),
     };
     Ok(output::value(args.output, &overview, text)?)
+}
+
+/// Which parts are of versions too far apart. Controllers and builders tell theirs in the Leases that they hold.
+fn skewed(leases: &[Lease], nodes: &[Node]) -> Option<String> {
+    let version = |lease: &Lease| lease.annotations().get(keys::VERSION).cloned();
+    let (of_controllers, of_builders): (Vec<&Lease>, Vec<&Lease>) = leases
+        .iter()
+        .partition(|lease| lease.name_any() == keys::CONTROLLER_LEASE);
+    let controllers = of_controllers
+        .first()
+        .and_then(|lease| version(lease))
+        .unwrap_or_else(|| skew::VERSION.to_owned());
+    let builders: Vec<(String, String)> = of_builders
+        .iter()
+        .filter_map(|lease| {
+            let holder = lease.spec.as_ref()?.holder_identity.clone()?;
+            Some((format!("builder {holder}"), version(lease)?))
+        })
+        .collect();
+    let agents: Vec<(String, String)> = nodes
+        .iter()
+        .filter_map(|node| Some((node.name_any(), NodeView::of(node).agent_version?)))
+        .collect();
+    let parts = builders.iter().chain(&agents);
+    skew::broken(
+        &controllers,
+        parts.map(|(name, version)| (name.as_str(), version.as_str())),
+    )
 }
 
 /// The worst that a pool says of itself comes first.
@@ -153,7 +199,11 @@ fn node(node: &Node) -> Line {
 }
 
 fn text(overview: &Overview) -> String {
-    let mut text = String::new();
+    let mut text: String = overview
+        .notices
+        .iter()
+        .map(|notice| format!("{notice}\n"))
+        .collect();
     for (heading, lines) in [
         ("POOL", &overview.pools),
         ("IMAGE", &overview.images),

@@ -31,6 +31,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cli;
 use crate::exit::{Failure, refused};
+use crate::ownership::Standby;
 use crate::telemetry::Telemetry;
 use certificates::{Certificates, Publisher};
 use credentials::Secret;
@@ -148,7 +149,8 @@ pub(crate) async fn run(args: cli::Serve) -> Result<(), Failure> {
         parallel_builds: NonZeroU32::MIN,
     };
     let telemetry = controllers::Telemetry::default();
-    shown.controllers(&telemetry);
+    // Nobody else acts on this server.
+    shown.controllers(&telemetry, &Standby::default());
     let (of_api, store) = (api.clone(), api.clone());
     shown.text(move || of_api.metrics());
     shown.ready("store", move || store.failure());

@@ -25,6 +25,7 @@ use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 
 use crate::exit::{Failure, refused};
+use crate::ownership::Standby;
 use certificates::Certificates;
 use exposition::Format;
 pub(crate) use requests::Requests;
@@ -113,19 +114,24 @@ impl Telemetry {
     }
 
     /// Adds metrics and checks of the controllers or the builder.
-    pub(crate) fn controllers(&mut self, part: &controllers::Telemetry) {
+    /// Who stands by is alive and ready: to act as soon as it may.
+    pub(crate) fn controllers(&mut self, part: &controllers::Telemetry, standby: &Standby) {
         part.register(&mut self.registry);
-        let (alive, ready) = (part.clone(), part.clone());
+        let (alive, ready, standby) = (part.clone(), part.clone(), standby.clone());
         self.alive("loops", move || alive.stuck());
-        self.ready("loops", move || ready.unready());
+        self.ready("loops", move || {
+            (!standby.holds()).then(|| ready.unready()).flatten()
+        });
     }
 
     /// Adds metrics and checks of the agent.
-    pub(crate) fn agent(&mut self, part: &agent::Telemetry) {
+    pub(crate) fn agent(&mut self, part: &agent::Telemetry, standby: &Standby) {
         part.register(&mut self.registry);
-        let (alive, ready) = (part.clone(), part.clone());
+        let (alive, ready, standby) = (part.clone(), part.clone(), standby.clone());
         self.alive("agent", move || alive.stuck());
-        self.ready("agent", move || ready.unready());
+        self.ready("agent", move || {
+            (!standby.holds()).then(|| ready.unready()).flatten()
+        });
     }
 
     /// Takes the address, if there is one.

@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use super::fake::FakeAgent;
 use super::link::{Link, Way};
 use super::world::{BASE, World, eventually, ignition};
-use crate::leader::{Candidate, NAME};
+use crate::leader::Candidate;
 use crate::lease::{Terms, holder};
 use crate::{BuilderParts, Parts, run_parts};
 
@@ -269,7 +269,7 @@ impl Rollout {
     async fn leader(&mut self) -> Process {
         let leases: Api<Lease> = Api::namespaced(self.world.client.clone(), keys::NAMESPACE);
         let at = eventually("somebody leads", || async {
-            let lease = leases.get_opt(NAME).await.unwrap();
+            let lease = leases.get_opt(keys::CONTROLLER_LEASE).await.unwrap();
             let leads = lease.as_ref().and_then(|lease| holder(lease));
             self.controllers
                 .iter()

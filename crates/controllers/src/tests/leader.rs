@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::world::{World, eventually};
-use crate::leader::{Candidate, NAME};
+use crate::leader::Candidate;
 use crate::lease::{Terms, holder};
 
 const TERMS: Terms = Terms {
@@ -74,7 +74,7 @@ impl Controller {
 
 async fn lease(world: &World) -> Lease {
     let leases: Api<Lease> = Api::namespaced(world.client.clone(), keys::NAMESPACE);
-    leases.get(NAME).await.unwrap()
+    leases.get(keys::CONTROLLER_LEASE).await.unwrap()
 }
 
 #[tokio::test]
@@ -107,7 +107,10 @@ async fn who_loses_the_lease_stops_acting_and_asks_again() {
     let only = Controller::start(&world, "only", &acting);
     only.leads(1).await;
     let leases: Api<Lease> = Api::namespaced(world.client.clone(), keys::NAMESPACE);
-    leases.delete(NAME, &DeleteParams::default()).await.unwrap();
+    leases
+        .delete(keys::CONTROLLER_LEASE, &DeleteParams::default())
+        .await
+        .unwrap();
     only.leads(2).await;
     only.stop().await;
     assert_eq!(acting.load(Ordering::SeqCst), 0);

@@ -8,6 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::ResourceExt;
 use kube::api::{Api, ObjectMeta, Patch, PatchParams, PostParams};
 use model::api::{MachineConfigNode, MachineConfigPool, RolloutPolicy};
+use model::condition::PoolConditionType;
 use model::condition::PoolConditionType::{Degraded, NodeDegraded, Updated, Updating};
 use model::keys;
 use serde_json::json;
@@ -74,6 +75,32 @@ async fn nodes_are_taken_to_the_config_and_the_pool_says_so() {
         if told { Ok(()) } else { Err(events) }
     })
     .await;
+}
+
+/// An agent from before agents told their version, one that does, and one from the future, in one pool.
+#[tokio::test]
+async fn old_and_new_agents_are_updated_side_by_side() {
+    let world = World::new().await;
+    worker_pool(&world, false).await;
+    let mut agents = Vec::new();
+    for n in 1..=3 {
+        agents.push(world.register(&format!("worker-{n}"), &["worker"]).await);
+    }
+    for (node, version) in [("worker-2", model::skew::VERSION), ("worker-3", "99.0.0")] {
+        let told = json!({"metadata": {"annotations": {keys::VERSION: version}}});
+        world.merge::<Node>(node, told).await;
+    }
+    world.play(&mut agents).await;
+    world.until_updated("worker").await;
+    let skew = PoolConditionType::VersionSkew;
+    let told = world.until_condition("worker", skew, "True").await;
+    assert!(
+        told.contains("`worker-3` at 99.0.0") && !told.contains("worker-2"),
+        "{told}"
+    );
+    for agent in agents {
+        assert_eq!(agent.reached.len(), 1);
+    }
 }
 
 #[tokio::test]

@@ -304,3 +304,35 @@ fn a_status_that_counts_on_is_told_from_one_that_turns() {
     assert!(!only_counts(&one, &all));
     assert!(!only_counts(&one, &failed));
 }
+
+#[test]
+fn versions_too_far_apart_are_told_until_they_are_not() {
+    let versioned = |version: Option<&str>| NodeView {
+        agent_version: version.map(str::to_owned),
+        ..done("a", "new")
+    };
+    let status_of = |pool: &MachineConfigPool, version| {
+        let seen = seen(Gate::NotLayered, vec![versioned(version)]);
+        report(pool, &seen, &plan(&seen), at(0))
+    };
+    let told = |status: &MachineConfigPoolStatus| {
+        condition::get(&status.conditions, PoolConditionType::VersionSkew)
+            .map(|found| (found.status.clone(), found.message.clone()))
+    };
+    // Agents from before this rule say nothing.
+    for fine in [None, Some(skew::VERSION)] {
+        assert_eq!(told(&status_of(&pool(false), fine)), None);
+    }
+    let mut pool = pool(false);
+    let status = status_of(&pool, Some("99.0.0"));
+    let (holds, message) = told(&status).unwrap();
+    assert!(
+        holds == "True" && message.contains("`a` at 99.0.0"),
+        "{message}"
+    );
+    let degraded = condition::get(&status.conditions, PoolConditionType::Degraded).unwrap();
+    assert_eq!(degraded.status, "False");
+    pool.status = Some(status);
+    let mended = told(&status_of(&pool, Some(skew::VERSION))).unwrap();
+    assert_eq!(mended, ("False".to_owned(), String::new()));
+}

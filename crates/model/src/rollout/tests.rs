@@ -30,6 +30,7 @@ fn node(name: &str) -> NodeView {
         reason: String::new(),
         done_since: None,
         asks: false,
+        agent_version: None,
         drain_overdue: None,
     }
 }
