@@ -11,8 +11,8 @@ use super::*;
 /// Metrics of every part, by name; each with its type and help.
 fn exported() -> BTreeMap<String, (String, String)> {
     let mut telemetry = Telemetry::new();
-    telemetry.controllers(&controllers::Telemetry::default());
-    telemetry.agent(&agent::Telemetry::default());
+    telemetry.controllers(&controllers::Telemetry::default(), &Default::default());
+    telemetry.agent(&agent::Telemetry::default(), &Default::default());
     telemetry.upkeep("webhook", &Upkeep::default());
     let shown = telemetry.complete();
     let text = shown.metrics(Format::Prometheus);
