@@ -36,6 +36,7 @@ show() {
     local word line='$'
     for word in "$@"; do
         case $word in
+            *\'*) line+=" \"$word\"" ;;
             *[\ \{\}\"]*) line+=" '$word'" ;;
             *) line+=" $word" ;;
         esac
