@@ -43,6 +43,7 @@ use std::time::Duration;
 use camino::{Utf8Path, Utf8PathBuf};
 use kube::Client;
 use tokio::runtime::Handle;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use agent::{Agent, Settings};
@@ -105,17 +106,9 @@ pub struct AgentConfig {
     pub paths: Paths,
     /// What the agent tells of itself.
     pub telemetry: Telemetry,
-}
-
-/// Waits for something before [`run`], and tells the service manager meanwhile that the agent is well and what it waits for.
-pub async fn stand_by<T>(why: &str, until: impl Future<Output = T>) -> T {
-    let notifier = notifier();
-    notifier.ready();
-    notifier.status(why);
-    tokio::select! {
-        reached = until => reached,
-        never = notifier.feed() => never,
-    }
+    /// Whether Caprock acts on this cluster. Where it does not, the agent finishes what the boot needs and nothing more; it
+    /// acts everywhere when absent.
+    pub ours: Option<watch::Receiver<bool>>,
 }
 
 /// Runs a node's agent until `stop`.
@@ -145,6 +138,7 @@ pub async fn run(
         notifier,
         bytes_per_second: config.bytes_per_second,
         telemetry: config.telemetry,
+        ours: config.ours,
     };
     Agent::new(client, host, settings).run(stop).await;
     Ok(())

@@ -1,6 +1,7 @@
 //! Keeps the long-running parts from acting where another operator does, and finds out where that is. The decision is
 //! `model::ownership`'s.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -16,6 +17,7 @@ use model::ownership::{
     CLUSTER_OPERATOR, DAEMON_SET, DEPLOYMENTS, Evidence, Found, OPENSHIFT_GROUP, Owner,
 };
 use serde::de::DeserializeOwned;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// How often it is asked who acts, where that may change.
@@ -83,6 +85,17 @@ impl Part {
                 Err(error) => tracing::warn!(%error, "who acts on this cluster is not known yet"),
             }
             tokio::time::sleep(self.every).await;
+        }
+    }
+
+    /// Tells whether Caprock acts, from when it is known, for as long as it runs: for a part that has something to do either way.
+    pub(crate) async fn follow(self, tell: &watch::Sender<bool>) -> Infallible {
+        loop {
+            let ours = self.clone().until_ours().await;
+            tell.send_replace(true);
+            let why = ours.until_theirs().await;
+            tracing::warn!("standing by: {why}");
+            tell.send_replace(false);
         }
     }
 

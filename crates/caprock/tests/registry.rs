@@ -211,7 +211,7 @@ fn nonsense_is_refused() {
             "expected `HOST[:PORT]`",
         ),
         (
-            vec!["--host", "r.example", "--credential-life", "-1h"],
+            vec!["--host", "r.example", "--credential-life=-1h"],
             2,
             "positive",
         ),

@@ -26,7 +26,7 @@ use model::ledger::to_annotation;
 use model::node::Target;
 use model::update::{Plan, Step};
 use oci::Digest;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -78,6 +78,8 @@ pub(crate) struct Settings {
     pub(crate) notifier: Notifier,
     /// What the agent tells of itself.
     pub(crate) telemetry: Telemetry,
+    /// Whether Caprock acts on this cluster, where another operator may.
+    pub(crate) ours: Option<watch::Receiver<bool>>,
 }
 
 /// One node's agent.
@@ -200,6 +202,14 @@ impl<M: Machine> Agent<M> {
                 facts,
             ));
         }
+        if let Some(mut ours) = self.settings.ours.clone() {
+            let changed = self.changed.clone();
+            helpers.spawn(async move {
+                while ours.changed().await.is_ok() {
+                    changed.notify_one();
+                }
+            });
+        }
         let notifier = self.settings.notifier.clone();
         self.settings.telemetry.follow(&notifier);
         helpers.spawn(notifier.clone().feed());
@@ -262,6 +272,17 @@ impl<M: Machine> Agent<M> {
         let Some((node, progress)) = own else {
             return Ok(Next::Within(IDLE));
         };
+        if self
+            .settings
+            .ours
+            .as_ref()
+            .is_some_and(|ours| !*ours.borrow())
+        {
+            let why =
+                "stands by: another operator acts on this cluster, or it is not known yet who does";
+            self.settings.notifier.status(why);
+            return Ok(Next::Within(IDLE));
+        }
         // Whoever is a Node has arrived.
         self.host.state().forget_first_boot()?;
         let observed = match completed {

@@ -126,6 +126,7 @@ fn settings(fleet: &Fleet, member: &Member, exchange: Arc<Exchange>) -> Settings
             ..Registration::new(labels)
         }),
         exchange: Some(exchange),
+        ours: None,
         registry_ca: None,
         credentials: None,
         bytes_per_second: None,

@@ -1,5 +1,7 @@
 //! What an update does to a node.
 
+use std::time::Duration;
+
 use k8s_openapi::api::core::v1::Node;
 use kube::api::PostParams;
 use model::api::MachineConfigPool;
@@ -7,9 +9,11 @@ use model::keys;
 use model::ledger::from_annotation;
 use model::node::annotation;
 use serde_json::json;
+use tokio::sync::watch;
 
 use super::world::{World, base, layered, pull_spec, rendered};
 use crate::os::Os;
+use crate::telemetry::Telemetry;
 
 /// The writes by which an agent tells of itself.
 const NODE: &str = "PATCH /api/v1/nodes/worker-1";
@@ -55,6 +59,29 @@ async fn the_first_config_is_applied_live() {
         world.writes(),
         ([STATUS, NODE].map(str::to_owned).to_vec(), 2)
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_another_operator_acts_the_agent_looks_on() {
+    let mut world = World::settled(&[("/etc/motd", "one")]).await;
+    world.kill().await;
+    let image = world.machine.booted_image();
+    let more = rendered(image, &[("/etc/motd", "two")], json!([]));
+    world.config("rendered-2", more).await;
+    world.desire("rendered-2", None).await;
+    let (tell, ours) = watch::channel(false);
+    world.ours = Some(ours);
+    world.telemetry = Telemetry::default();
+    world.writes();
+    world.start();
+    while world.telemetry.unready().is_some() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(world.machine.read("/etc/motd"), "one");
+    assert_eq!(world.writes(), (vec![], 0));
+    tell.send_replace(true);
+    world.until_done("rendered-2").await;
+    assert_eq!(world.machine.read("/etc/motd"), "two");
 }
 
 #[tokio::test(flavor = "multi_thread")]

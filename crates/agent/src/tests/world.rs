@@ -17,6 +17,7 @@ use model::keys;
 use model::node::annotation;
 use oci::Digest;
 use serde_json::{Value, json};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
@@ -28,6 +29,7 @@ use crate::credentials::Credentials;
 use crate::host::Host;
 use crate::register::Registration;
 use crate::state::State;
+use crate::telemetry::Telemetry;
 
 pub(super) const NODE: &str = "worker-1";
 const TOKEN: &str = "a token that only tests know";
@@ -50,6 +52,10 @@ pub(super) struct World {
     refused: Writes,
     /// With what the agent comes in where a kubelet keeps the Node.
     own: Option<(Credentials, String)>,
+    /// Whether Caprock acts on the cluster, for the agent that is started next.
+    pub(super) ours: Option<watch::Receiver<bool>>,
+    /// What the agent tells of itself.
+    pub(super) telemetry: Telemetry,
 }
 
 /// Who the agent is, for the server and for tests.
@@ -136,6 +142,8 @@ impl World {
             writes: Writes::default(),
             refused: Writes::default(),
             own: None,
+            ours: None,
+            telemetry: Telemetry::default(),
         };
         world.own().begin_boot().unwrap();
         world
@@ -286,13 +294,14 @@ impl World {
             node_name: NODE.to_owned(),
             register: own.is_none().then(|| Registration::new(BTreeMap::new())),
             exchange: None,
+            ours: self.ours.clone(),
             registry_ca: None,
             credentials: own.map(|(credentials, _)| credentials),
             verify_deadline: Duration::from_secs(2),
             // How long a step takes on a busy machine says nothing.
             uneventful: Duration::from_secs(3600),
             notifier: crate::notify::Notifier::default(),
-            telemetry: Default::default(),
+            telemetry: self.telemetry.clone(),
         };
         let agent = Agent::new(client, host, settings);
         self.agent = Some(tokio::spawn(agent.run(CancellationToken::new())));

@@ -8,6 +8,7 @@ use agent::os::ostree::Source;
 use agent::{AgentConfig, Paths};
 use anyhow::anyhow;
 use jiff::Timestamp;
+use tokio::sync::watch;
 
 use super::registry::{self, Place};
 use crate::cli;
@@ -75,6 +76,7 @@ pub(crate) async fn run(args: cli::Agent) -> Result<(), Failure> {
         bytes_per_second: args.pull_bytes_per_second,
         paths,
         telemetry,
+        ours: None,
     };
     let mut client = match &pod {
         Some(_) => None,
@@ -102,12 +104,12 @@ pub(crate) async fn run(args: cli::Agent) -> Result<(), Failure> {
             let client = client.expect("it is made before when there is no pod");
             // Thousands of agents do not each write an event.
             let part = Part::new(client.clone(), &standby, None);
-            let waiting = agent::stand_by("asks who acts on this cluster", part.until_ours());
-            let Some(ours) = stop.run_until_cancelled(waiting).await else {
-                return Ok(());
-            };
-            let acting = |term| agent::run(client, config, term);
-            Ok::<(), anyhow::Error>(ours.during(stop.clone(), acting).await?)
+            let (tell, ours) = watch::channel(false);
+            config.ours = Some(ours);
+            tokio::select! {
+                ended = agent::run(client, config, stop) => Ok::<(), anyhow::Error>(ended?),
+                never = part.follow(&tell) => match never {},
+            }
         })
     })
     .await

@@ -32,11 +32,21 @@ const NAMESPACES: &[&str] = &[
 /// Objects that roles name.
 const NAMES: &[(&str, &str)] = &[
     ("leases", "caprock-controller"),
+    ("configmaps", "caprock-takeover"),
     ("configmaps", "kube-root-ca.crt"),
     ("configmaps", "registry-certs"),
     ("configmaps", "user-ca-bundle"),
+    ("clusteroperators", "machine-config"),
+    ("daemonsets", "machine-config-daemon"),
+    ("deployments", "machine-config-controller"),
+    ("deployments", "machine-config-operator"),
+    ("deployments", "machine-os-builder"),
+    ("secrets", "caprock-registry-credentials"),
     ("secrets", "caprock-webhook-authority"),
+    ("secrets", "global-pull-secret-copy"),
+    ("secrets", "node-pull-secret"),
     ("secrets", "worker-1"),
+    ("services", "caprock-registry"),
     (
         "customresourcedefinitions",
         "machineosbuilds.machineconfiguration.openshift.io",
@@ -99,6 +109,17 @@ async fn kinds(client: &Client) -> Vec<Kind> {
                 resource: resource.name,
             });
         }
+    }
+    // OpenShift has it; the server need not know a kind to say who may see it.
+    if kinds.iter().all(|kind| kind.resource != "clusteroperators") {
+        kinds.push(Kind {
+            group: "config.openshift.io".to_owned(),
+            namespaced: false,
+            verbs: ["get", "list", "watch", "update", "delete"]
+                .map(str::to_owned)
+                .to_vec(),
+            resource: "clusteroperators".to_owned(),
+        });
     }
     kinds
 }
