@@ -6,13 +6,14 @@ use kube::api::{Api, DynamicObject, Patch, PatchParams, PostParams};
 use kube::core::{ApiResource, GroupVersionKind};
 use kube::{Client, ResourceExt};
 
-const OBJECTS: [&str; 7] = [
+const OBJECTS: [&str; 8] = [
     include_str!("api/namespace.yaml"),
     include_str!("objects/namespaces.yaml"),
     include_str!("objects/controller-access.yaml"),
     include_str!("objects/builder-access.yaml"),
     include_str!("objects/webhook-access.yaml"),
     include_str!("objects/agent-access.yaml"),
+    include_str!("registry/registry-access.yaml"),
     include_str!("objects/policies.yaml"),
 ];
 
