@@ -252,7 +252,7 @@ fn a_pool_is_rolled_out_by_what_was_installed() {
     cluster.apply(&format!(
         "{{apiVersion: v1, kind: Node, metadata: {{name: {NODE}, labels: {{node-role.kubernetes.io/caprock-test: ''}}}}}}"
     ));
-    let ready = r#"{"status":{"conditions":[{"type":"Ready","status":"True"}]}}"#;
+    let ready = r#"{"status":{"conditions":[{"type":"Ready","status":"True"}],"nodeInfo":{"kubeletVersion":"v1.35.0","architecture":"","bootID":"","containerRuntimeVersion":"","kernelVersion":"","kubeProxyVersion":"","machineID":"","operatingSystem":"","osImage":"","systemUUID":""}}}"#;
     cluster.kubectl(&format!(
         "patch node {NODE} --subresource=status --type=merge -p {ready}"
     ));
@@ -261,6 +261,12 @@ fn a_pool_is_rolled_out_by_what_was_installed() {
         ("desiredConfig", &first),
         ("state", "Done"),
     ]);
+
+    let managed = || {
+        let node = cluster.get(&format!("node {NODE}")).unwrap();
+        node["metadata"]["labels"]["node.caprock.dev/managed"].is_string()
+    };
+    cluster.eventually("the node is labelled for the DaemonSet", managed);
 
     cluster.apply(&POOL.replace("data:,one", "data:,two"));
     let told = |name: &str| {
@@ -297,6 +303,7 @@ fn a_pool_is_rolled_out_by_what_was_installed() {
     });
 
     cluster.caprock("uninstall --timeout 3m");
+    assert!(!managed(), "the label stays behind");
     cluster.kubectl(&format!("delete node {NODE}"));
     cluster.kubectl("delete machineconfigpool,machineconfig --all --wait=false");
 }

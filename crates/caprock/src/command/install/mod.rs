@@ -6,12 +6,14 @@ mod ready;
 mod uninstall;
 
 use anyhow::anyhow;
+use model::ownership::Found;
 use tokio::time::Instant;
 
 use crate::cli;
 use crate::client::client;
 use crate::exit::{Failure, refused};
 use crate::output::{self, Format};
+use crate::ownership::look;
 use apply::Cluster;
 use objects::Choice;
 
@@ -21,7 +23,7 @@ pub(crate) use uninstall::run as uninstall;
 const SYSTEM: &str = "caprock-system";
 
 pub(crate) async fn run(args: cli::Install) -> Result<(), Failure> {
-    let objects = objects::chosen(&Choice {
+    let mut objects = objects::chosen(&Choice {
         image: &args.image,
         builder_image: args.builder_image.as_deref(),
         pull_secrets: &args.image_pull_secret,
@@ -34,6 +36,13 @@ pub(crate) async fn run(args: cli::Install) -> Result<(), Failure> {
     }
     let deadline = Instant::now() + args.timeout.unsigned_abs();
     let client = client(&args.cluster).await?;
+    if look(&client).await?.operator != Found::Absent {
+        objects.retain(objects::stands_beside_another_operator);
+        output::words(
+            "this cluster has the Machine Config Operator: its definitions stay as they are, the conversion webhook is left \
+             out, and Caprock looks on until `caprock takeover`\n",
+        );
+    }
     let mut cluster = Cluster::new(client.clone());
     for object in &objects {
         if cluster.apply(object).await? {

@@ -1,6 +1,7 @@
 //! The objects that Caprock is on a cluster, as `deploy/` has them, with what the flags say.
 
 use anyhow::{Context, anyhow};
+use model::keys;
 use oci::Reference;
 use serde_json::{Value, json};
 
@@ -137,6 +138,21 @@ fn set(object: &mut Value, choice: &Choice<'_>, builder_image: &str) {
     }
 }
 
+/// Whether an object is installed where the Machine Config Operator is, too: its definitions and its namespace are left to it,
+/// and so is the webhook, which writes into the definitions.
+pub(super) fn stands_beside_another_operator(object: &Value) -> bool {
+    let text = |pointer| object.pointer(pointer).and_then(Value::as_str);
+    let is_theirs = match text("/kind") {
+        Some("CustomResourceDefinition") => {
+            text("/spec/group").is_some_and(|group| group.ends_with(".openshift.io"))
+        }
+        Some("Namespace") => text("/metadata/name") == Some(keys::NAMESPACE),
+        _ => false,
+    };
+    let component = object.pointer("/metadata/labels/app.kubernetes.io~1component");
+    !is_theirs && component.is_none_or(|component| component != "webhook")
+}
+
 /// What others need comes before them; workloads come last.
 pub(crate) fn rank(object: &Value) -> usize {
     const FIRST: &[&str] = &[
@@ -235,6 +251,33 @@ mod tests {
         let told = chosen(&choice(&digest)).unwrap_err().to_string();
         assert!(told.contains("--builder-image"), "{told}");
         assert!(chosen(&choice("No Image")).is_err());
+    }
+
+    #[test]
+    fn what_another_operator_has_is_left_to_it() {
+        let objects = chosen(&choice("r.example/caprock:1")).unwrap();
+        let (beside, left): (Vec<_>, Vec<_>) = objects
+            .iter()
+            .partition(|object| stands_beside_another_operator(object));
+        let names = |objects: &[&Value], kind| {
+            let of_kind = objects.iter().filter(|object| object["kind"] == kind);
+            let names: BTreeSet<String> = of_kind.map(|object| name(object)).collect();
+            names
+        };
+        let one = |name: &str| BTreeSet::from([name.to_owned()]);
+        assert_eq!(
+            names(&beside, "CustomResourceDefinition"),
+            one("CustomResourceDefinition rolloutpolicies.caprock.dev")
+        );
+        assert_eq!(
+            names(&left, "Namespace"),
+            one("Namespace openshift-machine-config-operator")
+        );
+        assert_eq!(
+            names(&left, "Deployment"),
+            one("Deployment caprock-system/caprock-webhook")
+        );
+        assert_eq!(names(&beside, "DaemonSet").len(), 1);
     }
 
     #[test]

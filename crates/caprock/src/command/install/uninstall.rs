@@ -10,7 +10,9 @@ use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Client, ResourceExt};
 use model::api::{MachineConfigPool, v1alpha1};
 use model::drain::CORDONED_BY;
+use model::keys;
 use model::node::{NodeView, Phase, annotation};
+use model::ownership::{Found, Owner};
 use serde_json::json;
 use tokio::time::Instant;
 
@@ -21,6 +23,7 @@ use crate::cli::{self, Addition};
 use crate::client::client;
 use crate::exit::{Failure, refused};
 use crate::output;
+use crate::ownership::look;
 
 const LOOK: Duration = Duration::from_secs(1);
 const WEBHOOK: &str = "caprock-webhook";
@@ -28,7 +31,17 @@ const WEBHOOK: &str = "caprock-webhook";
 pub(crate) async fn run(args: cli::Uninstall) -> Result<(), Failure> {
     let client = client(&args.cluster).await?;
     let deadline = Instant::now() + args.timeout.unsigned_abs();
-    prepare(&client, args.force, deadline).await?;
+    let seen = look(&client).await?;
+    if args.crds && seen.operator != Found::Absent {
+        return Err(refused(anyhow!(
+            "the CustomResourceDefinitions belong to this cluster's Machine Config Operator"
+        ))
+        .hint("leave `--crds` out"));
+    }
+    // Where Caprock only looked on, pools and nodes are not its own to prepare.
+    if seen.owner() == Owner::Caprock {
+        prepare(&client, args.force, deadline).await?;
+    }
     if args.prepare {
         return Ok(());
     }
@@ -56,6 +69,7 @@ pub(crate) async fn run(args: cli::Uninstall) -> Result<(), Failure> {
     }
     // An agent that was at work until now may have asked for one more.
     release(&client).await?;
+    unlabel(&client).await?;
     for object in &gone {
         while cluster.is_there(object).await? {
             if Instant::now() >= deadline {
@@ -157,6 +171,20 @@ async fn release(client: &Client) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Takes back the label that chose nodes for the DaemonSet.
+async fn unlabel(client: &Client) -> Result<(), Failure> {
+    let api: Api<Node> = Api::all(client.clone());
+    let managed = ListParams::default().labels(keys::MANAGED);
+    for node in api.list(&managed).await?.items {
+        let name = node.name_any();
+        let change = Patch::Merge(json!({"metadata": {"labels": {keys::MANAGED: null}}}));
+        api.patch(&name, &PatchParams::default(), &change)
+            .await
+            .with_context(|| format!("failed to unlabel node `{name}`"))?;
+    }
+    Ok(())
+}
+
 async fn nodes(client: &Client) -> Result<Vec<Node>, Failure> {
     let api: Api<Node> = Api::all(client.clone());
     let listed = api.list(&ListParams::default()).await;
@@ -213,8 +241,6 @@ async fn end_conversion(client: &Client, deadline: Instant) -> Result<(), Failur
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use model::keys;
-
     use super::*;
 
     #[test]
