@@ -56,6 +56,21 @@ pub(crate) fn document(registry: &Registry, group: &str, version: &str) -> Optio
     }))
 }
 
+/// Media type of `/openapi/v2` as protobuf, as clients ask for it.
+pub(crate) const V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+
+/// `/openapi/v2` for clients that take nothing but protobuf, as kubectl does before it applies a `List`. It defines no kind: such
+/// a client then leaves the check of fields to the server, which makes it in any case.
+pub(crate) fn document_v2_protobuf() -> Vec<u8> {
+    // Fields 1 (`swagger`) and 2 (`info`, with `title` and `version`) of `openapi.v2.Document`; all others are optional.
+    let text = |field: u8, text: &[u8]| {
+        let length = u8::try_from(text.len()).expect("shorter than 128 bytes");
+        [&[field << 3 | 2, length], text].concat()
+    };
+    let info = [text(1, b"Kubernetes"), text(2, b"v1.35.0")].concat();
+    [text(1, b"2.0"), text(2, &info)].concat()
+}
+
 /// `/openapi/v2`: the same for all groups in the older dialect.
 pub(crate) fn document_v2(registry: &Registry) -> Value {
     let mut definitions = Map::new();

@@ -287,6 +287,27 @@ spec: {nodeName: node-1, containers: [{name: c, image: i}]}
     api.ok("delete namespace extra --timeout=20s").await;
 }
 
+/// What `kubectl get -o yaml` writes of several objects can be applied, and is checked field by field.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_is_applied_and_checked() {
+    if !kubectl_is_there() {
+        return;
+    }
+    let served = Served::start().await;
+    let list = |key: &str| {
+        let item = json!({
+            "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "one", "namespace": "default"},
+            key: {"a": "b"},
+        });
+        json!({"apiVersion": "v1", "kind": "List", "items": [item]}).to_string()
+    };
+    let output = served.ok_with("apply -f -", &list("data")).await;
+    assert!(output.contains("configmap/one created"), "{output}");
+    served
+        .fails_with("apply -f -", &list("dats"), "unknown field \"dats\"")
+        .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stopping_server_ends_watches() {
     if !kubectl_is_there() {

@@ -106,6 +106,12 @@ pub(crate) fn wants_yaml(headers: &HeaderMap) -> bool {
         .is_some_and(|range| range.starts_with(YAML))
 }
 
+/// Whether a media type is named as one that the client takes.
+pub(crate) fn takes(headers: &HeaderMap, media_type: &str) -> bool {
+    let named = |range: &str| range.split(';').next().map(str::trim) == Some(media_type);
+    ranges(headers).into_iter().any(named)
+}
+
 /// The ranges of all `Accept` headers, best first; equal ones keep the client's order.
 fn ranges(headers: &HeaderMap) -> Vec<&str> {
     let mut ranges: Vec<(f32, &str)> = Vec::new();

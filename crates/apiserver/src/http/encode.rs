@@ -150,6 +150,15 @@ pub(crate) fn respond(code: StatusCode, body: Bytes) -> Response {
     response
 }
 
+/// `/openapi/v2` as protobuf. The `@` of the type that clients ask for may not stand in an answer's.
+pub(crate) fn openapi_v2(document: Vec<u8>) -> Response {
+    const TYPE: HeaderValue =
+        HeaderValue::from_static("application/com.github.proto-openapi.spec.v2.v1.0+protobuf");
+    let mut response = Response::new(Body::from(document));
+    response.headers_mut().insert(header::CONTENT_TYPE, TYPE);
+    response
+}
+
 /// A JSON answer with code 200.
 pub(crate) fn json(value: &Value) -> Response {
     respond(StatusCode::OK, bytes(value))

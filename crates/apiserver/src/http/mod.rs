@@ -284,10 +284,13 @@ fn document(
             .map(|document| encode::json(&document))
             .ok_or_else(ApiError::no_such_resource),
         Path::Version => Ok(encode::json(&discovery::version(&cluster.version))),
-        Path::OpenApiV2 => {
-            Shape::negotiate(request.headers(), |_| false)?;
-            Ok(encode::json(&openapi::document_v2(&registry)))
-        }
+        Path::OpenApiV2 => match Shape::negotiate(request.headers(), |_| false) {
+            Err(_) if accept::takes(request.headers(), openapi::V2_PROTOBUF) => {
+                Ok(encode::openapi_v2(openapi::document_v2_protobuf()))
+            }
+            Err(error) => Err(error),
+            Ok(_) => Ok(encode::json(&openapi::document_v2(&registry))),
+        },
         Path::Unknown if !user.is_master() => {
             let verb = request.method().as_str().to_lowercase();
             let path = request.uri().path();

@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::kubelet::Kubelet;
 use crate::tools::{caprock, command, ok, tool};
@@ -95,10 +95,12 @@ impl Cluster {
         command(tool, &self.kubeconfig, line)
     }
 
-    /// Applies a manifest.
+    /// Applies a manifest. What begins with a brace is JSON to some versions of kubectl.
     pub(crate) fn apply(&self, manifest: &str) {
-        let file = self.scratch.path().join("manifest.yaml");
-        std::fs::write(&file, manifest).unwrap();
+        let file = self.scratch.path().join("manifest.json");
+        let objects: Vec<Value> = serde_saphyr::from_multiple(manifest).unwrap();
+        let list = json!({"apiVersion": "v1", "kind": "List", "items": objects});
+        std::fs::write(&file, list.to_string()).unwrap();
         self.kubectl(&format!("apply -f {}", file.display()));
     }
 
