@@ -82,8 +82,14 @@ class Fleet:
             process.wait()
         shutil.rmtree(self.work, ignore_errors=True)
 
+    def ask(self, method, path, body=b""):
+        """As a client does it that was told that the server is busy: later."""
+        while (answer := self.api.request(method, path, body))[0] == 429:
+            time.sleep(1)
+        return answer
+
     def create(self, path, body):
-        expect(self.api.request("POST", path, json.dumps(body).encode()), 201)
+        expect(self.ask("POST", path, json.dumps(body).encode()), 201)
 
     def config(self, name, spec):
         labels = {"machineconfiguration.openshift.io/role": "fleet"}
@@ -91,7 +97,7 @@ class Fleet:
         self.create(f"{GROUP}/machineconfigs", kind | {"metadata": {"name": name, "labels": labels}, "spec": spec})
 
     def pool(self, name):
-        code, body = self.api.request("GET", f"{GROUP}/machineconfigpools/{name}")
+        code, body = self.ask("GET", f"{GROUP}/machineconfigpools/{name}")
         expect((code, body), 200)
         return json.loads(body)
 
@@ -125,7 +131,7 @@ class Fleet:
 
     def writes(self):
         """Writes that the server has answered so far, by what was written."""
-        text, found = self.api.request("GET", "/metrics")[1].decode(), {}
+        text, found = self.ask("GET", "/metrics")[1].decode(), {}
         for labels, count in re.findall(r"^apiserver_request_total\{(.*)\} (\S+)$", text, re.MULTILINE):
             label = dict(re.findall(r'(\w+)="([^"]*)"', labels))
             if label.get("verb", "").lower() in ("create", "update", "patch", "delete"):
