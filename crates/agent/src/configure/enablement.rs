@@ -222,8 +222,12 @@ fn systemctl(root: &Root, verb: &str, units: &[String]) -> Result<(), CommandErr
     if units.is_empty() {
         return Ok(());
     }
+    // A deployment is found below `/ostree`, which is a link. systemctl reads drop-ins by their real paths, and refuses those
+    // that are not below the root that it was given. It says itself what is wrong with a root that is not there.
+    let path = root.path();
+    let real = path.canonicalize_utf8().unwrap_or_else(|_| path.to_owned());
     Command::new("systemctl")
-        .arg(format!("--root={}", root.path()))
+        .arg(format!("--root={real}"))
         .args(["--quiet", verb, "--"])
         .args(units)
         .run()

@@ -359,6 +359,29 @@ fn units_start_again_as_they_did_before() {
     }
 }
 
+/// A deployment is found below `/ostree`, which is a link.
+#[test]
+fn a_unit_with_a_drop_in_is_enabled_in_a_root_behind_a_link() {
+    let mut tree = tree();
+    let drop_ins = tree
+        .root
+        .path()
+        .join("usr/lib/systemd/system/image.service.d");
+    std::fs::create_dir(&drop_ins).unwrap();
+    std::fs::write(drop_ins.join("x.conf"), "[Unit]\nDescription=x\n").unwrap();
+    let link = Utf8Path::from_path(tree.dir.path()).unwrap().join("link");
+    std::os::unix::fs::symlink(tree.dir.path(), &link).unwrap();
+    tree.root = Root::open(&link.join("root")).unwrap();
+    let units = json!([{"name": "image.service", "enabled": true}]);
+    apply(
+        &tree,
+        &[],
+        &version("to", json!({"systemd": {"units": units}})),
+    );
+    let wants = "etc/systemd/system/multi-user.target.wants/image.service";
+    assert!(tree.root.path().join(wants).is_symlink());
+}
+
 #[test]
 fn devices_are_left_alone() {
     let tree = tree();

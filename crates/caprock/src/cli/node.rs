@@ -132,7 +132,7 @@ pub(crate) struct Agent {
     #[arg(long, value_name = "NAME", env = "NODE_NAME")]
     pub(crate) node_name: Option<String>,
     /// Create the Node object and keep it Ready, where no kubelet does.
-    #[arg(long, conflicts_with = "host_root")]
+    #[arg(long)]
     pub(crate) register_node: bool,
     /// Labels of the Node when it is created.
     #[arg(
