@@ -1,7 +1,7 @@
 # Services that rows of docs/disruption.md reload and restart, and how files and units come and go. Sourced.
 # shellcheck shell=bash
 
-# Names that the agent knows files of stand for the real services, which the demo's image has not.
+# Names that the agent knows files of stand for the real services, which the demo's image has not, or not in a container.
 WATCHED=(ssh.service chronyd.service crio.service probe.service)
 
 # services_to_watch: spec of a MachineConfig with one process for each name, which lives through a reload.
@@ -9,7 +9,9 @@ services_to_watch() {
     local name
     printf 'config:\n  ignition: {version: 3.4.0}\n  systemd:\n    units:\n'
     for name in "${WATCHED[@]}"; do
-        unit_entry "$name" "enabled: true" <<<"$(watched_unit "Stand-in for ${name%.service}")"
+        # In place of the image's drop-in of that name, which keeps ssh.service from running in a container.
+        unit_entry "$name" 'enabled: true
+        dropins: [{name: 10-own-network.conf, contents: "# Runs anywhere."}]' <<<"$(watched_unit "Stand-in for ${name%.service}")"
     done
     # Here, and not to be started.
     unit_entry idle.service "enabled: false" <<<"$(watched_unit 'A unit that is there')"

@@ -28,9 +28,14 @@ has_function() {
 
 # --- what a change did ----------------------------------------------------------------------------
 
+# drains NODE: how many of the updates that were looked at have drained it. Each asks in its end to be uncordoned, for its own
+# target; a drain is asked for by the controller or by the agent.
 drains() {
-    kubectl get events --namespace default -o json |
-        jq --arg node "$1" '[.items[] | select(.involvedObject.name == $node and .reason == "AskedForDrain")] | length'
+    local seen=$STATE/drains.$1 asks
+    asks=$(annotation "$1" desiredDrain)
+    [ -e "$seen" ] || : >"$seen"
+    if [[ $asks == uncordon-* && $asks != "$(tail -n 1 "$seen")" ]]; then echo "$asks" >>"$seen"; fi
+    wc -l <"$seen"
 }
 
 # services NODE: systemd's own account of every service, and when it read its units last.
