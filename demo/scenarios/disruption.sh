@@ -29,11 +29,12 @@ has_function() {
 # --- what a change did ----------------------------------------------------------------------------
 
 # drains NODE: how many of the updates that were looked at have drained it. Each asks in its end to be uncordoned, for its own
-# target; a drain is asked for by the controller or by the agent.
+# config; another image of the same config is another update. A drain is asked for by the controller or by the agent.
 drains() {
     local seen=$STATE/drains.$1 asks
     asks=$(annotation "$1" desiredDrain)
     [ -e "$seen" ] || : >"$seen"
+    asks="$asks $(annotation "$1" currentImage)"
     if [[ $asks == uncordon-* && $asks != "$(tail -n 1 "$seen")" ]]; then echo "$asks" >>"$seen"; fi
     wc -l <"$seen"
 }
