@@ -430,6 +430,7 @@ mod tests {
             | BuildReason::Prepared
             | BuildReason::Building
             | BuildReason::Ready
+            | BuildReason::NotBuilt
             | BuildReason::Superseded => false,
             // Whatever comes new is trouble until somebody says otherwise here.
             _ => true,
