@@ -44,14 +44,7 @@ pub(crate) fn concerns(change: &Change) -> Wake {
         | Kind::Build
         | Kind::Secret
         | Kind::ConfigMap => Wake::Everyone,
-        Kind::MachineConfigNode
-        | Kind::Node
-        | Kind::NodeSecret
-        | Kind::NodeAccess
-        | Kind::Claim
-        | Kind::NodeLease
-        | Kind::RolloutPolicy
-        | Kind::MachineConfiguration => Wake::Nobody,
+        _ => Wake::Nobody,
     }
 }
 

@@ -16,19 +16,7 @@ use crate::error::Result;
 pub(crate) fn concerns(change: &Change) -> Wake {
     match change.kind {
         Kind::MachineConfiguration => Wake::of(change.name.as_deref()),
-        Kind::Pool
-        | Kind::Node
-        | Kind::NodeLease
-        | Kind::MachineConfigNode
-        | Kind::OsConfig
-        | Kind::Build
-        | Kind::MachineConfig
-        | Kind::ConfigMap
-        | Kind::Secret
-        | Kind::NodeSecret
-        | Kind::NodeAccess
-        | Kind::Claim
-        | Kind::RolloutPolicy => Wake::Nobody,
+        _ => Wake::Nobody,
     }
 }
 

@@ -18,7 +18,7 @@ use crate::context::Context;
 use crate::error::{Error, Failures, Result, chain};
 use crate::telemetry::Running;
 
-/// Whom a change concerns.
+/// Whom a change concerns. Each loop names the kinds that it decides from; every other one wakes nobody.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Wake {
     Nobody,

@@ -34,17 +34,7 @@ const PUSH_SECRET: &str = "push-secret";
 pub(crate) fn concerns(change: &Change) -> Wake {
     match change.kind {
         Kind::Build | Kind::Node | Kind::Secret => Wake::Everyone,
-        Kind::Pool
-        | Kind::NodeLease
-        | Kind::MachineConfigNode
-        | Kind::OsConfig
-        | Kind::MachineConfig
-        | Kind::ConfigMap
-        | Kind::NodeSecret
-        | Kind::NodeAccess
-        | Kind::Claim
-        | Kind::RolloutPolicy
-        | Kind::MachineConfiguration => Wake::Nobody,
+        _ => Wake::Nobody,
     }
 }
 

@@ -36,17 +36,7 @@ pub(crate) fn concerns(change: &Change) -> Wake {
         Kind::Pool if change.only_status => Wake::Nobody,
         // A window may be another one now.
         Kind::Pool | Kind::RolloutPolicy => Wake::Everyone,
-        Kind::NodeLease
-        | Kind::MachineConfigNode
-        | Kind::OsConfig
-        | Kind::Build
-        | Kind::MachineConfig
-        | Kind::ConfigMap
-        | Kind::Secret
-        | Kind::NodeSecret
-        | Kind::NodeAccess
-        | Kind::Claim
-        | Kind::MachineConfiguration => Wake::Nobody,
+        _ => Wake::Nobody,
     }
 }
 

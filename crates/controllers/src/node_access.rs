@@ -35,17 +35,7 @@ pub(crate) fn concerns(change: &Change) -> Wake {
         Kind::Node | Kind::NodeAccess => Wake::of(change.name.as_deref()),
         Kind::Pool if change.only_status => Wake::Nobody,
         Kind::Pool => Wake::Everyone,
-        Kind::Secret
-        | Kind::OsConfig
-        | Kind::MachineConfigNode
-        | Kind::NodeSecret
-        | Kind::MachineConfig
-        | Kind::Build
-        | Kind::ConfigMap
-        | Kind::Claim
-        | Kind::NodeLease
-        | Kind::RolloutPolicy
-        | Kind::MachineConfiguration => Wake::Nobody,
+        _ => Wake::Nobody,
     }
 }
 

@@ -27,15 +27,7 @@ pub(crate) fn concerns(change: &Change) -> Wake {
     match change.kind {
         Kind::Secret | Kind::OsConfig => Wake::Everyone,
         Kind::Node | Kind::MachineConfigNode | Kind::NodeSecret => Wake::of(change.name.as_deref()),
-        Kind::MachineConfig
-        | Kind::NodeAccess
-        | Kind::Pool
-        | Kind::Build
-        | Kind::ConfigMap
-        | Kind::Claim
-        | Kind::NodeLease
-        | Kind::RolloutPolicy
-        | Kind::MachineConfiguration => Wake::Nobody,
+        _ => Wake::Nobody,
     }
 }
 

@@ -49,9 +49,7 @@ pub(crate) fn concerns(change: &Change) -> Wake {
         | Kind::ConfigMap
         | Kind::MachineConfiguration
         | Kind::RolloutPolicy => Wake::Everyone,
-        Kind::Secret | Kind::NodeSecret | Kind::NodeAccess | Kind::Claim | Kind::NodeLease => {
-            Wake::Nobody
-        }
+        _ => Wake::Nobody,
     }
 }
 

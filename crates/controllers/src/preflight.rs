@@ -47,16 +47,7 @@ pub(crate) fn concerns(change: &Change) -> Wake {
     match change.kind {
         // A pool tells of its rendered config, and of nodes that are degraded.
         Kind::OsConfig | Kind::Pool | Kind::Secret | Kind::ConfigMap => Wake::Everyone,
-        Kind::MachineConfig
-        | Kind::Build
-        | Kind::MachineConfigNode
-        | Kind::Node
-        | Kind::NodeSecret
-        | Kind::NodeAccess
-        | Kind::Claim
-        | Kind::NodeLease
-        | Kind::RolloutPolicy
-        | Kind::MachineConfiguration => Wake::Nobody,
+        _ => Wake::Nobody,
     }
 }
 

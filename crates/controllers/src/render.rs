@@ -30,18 +30,7 @@ pub(crate) fn concerns(change: &Change) -> Wake {
             Wake::Everyone
         }
         Kind::ConfigMap if change.name.is_none() => Wake::Everyone,
-        Kind::ConfigMap
-        | Kind::OsConfig
-        | Kind::Build
-        | Kind::MachineConfigNode
-        | Kind::Node
-        | Kind::Secret
-        | Kind::NodeSecret
-        | Kind::NodeAccess
-        | Kind::Claim
-        | Kind::RolloutPolicy
-        | Kind::MachineConfiguration
-        | Kind::NodeLease => Wake::Nobody,
+        _ => Wake::Nobody,
     }
 }
 

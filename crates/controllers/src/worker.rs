@@ -53,13 +53,7 @@ pub(crate) fn concerns(change: &Change) -> Wake {
         | Kind::ConfigMap
         | Kind::Pool => Wake::Everyone,
         Kind::Claim => Wake::of(change.name.as_deref()),
-        Kind::MachineConfigNode
-        | Kind::Node
-        | Kind::NodeSecret
-        | Kind::NodeAccess
-        | Kind::NodeLease
-        | Kind::RolloutPolicy
-        | Kind::MachineConfiguration => Wake::Nobody,
+        _ => Wake::Nobody,
     }
 }
 

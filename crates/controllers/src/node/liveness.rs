@@ -60,18 +60,7 @@ impl Pulses {
 pub(crate) fn concerns(change: &Change) -> Wake {
     match change.kind {
         Kind::Node | Kind::NodeLease => Wake::of(change.name.as_deref()),
-        Kind::Pool
-        | Kind::MachineConfigNode
-        | Kind::OsConfig
-        | Kind::Build
-        | Kind::MachineConfig
-        | Kind::ConfigMap
-        | Kind::Secret
-        | Kind::NodeSecret
-        | Kind::NodeAccess
-        | Kind::Claim
-        | Kind::RolloutPolicy
-        | Kind::MachineConfiguration => Wake::Nobody,
+        _ => Wake::Nobody,
     }
 }
 

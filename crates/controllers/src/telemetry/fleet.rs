@@ -3,11 +3,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use jiff::Timestamp;
 use kube::ResourceExt;
-use model::api::{MachineConfigPool, MachineOSBuild};
+use model::api::{MachineConfigPool, MachineConfigPoolStatus, MachineOSBuild};
 use model::build_state::BuildState;
 use model::drain::{DRAIN_SINCE, DRAIN_WAITS_FOR};
 use model::node::{Phase, annotation};
@@ -90,7 +90,9 @@ impl Fleet {
         self.lock()
             .retain(|name, _| pools.iter().any(|pool| pool.name_any() == *name));
         self.encode_figures(to)?;
-        encode_pools(&pools, to)?;
+        encode_machines(&pools, to)?;
+        encode_conditions(&pools, to)?;
+        encode_certificates(&pools, to)?;
         encode_builds(cache, to)?;
         encode_drains(cache, to)
     }
@@ -145,53 +147,60 @@ fn put(to: &mut MetricEncoder<'_>, labels: &[(&str, &str)], value: f64) -> fmt::
     ConstGauge::new(value).encode(to.encode_family(&labels)?)
 }
 
-fn encode_pools(
-    pools: &[std::sync::Arc<MachineConfigPool>],
+fn encode_machines(
+    pools: &[Arc<MachineConfigPool>],
     to: &mut DescriptorEncoder<'_>,
 ) -> fmt::Result {
-    type Count = fn(&MachineConfigPool) -> Option<f64>;
-    fn status(
-        pool: &MachineConfigPool,
-        count: impl Fn(&model::api::MachineConfigPoolStatus) -> i32,
-    ) -> Option<f64> {
-        Some(count(pool.status.as_ref()?).into())
-    }
-    let counts: [(&str, &str, Count); 6] = [
+    type Count = fn(&MachineConfigPoolStatus) -> i32;
+    let counts: [(&str, &str, Count); 5] = [
         ("caprock_pool_machines", "Machines of a pool", |pool| {
-            status(pool, |status| status.machine_count)
+            pool.machine_count
         }),
         (
             "caprock_pool_updated_machines",
             "Machines of a pool that run its target",
-            |pool| status(pool, |status| status.updated_machine_count),
+            |pool| pool.updated_machine_count,
         ),
         (
             "caprock_pool_ready_machines",
             "Machines of a pool that run its target and serve",
-            |pool| status(pool, |status| status.ready_machine_count),
+            |pool| pool.ready_machine_count,
         ),
         (
             "caprock_pool_unavailable_machines",
             "Machines of a pool that do not serve, or may stop at any moment for an update",
-            |pool| status(pool, |status| status.unavailable_machine_count),
+            |pool| pool.unavailable_machine_count,
         ),
         (
             "caprock_pool_degraded_machines",
             "Machines of a pool whose agent reports a fault",
-            |pool| status(pool, |status| status.degraded_machine_count),
+            |pool| pool.degraded_machine_count,
         ),
-        ("caprock_pool_paused", "Whether a pool is paused", |pool| {
-            Some(f64::from(u8::from(pool.spec.paused)))
-        }),
     ];
     for (name, help, count) in counts {
         let mut family = family(to, name, help)?;
         for pool in pools {
-            if let Some(count) = count(pool) {
-                put(&mut family, &[("pool", &pool.name_any())], count)?;
+            if let Some(status) = &pool.status {
+                put(
+                    &mut family,
+                    &[("pool", &pool.name_any())],
+                    count(status).into(),
+                )?;
             }
         }
     }
+    let mut paused = family(to, "caprock_pool_paused", "Whether a pool is paused")?;
+    for pool in pools {
+        let is_paused = f64::from(u8::from(pool.spec.paused));
+        put(&mut paused, &[("pool", &pool.name_any())], is_paused)?;
+    }
+    Ok(())
+}
+
+fn encode_conditions(
+    pools: &[Arc<MachineConfigPool>],
+    to: &mut DescriptorEncoder<'_>,
+) -> fmt::Result {
     let mut conditions = family(
         to,
         "caprock_pool_condition",
@@ -202,18 +211,15 @@ fn encode_pools(
         conditions.unwrap_or_default()
     };
     for pool in pools {
+        let name = pool.name_any();
         for condition in each(pool) {
             let labels = [
-                ("pool", pool.name_any()),
-                ("type", condition.type_),
-                ("reason", condition.reason),
+                ("pool", name.as_str()),
+                ("type", &condition.type_),
+                ("reason", &condition.reason),
             ];
-            let labels = labels.each_ref().map(|(key, value)| (*key, value.as_str()));
-            put(
-                &mut conditions,
-                &labels,
-                f64::from(u8::from(condition.status == "True")),
-            )?;
+            let holds = f64::from(u8::from(condition.status == "True"));
+            put(&mut conditions, &labels, holds)?;
         }
     }
     let mut since = family(
@@ -222,15 +228,22 @@ fn encode_pools(
         "When a condition of a pool changed last, since the Unix epoch",
     )?;
     for pool in pools {
+        let name = pool.name_any();
         for condition in each(pool) {
             if let Some(at) = condition.last_transition_time {
-                let labels = [("pool", pool.name_any()), ("type", condition.type_)];
-                let labels = labels.each_ref().map(|(key, value)| (*key, value.as_str()));
+                let labels = [("pool", name.as_str()), ("type", &condition.type_)];
                 put(&mut since, &labels, at.0.as_second() as f64)?;
             }
         }
     }
-    // All pools name the same bundles.
+    Ok(())
+}
+
+/// All pools name the same bundles.
+fn encode_certificates(
+    pools: &[Arc<MachineConfigPool>],
+    to: &mut DescriptorEncoder<'_>,
+) -> fmt::Result {
     let mut ends: BTreeMap<String, f64> = BTreeMap::new();
     for status in pools.iter().filter_map(|pool| pool.status.as_ref()) {
         for expiry in &status.cert_expirys {
