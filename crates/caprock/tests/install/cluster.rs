@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::kubelet::Kubelet;
-use crate::tools::{caprock, command, ok, tool};
+use crate::tools::{caprock, command, json_of, ok, tool};
 
 /// Real clusters are slow, and so is a busy test machine.
 const DEADLINE: Duration = Duration::from_secs(120);
@@ -106,14 +106,7 @@ impl Cluster {
 
     /// An object; nothing when it is not there, or its kind is not.
     pub(crate) fn get(&self, line: &str) -> Option<Value> {
-        let line = format!("get {line} -o json");
-        let output = command(&self.kubectl, &self.kubeconfig, &line)
-            .output()
-            .unwrap();
-        output
-            .status
-            .success()
-            .then(|| serde_json::from_slice(&output.stdout).unwrap())
+        json_of(&self.kubectl, &self.kubeconfig, &format!("get {line}"))
     }
 
     pub(crate) fn eventually(&self, what: &str, mut holds: impl FnMut() -> bool) {

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::tools::{caprock, command, text};
+use crate::tools::{caprock, command, json_of, text};
 
 const NAMESPACE: &str = "caprock-system";
 
@@ -77,7 +77,7 @@ impl Drop for Pod {
 
 impl Node {
     fn turn(&mut self) {
-        let Some(list) = self.get("get deployments,statefulsets,daemonsets,jobs") else {
+        let Some(list) = self.json("get deployments,statefulsets,daemonsets,jobs") else {
             return;
         };
         let mut wanted = BTreeMap::new();
@@ -104,15 +104,9 @@ impl Node {
         }
     }
 
-    fn get(&self, line: &str) -> Option<Value> {
-        let line = format!("-n {NAMESPACE} {line} -o json");
-        let output = command(&self.kubectl, &self.kubeconfig, &line)
-            .output()
-            .unwrap();
-        output
-            .status
-            .success()
-            .then(|| serde_json::from_slice(&output.stdout).unwrap())
+    fn json(&self, line: &str) -> Option<Value> {
+        let line = format!("-n {NAMESPACE} {line}");
+        json_of(&self.kubectl, &self.kubeconfig, &line)
     }
 
     /// Starts a pod's process; not yet, while its account is not there.
@@ -120,7 +114,7 @@ impl Node {
         let template = object["spec"]["template"].clone();
         let spec = &template["spec"];
         let account = spec["serviceAccountName"].as_str().unwrap();
-        let token = self.get(&format!("create token {account} --duration 1h"))?;
+        let token = self.json(&format!("create token {account} --duration 1h"))?;
         let mut kubeconfig: Value =
             serde_json::from_str(&std::fs::read_to_string(&self.kubeconfig).unwrap()).unwrap();
         for user in kubeconfig["users"].as_array_mut().unwrap() {

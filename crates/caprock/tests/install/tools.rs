@@ -49,6 +49,16 @@ pub(crate) fn ok(command: &mut Command) -> String {
     text(&output.stdout)
 }
 
+/// The object that `kubectl` answers with; nothing when it fails, as for what is not there.
+pub(crate) fn json_of(kubectl: &Path, kubeconfig: &Path, line: &str) -> Option<Value> {
+    let output = command(kubectl, kubeconfig, line)
+        .args(["-o", "json"])
+        .output()
+        .unwrap();
+    let object = || serde_json::from_slice(&output.stdout).unwrap();
+    output.status.success().then(object)
+}
+
 pub(crate) fn words(output: &Output) -> String {
     text(&output.stdout) + &text(&output.stderr)
 }
