@@ -14,15 +14,15 @@ async fn privileged_output_and_files_of_a_command_are_kept() {
     let lab = Lab::new();
     let image = lab
         .build(
-            "ENV A=1\nWORKDIR /work\nRUN echo $A; pwd; hostname; echo hi > f; echo to-stderr >&2",
+            "ENV A=1\nWORKDIR /made\nRUN echo $A; pwd; hostname; echo hi > f; echo to-stderr >&2",
         )
         .await
         .unwrap();
-    assert_eq!(lab.output(), ["1", "/work", "build", "to-stderr"]);
-    assert_eq!(lab.last_layer(&image), ["dir work/", "file work/f"]);
+    assert_eq!(lab.output(), ["1", "/made", "build", "to-stderr"]);
+    assert_eq!(lab.last_layer(&image), ["dir made/", "file made/f"]);
     let root = image.root(&|_| {}).await.unwrap();
-    assert_eq!(root.read("/work/f", 10).unwrap().unwrap(), b"hi\n");
-    assert_eq!(image.config().config.working_dir, "/work");
+    assert_eq!(root.read("/made/f", 10).unwrap().unwrap(), b"hi\n");
+    assert_eq!(image.config().config.working_dir, "/made");
 }
 
 #[tokio::test(flavor = "multi_thread")]
