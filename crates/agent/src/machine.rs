@@ -43,6 +43,9 @@ pub(crate) trait Machine: Clone + Debug + Send + Sync + 'static {
     /// What is on it now.
     fn look(&self) -> Result<Sight, HostError>;
 
+    /// Takes what another operator has configured for what it is.
+    fn adopt(&self, sight: &Sight, version: &Version) -> Result<(), HostError>;
+
     /// Finishes what the boot needs.
     fn complete_boot(&self) -> Result<(), HostError>;
 

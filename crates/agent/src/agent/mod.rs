@@ -1,6 +1,7 @@
 //! The loop: observe, plan, act, report. Level-based: each turn looks at everything anew and does the next step.
 
 mod act;
+mod adopt;
 mod drift;
 mod follow;
 mod latest;

@@ -97,6 +97,7 @@ impl<M: Machine> Agent<M> {
             self.read_policy(pool).await?;
         }
         let sight = self.host.run(|host| host.look()).await?;
+        let sight = self.adopt(&node, sight).await?;
         let mut observed = Observed {
             node,
             progress,

@@ -9,6 +9,7 @@
 //! that is booted: early in its first boot, and back early in the first boot after a rollback.
 
 mod accounts;
+mod adopt;
 mod compare;
 mod core_user;
 mod enablement;
@@ -26,6 +27,7 @@ use crate::command::CommandError;
 use crate::root::{Found, Keep, Root, RootError};
 use crate::state::{CoreOriginal, Original, Originals, State, StateError};
 use accounts::Accounts;
+pub use adopt::adopt;
 pub use compare::{Difference, differences, managed};
 use entries::{Entry, What};
 use labels::Labels;

@@ -139,7 +139,7 @@ pub(super) fn to_bring_back(
 }
 
 /// The image's own version of a path in `/etc`, where ostree keeps it.
-fn vendor(root: &Root, path: &Utf8Path) -> Result<(Found, Attributes), RootError> {
+pub(super) fn vendor(root: &Root, path: &Utf8Path) -> Result<(Found, Attributes), RootError> {
     match path.strip_prefix("/etc") {
         Ok(rest) => {
             let path = Utf8Path::new("/usr/etc").join(rest);

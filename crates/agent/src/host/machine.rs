@@ -44,6 +44,10 @@ impl Machine for Host {
         Host::look(self)
     }
 
+    fn adopt(&self, sight: &Sight, version: &Version) -> Result<(), HostError> {
+        Host::adopt(self, sight, version)
+    }
+
     fn complete_boot(&self) -> Result<(), HostError> {
         Host::complete_boot(self)
     }

@@ -1,6 +1,7 @@
 //! One node's own side: what is on it, and the steps that change it. Every step says in the journal that it starts,
 //! and each is safe to run again after a kill at any point.
 
+mod adopt;
 mod apply;
 mod check;
 mod deploy;

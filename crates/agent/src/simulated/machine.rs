@@ -259,6 +259,19 @@ impl Machine for Simulated {
         })
     }
 
+    /// The machine is what its Node says.
+    fn adopt(&self, _: &Sight, version: &Version) -> Result<(), HostError> {
+        let mut disk = self.disk();
+        let root = &mut disk.booted;
+        root.image = version.image().and_then(digest_in).unwrap_or(root.image);
+        root.arguments.clone_from(&version.kernel_arguments);
+        root.version = Some(version.clone());
+        root.verified = Some(String::new());
+        let image = root.image;
+        disk.images.insert(image);
+        Ok(())
+    }
+
     fn complete_boot(&self) -> Result<(), HostError> {
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! The agent on the real API server, on a machine that is not there.
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
+mod adopt;
 mod cluster;
 mod discards;
 mod drift;
