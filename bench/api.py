@@ -16,8 +16,10 @@ import ssl
 import statistics
 import subprocess
 import sys
+import tempfile
 import threading
 import time
+import urllib.parse
 from pathlib import Path
 
 OBJECTS = 10_000
@@ -33,6 +35,7 @@ class Server:
 
     def __init__(self, caprock, data, *flags):
         self.data = data
+        self.kubeconfig = data / "kubeconfig"
         self.caprock = caprock
         self.flags = flags
         self.process = None
@@ -43,7 +46,6 @@ class Server:
         api, registry = (f"127.0.0.1:{port.getsockname()[1]}" for port in ports)
         for port in ports:
             port.close()
-        kubeconfig = self.data / "kubeconfig"
         log = open(self.data.parent / "api-serve.log", "ab")
         began = time.perf_counter()
         self.process = subprocess.Popen(
@@ -52,11 +54,11 @@ class Server:
             stdout=log,
             stderr=log,
         )
-        while not kubeconfig.exists():
+        while not self.kubeconfig.exists():
             if self.process.poll() is not None:
                 sys.exit(f"caprock serve ended; see {log.name}")
             time.sleep(0.002)
-        config = json.loads(kubeconfig.read_text())
+        config = json.loads(self.kubeconfig.read_text())
         cluster = config["clusters"][0]["cluster"]
         self.address = ("127.0.0.1", int(api.rsplit(":", 1)[1]))
         self.token = config["users"][0]["user"]["token"]
@@ -80,11 +82,57 @@ class Server:
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         return int(status.split("VmRSS:")[1].split()[0]) / 1024
 
+    def clean(self):
+        """What was made is in the data directory."""
+
     def head(self, method, path, length=None):
-        lines = [f"{method} {path} HTTP/1.1", "host: localhost", f"authorization: Bearer {self.token}"]
+        lines = [f"{method} {path} HTTP/1.1", "host: localhost"]
+        if self.token:
+            lines.append(f"authorization: Bearer {self.token}")
         if length is not None:
             lines += ["content-type: application/json", f"content-length: {length}"]
         return ("\r\n".join(lines) + "\r\n\r\n").encode()
+
+
+class Given(Server):
+    """A server that runs already, by the kubeconfig of an administrator of it."""
+
+    def __init__(self, kubeconfig):
+        self.kubeconfig = kubeconfig
+        self.made = []
+        view = json.loads(self.kubectl("config", "view", "--raw", "--minify", "--flatten", "-o", "json"))
+        cluster, user = view["clusters"][0]["cluster"], view["users"][0]["user"]
+        url = urllib.parse.urlsplit(cluster["server"])
+        self.address = (url.hostname, url.port or 443)
+        self.token = user.get("token")
+        authority = base64.b64decode(cluster["certificate-authority-data"]).decode()
+        self.tls = ssl.create_default_context(cadata=authority)
+        self.tls.set_alpn_protocols(["http/1.1"])
+        if "client-certificate-data" in user:
+            with tempfile.NamedTemporaryFile() as pem:
+                for key in ("client-certificate-data", "client-key-data"):
+                    pem.write(base64.b64decode(user[key]) + b"\n")
+                pem.flush()
+                self.tls.load_cert_chain(pem.name)
+
+    def kubectl(self, *arguments):
+        command = ["kubectl", "--kubeconfig", self.kubeconfig, *arguments]
+        return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+
+    def apply(self, *what):
+        definitions = self.kubectl("get", "crd", "-o", "name")
+        if "machineconfiguration.openshift.io" in definitions:
+            sys.exit("this cluster has MachineConfigs of its own, which would be removed with what the bench makes")
+        for flag, source in zip(what[::2], what[1::2]):
+            self.kubectl("apply", "--server-side", flag, source)
+            self.made.append((flag, source))
+        self.kubectl("wait", "--for=condition=Established", "crd", "--all")
+
+    def clean(self):
+        """Simulated nodes and what was applied, with every object of the definitions in it."""
+        self.kubectl("delete", "nodes", "-l", "caprock.dev/simulated")
+        for flag, source in reversed(self.made):
+            self.kubectl("delete", "--ignore-not-found", flag, source)
 
 
 class Connection:
@@ -94,7 +142,7 @@ class Connection:
         self.server = server
         plain = socket.create_connection(server.address)
         plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.stream = server.tls.wrap_socket(plain, server_hostname="127.0.0.1")
+        self.stream = server.tls.wrap_socket(plain, server_hostname=server.address[0])
 
     def request(self, method, path, body=b""):
         """Code and body of the answer."""
@@ -110,14 +158,31 @@ class Connection:
         while b"\r\n\r\n" not in data:
             data += self.stream.recv(65536)
         head, data = data.split(b"\r\n\r\n", 1)
-        length = int(next(l for l in head.lower().split(b"\r\n") if l.startswith(b"content-length:")).split(b":")[1])
+        code, lines = int(head.split()[1]), head.lower().split(b"\r\n")
+        length = next((int(line.split(b":")[1]) for line in lines if line.startswith(b"content-length:")), None)
+        if length is None:
+            return code, self.chunks(data)
         parts = [data]
         got = len(data)
         while got < length:
             part = self.stream.recv(1 << 18)
             parts.append(part)
             got += len(part)
-        return int(head.split()[1]), b"".join(parts)
+        return code, b"".join(parts)
+
+    def chunks(self, data):
+        """A body whose length its server did not know before; `data` is what came of it with the head."""
+        parts = []
+        while not parts or parts[-1]:
+            while b"\r\n" not in data:
+                data += self.stream.recv(65536)
+            size, data = data.split(b"\r\n", 1)
+            size = int(size.split(b";")[0], 16)
+            while len(data) < size + 2:
+                data += self.stream.recv(1 << 18)
+            parts.append(data[:size])
+            data = data[size + 2 :]
+        return b"".join(parts)
 
 
 def config_map(name):

@@ -2,6 +2,7 @@
 """Measures roll-outs: simulated nodes (`caprock simulate nodes`) against `caprock serve`, a reboot each, 10 % at a time.
 
 The agents are the real ones on machines that are values in memory; server, controllers and all agents are a process each.
+With `--kubeconfig` the server is another one, on which Caprock is not installed; what the bench makes there is removed again.
 Run it on a quiet machine: `make bench`. The numbers are for people; no test looks at them.
 """
 
@@ -17,10 +18,14 @@ import sys
 import time
 from pathlib import Path
 
-from api import Connection, Server, expect
+from api import Connection, Given, Server, expect
 
+ROOT = Path(__file__).resolve().parent.parent
 GROUP = "/apis/machineconfiguration.openshift.io/v1"
 TICKS = os.sysconf("SC_CLK_TCK")
+# What servers call requests that write; what is written for a roll-out.
+WRITES = ("create", "post", "update", "put", "patch", "apply", "delete")
+WRITTEN = ("nodes", "machineconfignodes", "machineconfigpools", "machineconfigs", "events")
 # A fleet that takes longer stands still.
 DEADLINE = 900
 
@@ -35,9 +40,13 @@ class Fleet:
         self.work.mkdir(parents=True)
         self.log = open(options.work / "fleet.log", "ab")
         self.caprock, self.parts = options.caprock, {}
-        self.server = Server(options.caprock, self.work, "--without", "controllers")
-        self.server.start()
-        self.parts["server"] = self.server.process
+        if options.kubeconfig:
+            self.server = Given(options.kubeconfig.resolve())
+            self.server.apply("-k", ROOT / "deploy/api", "-f", ROOT / "deploy/objects/namespaces.yaml")
+        else:
+            self.server = Server(options.caprock, self.work, "--without", "controllers")
+            self.server.start()
+            self.parts["server"] = self.server.process
         self.start("controllers", "controller", "--identity", "bench")
         self.api = Connection(self.server)
         self.config("50-one", {"config": {"ignition": {"version": "3.4.0"}}})
@@ -63,7 +72,7 @@ class Fleet:
 
     def start(self, part, *command):
         self.parts[part] = subprocess.Popen(
-            [self.caprock, *command, "--kubeconfig", self.work / "kubeconfig"],
+            [self.caprock, *command, "--kubeconfig", self.server.kubeconfig],
             stdin=subprocess.DEVNULL,
             stdout=self.log,
             stderr=self.log,
@@ -80,6 +89,7 @@ class Fleet:
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
             process.wait()
+        self.server.clean()
         shutil.rmtree(self.work, ignore_errors=True)
 
     def ask(self, method, path, body=b""):
@@ -134,7 +144,7 @@ class Fleet:
         text, found = self.ask("GET", "/metrics")[1].decode(), {}
         for labels, count in re.findall(r"^apiserver_request_total\{(.*)\} (\S+)$", text, re.MULTILINE):
             label = dict(re.findall(r'(\w+)="([^"]*)"', labels))
-            if label.get("verb", "").lower() in ("create", "update", "patch", "delete"):
+            if label.get("verb", "").lower() in WRITES and label["resource"] in WRITTEN:
                 what = "/".join(filter(None, (label["resource"], label.get("subresource"))))
                 found[what] = found.get(what, 0) + float(count)
         return found
@@ -148,7 +158,6 @@ class Fleet:
         seconds = time.perf_counter() - began
         spent = {part: after - spent[part] for part, after in self.processor().items()}
         each = {what: (count - before.get(what, 0)) / self.nodes for what, count in self.writes().items()}
-        each.pop("leases", None)
         return seconds, {what: count for what, count in each.items() if count >= 0.05}, spent
 
     def processor(self):
@@ -164,7 +173,9 @@ class Fleet:
 
 
 def of_parts(numbers, digits=0):
-    return " / ".join(f"{numbers[part]:.{digits}f}" for part in ("server", "controllers", "agents"))
+    """Nothing is known of a server that was there already."""
+    parts = ("server", "controllers", "agents")
+    return " / ".join(f"{numbers[part]:.{digits}f}" if part in numbers else "-" for part in parts)
 
 
 def rolled_out(fleet, what, target=""):
@@ -186,6 +197,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--caprock", required=True, type=Path, help="a release build")
     parser.add_argument("--work", required=True, type=Path, help="a directory to work in")
+    parser.add_argument("--kubeconfig", type=Path, help="an administrator's, of a server to measure instead of `caprock serve`")
     parser.add_argument("--only", choices=["200", "5000", "pools", "10000"], help="one of the fleets")
     options = parser.parse_args()
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
