@@ -146,4 +146,35 @@ mod tests {
             );
         }
     }
+
+    /// Kubernetes refuses a definition when a rule could cost too much, for which a string without a bound is as long as a
+    /// request may be. Durations and the like are compared at no cost.
+    #[test]
+    fn rules_that_read_strings_have_a_bound() {
+        fn check(path: &str, schema: &serde_json::Value) {
+            let rules = schema["x-kubernetes-validations"].as_array();
+            let reads = rules.into_iter().flatten().any(|rule| {
+                let rule = rule["rule"].as_str().unwrap();
+                ["self.matches(", "self.split(", "validate(self)"]
+                    .iter()
+                    .any(|reads| rule.contains(reads))
+            });
+            assert!(!reads || schema["maxLength"].is_u64(), "{path}");
+            for (name, property) in schema["properties"].as_object().into_iter().flatten() {
+                check(&format!("{path}.{name}"), property);
+            }
+            for below in ["items", "additionalProperties"] {
+                if schema[below].is_object() {
+                    check(&format!("{path}[]"), &schema[below]);
+                }
+            }
+        }
+        for crd in crds() {
+            let crd = serde_json::to_value(&crd).unwrap();
+            for version in crd["spec"]["versions"].as_array().unwrap() {
+                let name = crd["metadata"]["name"].as_str().unwrap();
+                check(name, &version["schema"]["openAPIV3Schema"]);
+            }
+        }
+    }
 }

@@ -107,6 +107,7 @@ pub struct MaintenanceWindow {
     #[schemars(length(max = 7))]
     pub days: Vec<Day>,
     /// When it begins, as `HH:MM` of its time zone.
+    #[schemars(length(max = 5))]
     #[x_kube(validation = Rule::new("self.matches('^([01][0-9]|2[0-3]):[0-5][0-9]$')").message("must be a time of day such as 22:30"))]
     pub start: String,
     /// How long it is open, such as `4h`; seven days at most.
