@@ -12,7 +12,7 @@ use crate::auth::service_account::ISSUER;
 use crate::auth::{self, Action, Decision, User};
 use crate::cluster::Cluster;
 use crate::http::path::ResourcePath;
-use crate::status::{ApiError, Subject};
+use crate::status::{ApiError, Cause, Subject};
 
 /// A kind that is asked and answered, never stored.
 #[derive(Debug)]
@@ -131,9 +131,15 @@ pub(super) async fn serve(
         "LocalSubjectAccessReview" => {
             let asked = spec["resourceAttributes"]["namespace"].as_str();
             if asked != path.namespace.as_deref() {
-                return Err(ApiError::bad_request(
-                    "spec.resourceAttributes.namespace: must be the namespace of the request",
-                ));
+                let subject = Subject {
+                    group: review.group.into(),
+                    kind: review.kind.into(),
+                    name: String::new(),
+                };
+                let field = "spec.resourceAttributes.namespace";
+                let given = &spec["resourceAttributes"]["namespace"];
+                let cause = Cause::invalid(field, given, "must match metadata.namespace");
+                return Err(ApiError::invalid(&subject, vec![cause]));
             }
             access(cluster, &subject(spec)?, spec)?
         }

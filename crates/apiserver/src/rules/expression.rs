@@ -57,7 +57,9 @@ impl Expression {
             .iter()
             .map(|(name, schema)| (*name, Kind::of(schema, false)))
             .collect();
-        names.push((VARIABLES, Kind::of(defined, false)));
+        if !defined.properties.is_empty() {
+            names.push((VARIABLES, Kind::of(defined, false)));
+        }
         let found = typed::type_of(&code, names)?;
         let fits = |wanted: &[&Kind<'_>]| {
             wanted.iter().any(|kind| found == kind.to_string()) || found == "dyn"

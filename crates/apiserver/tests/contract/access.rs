@@ -301,5 +301,5 @@ async fn reviews_answer_about_others() {
     let path = format!("/apis/authorization.k8s.io/v1/namespaces/{ns}/localsubjectaccessreviews");
     assert_eq!(api.post(&path, &local).await.code, 201);
     local["spec"]["resourceAttributes"]["namespace"] = json!("default");
-    assert_eq!(api.post(&path, &local).await.code, 400);
+    assert_eq!(api.post(&path, &local).await.code, 422);
 }

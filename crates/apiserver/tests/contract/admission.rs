@@ -55,11 +55,16 @@ impl<'a> InForce<'a> {
 
     /// Other servers take up a policy a while after it was written.
     async fn wait(&self, against: &Value) {
+        let refused = |answer: &Answer| answer.code != 201 || !answer.header("warning").is_empty();
+        self.wait_for(against, refused).await;
+    }
+
+    async fn wait_for(&self, object: &Value, arrived: impl Fn(&Answer) -> bool) {
         let until = Instant::now() + Duration::from_secs(120);
-        let path = format!("{}?dryRun=All", self.path(against));
+        let path = format!("{}?dryRun=All", self.path(object));
         loop {
-            let answer = self.api.post(&path, against).await;
-            if answer.code != 201 || !answer.header("warning").is_empty() {
+            let answer = self.api.post(&path, object).await;
+            if arrived(&answer) {
                 return;
             }
             assert!(Instant::now() < until, "the policy is not in force");
@@ -209,6 +214,9 @@ async fn parameters_come_from_objects() {
         &deployment("many", 4, json!({})),
     )
     .await;
+    // Parameters may come later than the policy.
+    let few = deployment("few", 3, json!({}));
+    policy.wait_for(&few, |answer| answer.code == 201).await;
     let refused = policy.create(deployment("many", 4, json!({}))).await;
     assert_eq!(refused.code, 403, "{}", refused.json());
     let told = refused.json()["message"].to_string();
@@ -355,6 +363,14 @@ async fn what_is_wrong_with_a_policy_is_said_when_it_is_written() {
         ),
         (
             with(json!({"expression": "variables.nothing == 'a'"})),
+            "undeclared reference to 'variables'",
+        ),
+        (
+            json!({
+                "matchConstraints": on_deployments,
+                "variables": [{"name": "a", "expression": "'a'"}],
+                "validations": [{"expression": "variables.nothing == 'a'"}],
+            }),
             "undefined field 'nothing'",
         ),
         (
