@@ -154,6 +154,19 @@ fn helm_installs_upgrades_and_removes() {
     );
 }
 
+/// A kustomization as the guide has it: one of ours, with the names that the images were pushed to.
+fn overlay(of: &str, image: &str) -> tempfile::TempDir {
+    let overlay = tempfile::tempdir_in(crate::tools::root().join("target")).unwrap();
+    let (name, tag) = image.rsplit_once(':').unwrap();
+    let kustomization = format!(
+        "resources: [../../{of}]\nimages:\n\
+         - {{name: caprock, newName: {name}, newTag: '{tag}'}}\n\
+         - {{name: caprock-builder, newName: {name}-builder, newTag: '{tag}'}}\n"
+    );
+    std::fs::write(overlay.path().join("kustomization.yaml"), kustomization).unwrap();
+    overlay
+}
+
 #[test]
 fn kubectl_installs_upgrades_and_removes() {
     let Some(cluster) = Cluster::start() else {
@@ -163,14 +176,7 @@ fn kubectl_installs_upgrades_and_removes() {
         &cluster,
         &Ways {
             install: &|cluster, image| {
-                let overlay = tempfile::tempdir_in(crate::tools::root().join("target")).unwrap();
-                let (name, tag) = image.rsplit_once(':').unwrap();
-                let kustomization = format!(
-                    "resources: [../../deploy]\nimages:\n\
-                 - {{name: caprock, newName: {name}, newTag: '{tag}'}}\n\
-                 - {{name: caprock-builder, newName: {name}-builder, newTag: '{tag}'}}\n"
-                );
-                std::fs::write(overlay.path().join("kustomization.yaml"), kustomization).unwrap();
+                let overlay = overlay("deploy", image);
                 let line = format!(
                     "apply --server-side --force-conflicts --validate=strict -k {}",
                     overlay.path().display()
@@ -181,9 +187,12 @@ fn kubectl_installs_upgrades_and_removes() {
                 );
             },
             remove: &|cluster| {
-                cluster.kubectl("apply -k deploy/remove");
+                let overlay = overlay("deploy/remove", &cluster.image);
+                let job = overlay.path().display();
+                cluster.kubectl(&format!("apply -k {job}"));
+                assert_eq!(image_of(cluster, "job/caprock-uninstall"), cluster.image);
                 cluster.kubectl("-n caprock-system wait --for=condition=complete job/caprock-uninstall --timeout=3m");
-                cluster.kubectl("delete -k deploy/remove");
+                cluster.kubectl(&format!("delete -k {job}"));
                 cluster.kubectl("delete -k deploy/objects --ignore-not-found --timeout=3m");
             },
         },
