@@ -27,7 +27,7 @@ fill_in() {
     sed -i "s|^ldap_default_authtok = .*|ldap_default_authtok = $(cat "$DIRECTORY/bind-password")|" "$site/bind.conf"
     cp "$DIRECTORY/ca.crt" "$site/ldap-ca.crt"
     # Homes that nobody uses are to go while somebody watches.
-    sed -i "s|--timeout=[0-9]*|--timeout=30|" "$site/auto.master"
+    sed -i "s|^expire=.*|expire=--timeout=30|" "$site/values.env"
     # A busy computer, and a processor in software: the machine may take its time.
     sed -i "s|deadline: .*|deadline: 20m|" "$RECIPE/base/rolloutpolicy.yaml"
     sed -i "s|^push-spec=[^/]*|push-spec=$REGISTRY|" "$site/values.env"

@@ -99,7 +99,7 @@ has_new_shell() { node exec worker-1 getent passwd dale | grep -q ':/bin/sh$'; }
 
 # Another option of sssd arrives while everything runs.
 prove_live_change() {
-    sed -i '/^override_homedir/a override_shell = /bin/sh' "$RECIPE/base/site/sssd.conf"
+    sed -i '/^cache_credentials/a override_shell = /bin/sh' "$RECIPE/base/site/sssd.conf"
     # Whoever runs the roll-out has begun it.
     sed -i 's/^  paused: true/  paused: false/' "$RECIPE/base/machineconfigpool.yaml"
     kubectl kustomize "$RECIPE/debian" >"$STATE/automount.yaml"

@@ -1,14 +1,19 @@
 //! The binary as a shell sees it: help, results, errors and exit statuses.
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use assert_cmd::Command;
+use base64::prelude::{BASE64_STANDARD, Engine};
+
+fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
 
 fn caprock(args: &[&str]) -> (Option<i32>, String, String) {
     let output = Command::cargo_bin("caprock")
         .unwrap()
-        .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../.."))
+        .current_dir(repository())
         .env_remove("KUBECONFIG")
         .env("HOME", "/nonexistent")
         .env("COLUMNS", "100")
@@ -235,55 +240,115 @@ fn a_machine_config_is_made_from_files() {
     assert!(words.contains("read-only"), "{words}");
 }
 
+/// What `kubectl kustomize` makes of a folder; nothing, with a word of it, where the test is not to run it.
+fn kustomized(folder: &Path) -> Option<String> {
+    if std::env::var("CAPROCK_TEST_PRIVILEGED").as_deref() != Ok("1") {
+        eprintln!("skipped: set CAPROCK_TEST_PRIVILEGED=1 where kubectl is installed");
+        return None;
+    }
+    let mut kubectl = Command::new("kubectl");
+    let made = kubectl.arg("kustomize").arg(folder).output().unwrap();
+    let words = String::from_utf8_lossy(&made.stderr);
+    assert!(made.status.success(), "{}: {words}", folder.display());
+    Some(String::from_utf8(made.stdout).unwrap())
+}
+
+/// Paths, modes and contents of the files that the manifests in `file` render to.
+fn rendered_files(file: &Path) -> Vec<(String, u64, String)> {
+    let (code, text, words) = caprock(&["render", "-f", file.to_str().unwrap(), "-o", "json"]);
+    assert_eq!(code, Some(0), "{words}");
+    let rendered: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let files = &rendered["spec"]["config"]["storage"]["files"];
+    let files = files.as_array().unwrap().iter().map(|file| {
+        let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
+        let (path, mode) = (text(&file["path"]), file["mode"].as_u64().unwrap());
+        (path, mode, text(&file["contents"]["source"]))
+    });
+    files.collect()
+}
+
 /// The recipe as a person uses it: kustomize, lint, render.
 #[test]
 fn privileged_the_recipe_has_nothing_to_lint_and_renders() {
-    if std::env::var("CAPROCK_TEST_PRIVILEGED").as_deref() != Ok("1") {
-        eprintln!("skipped: set CAPROCK_TEST_PRIVILEGED=1 where kubectl is installed");
-        return;
-    }
+    let recipe = repository().join("examples/automount-ldap");
     let dir = tempfile::tempdir().unwrap();
+    let [manifests, workload] = ["recipe.yaml", "workload.yaml"].map(|name| dir.path().join(name));
     for variant in ["coreos", "debian"] {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/automount-ldap");
-        let made = Command::new("kubectl")
-            .arg("kustomize")
-            .arg(folder.join(variant))
-            .output()
-            .unwrap();
-        assert!(
-            made.status.success(),
-            "{}",
-            String::from_utf8_lossy(&made.stderr)
-        );
-        let manifests = dir.path().join(format!("{variant}.yaml"));
-        std::fs::write(&manifests, made.stdout).unwrap();
-        let manifests = manifests.to_str().unwrap();
-        let workload = folder.join("workload");
-        let (code, text, words) =
-            caprock(&["lint", "--strict", manifests, workload.to_str().unwrap()]);
+        let Some(made) = kustomized(&recipe.join(variant)) else {
+            return;
+        };
+        std::fs::write(&manifests, made).unwrap();
+        std::fs::write(&workload, kustomized(&recipe.join("workload")).unwrap()).unwrap();
+        let paths = [&manifests, &workload].map(|path| path.to_str().unwrap());
+        let (code, text, words) = caprock(&["lint", "--strict", paths[0], paths[1]]);
         assert_eq!((code, text.as_str()), (Some(0), ""), "{variant}: {words}");
-        let (code, text, words) = caprock(&["render", "-f", manifests, "-o", "json"]);
-        assert_eq!(code, Some(0), "{variant}: {words}");
-        let rendered: serde_json::Value = serde_json::from_str(&text).unwrap();
-        let files = rendered["spec"]["config"]["storage"]["files"]
-            .as_array()
-            .unwrap();
+        let files = rendered_files(&manifests);
         let modes: Vec<(&str, u64)> = files
             .iter()
-            .map(|file| {
-                (
-                    file["path"].as_str().unwrap(),
-                    file["mode"].as_u64().unwrap(),
-                )
-            })
+            .map(|(path, mode, _)| (path.as_str(), *mode))
             .collect();
         let expected = [
             ("/etc/auto.master", 0o644),
             ("/etc/autofs.conf", 0o644),
             ("/etc/sssd/conf.d/bind.conf", 0o600),
+            ("/etc/sssd/conf.d/homes.conf", 0o600),
             ("/etc/sssd/ldap-ca.crt", 0o644),
             ("/etc/sssd/sssd.conf", 0o600),
         ];
         assert_eq!(modes, expected, "{variant}");
     }
+}
+
+/// Whoever mounts elsewhere writes so in one place, and nothing keeps the path that the recipe comes with.
+#[test]
+fn privileged_values_of_the_recipe_are_in_one_place() {
+    let dir = tempfile::tempdir().unwrap();
+    let recipe = dir.path().join("recipe");
+    let copied = Command::new("cp")
+        .arg("-r")
+        .arg(repository().join("examples/automount-ldap"))
+        .arg(&recipe)
+        .output();
+    assert!(copied.unwrap().status.success());
+    let site = recipe.join("base/site/values.env");
+    let values = std::fs::read_to_string(&site).unwrap();
+    let mut written = String::new();
+    for line in values.lines() {
+        let value = match line.split_once('=') {
+            Some(("mount-root", _)) => "mount-root=/var/lib/our/homes",
+            Some(("map", _)) => "map=auto.people",
+            Some(("expire", _)) => "expire=--timeout=60",
+            Some(("options", _)) => "options=-fstype=nfs4,ro,port=12049",
+            Some(("push-spec", _)) => "push-spec=r.example/homes:1",
+            Some(("probe-user", _)) => "probe-user=eve",
+            _ => line,
+        };
+        written.push_str(value);
+        written.push('\n');
+    }
+    std::fs::write(&site, written).unwrap();
+    let Some(made) = kustomized(&recipe.join("debian")) else {
+        return;
+    };
+    let workload = kustomized(&recipe.join("workload")).unwrap();
+    for former in ["/var/mnt", "dale", "registry.example.com", "auto.home"] {
+        assert!(!made.contains(former), "{former} in {made}");
+        assert!(!workload.contains(former), "{former} in {workload}");
+    }
+    assert_eq!(workload.matches("ath: /var/lib/our/homes\n").count(), 2);
+    assert_eq!(made.matches(" /var/lib/our/homes/eve\n").count(), 2);
+    let manifests = dir.path().join("recipe.yaml");
+    std::fs::write(&manifests, made).unwrap();
+    let files = rendered_files(&manifests);
+    let contents = |wanted: &str| {
+        let file = files.iter().find(|(path, ..)| path == wanted);
+        let encoded = file.unwrap().2.strip_prefix("data:;base64,").unwrap();
+        String::from_utf8(BASE64_STANDARD.decode(encoded).unwrap()).unwrap()
+    };
+    let master = contents("/etc/auto.master");
+    let mount = "\n/var/lib/our/homes auto.people --timeout=60 -fstype=nfs4,ro,port=12049\n";
+    assert!(master.ends_with(mount), "{master}");
+    let homes = contents("/etc/sssd/conf.d/homes.conf");
+    let home = "\noverride_homedir = /var/lib/our/homes/%u\n";
+    assert!(homes.ends_with(home), "{homes}");
 }
