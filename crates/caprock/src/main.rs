@@ -7,6 +7,8 @@ mod cli;
 mod client;
 mod command;
 mod deliver;
+#[cfg(test)]
+mod documents;
 mod exit;
 mod host;
 mod host_root;

@@ -2,11 +2,11 @@
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
 use super::*;
+use crate::documents::{read, root};
 
 /// Metrics of every part, by name; each with its type and help.
 fn exported() -> BTreeMap<String, (String, String)> {
@@ -27,14 +27,6 @@ fn exported() -> BTreeMap<String, (String, String)> {
         }
     }
     found
-}
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
-}
-
-fn read(path: &str) -> String {
-    std::fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
 /// Functions and keywords of PromQL that our expressions use.
@@ -201,20 +193,6 @@ fn alerts_watch_metrics_that_there_are_and_lead_into_the_runbook() {
             runbook.lines().any(|line| heading(line).is_some()),
             "docs/runbook.md has no section for {name} at `#{anchor}`"
         );
-    }
-}
-
-#[test]
-fn links_within_the_runbook_lead_somewhere() {
-    let runbook = read("docs/runbook.md");
-    let anchors: BTreeSet<String> = runbook
-        .lines()
-        .filter_map(|line| line.strip_prefix("## ").or(line.strip_prefix("### ")))
-        .map(|title| title.trim_matches('`').to_lowercase().replace(' ', "-"))
-        .collect();
-    for link in runbook.split("](#").skip(1) {
-        let anchor = link.split(')').next().unwrap();
-        assert!(anchors.contains(anchor), "`#{anchor}` leads nowhere");
     }
 }
 
