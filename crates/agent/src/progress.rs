@@ -224,7 +224,8 @@ mod tests {
     const IMAGE: &str =
         "r.example/os@sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
 
-    fn shown(doing: &Doing) -> String {
+    /// Of a node on its way to a first image.
+    fn conditions(doing: &Doing) -> Vec<Condition> {
         let to = Version {
             name: "rendered-1".into(),
             layered_image: Some(IMAGE.into()),
@@ -237,6 +238,11 @@ mod tests {
         });
         let mut conditions = Vec::new();
         set(&mut conditions, &plan, doing, Timestamp::UNIX_EPOCH);
+        conditions
+    }
+
+    fn shown(doing: &Doing) -> String {
+        let conditions = conditions(doing);
         let mut seen: Vec<String> = conditions
             .iter()
             .filter(|c| c.status != "False")
@@ -285,16 +291,6 @@ mod tests {
 
     #[test]
     fn a_pull_says_how_far_it_is() {
-        let to = Version {
-            name: "rendered-1".into(),
-            layered_image: Some(IMAGE.into()),
-            ..Version::default()
-        };
-        let plan = plan(&Seen {
-            node: "n",
-            desired: Some(&to),
-            ..Seen::default()
-        });
         let doing = Doing::Fetching {
             step: Step::Pull {
                 image: "r/x".into(),
@@ -304,8 +300,7 @@ mod tests {
                 of: 400_000_000,
             },
         };
-        let mut conditions = Vec::new();
-        set(&mut conditions, &plan, &doing, Timestamp::UNIX_EPOCH);
+        let conditions = conditions(&doing);
         let pulled = conditions
             .iter()
             .find(|c| c.type_ == "ImagePulledFromRegistry");

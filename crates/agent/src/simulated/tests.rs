@@ -43,6 +43,15 @@ impl World {
         api.create(&PostParams::default(), &config).await.unwrap();
     }
 
+    /// One that needs a reboot to come from the first to the second.
+    async fn with_two_configs() -> Self {
+        let world = World::new();
+        world.config("rendered-1", json!({})).await;
+        let quiet = json!({"kernelArguments": ["quiet"]});
+        world.config("rendered-2", quiet).await;
+        world
+    }
+
     async fn nodes(&self) -> Vec<Node> {
         let api: Api<Node> = Api::all(self.client.clone());
         api.list(&ListParams::default()).await.unwrap().items
@@ -110,11 +119,7 @@ fn fleet(members: Vec<Member>) -> Fleet {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fleet_updates_as_real_nodes_do_and_leaves_nothing_behind() {
-    let world = World::new();
-    world.config("rendered-1", json!({})).await;
-    world
-        .config("rendered-2", json!({"kernelArguments": ["quiet"]}))
-        .await;
+    let world = World::with_two_configs().await;
     let stop = CancellationToken::new();
     let members = ["sim-0", "sim-1", "sim-2"].map(|name| member(name, false));
     let running = run(
@@ -148,11 +153,7 @@ fn boot_id(node: &Node) -> Value {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_fails_goes_back_and_says_why() {
-    let world = World::new();
-    world.config("rendered-1", json!({})).await;
-    world
-        .config("rendered-2", json!({"kernelArguments": ["quiet"]}))
-        .await;
+    let world = World::with_two_configs().await;
     let stop = CancellationToken::new();
     let fleet = fleet(vec![member("sim-0", true)]);
     let running = run(world.client.clone(), fleet, |_| {}, stop.clone());

@@ -105,9 +105,7 @@ async fn an_agent_needs_no_more_than_its_nodes_account_has() {
     world.start();
     let base = world.machine.booted_image();
     let files = [("/etc/motd", "two")];
-    world
-        .reach("rendered-1", rendered(base, &files, json!([])), None)
-        .await;
+    world.settle(&files, json!([])).await;
     let units = json!([{"name": "autofs.service", "enabled": true}]);
     let image = world.machine.publish(layered());
     world.built(image).await;
@@ -184,9 +182,7 @@ async fn a_node_that_a_kubelet_keeps_is_left_to_it() {
     world.start();
     let base = world.machine.booted_image();
     let files = [("/etc/motd", "two")];
-    world
-        .reach("rendered-1", rendered(base, &files, json!([])), None)
-        .await;
+    world.settle(&files, json!([])).await;
     let after = world.all::<Node>().get(NODE).await.unwrap();
     assert_eq!(after.status, before.status);
     let leases: Api<Lease> = Api::namespaced(world.client(), keys::NODE_LEASE_NAMESPACE);

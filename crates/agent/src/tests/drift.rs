@@ -10,13 +10,7 @@ async fn settled(policy: serde_json::Value) -> World {
     world.policy(policy).await;
     let image = world.machine.booted_image();
     let units = json!([{"name": "a.service", "contents": "[Service]\nExecStart=/bin/true\n"}]);
-    world
-        .reach(
-            "rendered-1",
-            rendered(image, &[("/etc/motd", "one")], units),
-            None,
-        )
-        .await;
+    world.settle(&[("/etc/motd", "one")], units).await;
     world
 }
 

@@ -10,15 +10,7 @@ async fn on_its_way(policy: serde_json::Value) -> World {
     world.policy(policy).await;
     let image = world.machine.booted_image();
     world
-        .reach(
-            "rendered-1",
-            rendered(
-                image,
-                &[("/etc/motd", "one"), ("/var/shared", "one")],
-                json!([]),
-            ),
-            None,
-        )
+        .settle(&[("/etc/motd", "one"), ("/var/shared", "one")], json!([]))
         .await;
     let new = world.machine.publish(layered());
     world

@@ -18,15 +18,7 @@ async fn journey_of(mut world: World, kills: Vec<(Place, u32)>) -> World {
     let image = world.machine.booted_image();
     let units = json!([{"name": "sshd.service", "enabled": true}]);
     world
-        .reach(
-            "rendered-1",
-            rendered(
-                image,
-                &[("/etc/motd", "one"), ("/var/shared", "one")],
-                units,
-            ),
-            None,
-        )
+        .settle(&[("/etc/motd", "one"), ("/var/shared", "one")], units)
         .await;
     let new = world.machine.publish(layered());
     let units = json!([{"name": "sshd.service", "enabled": true}, {"name": "autofs.service", "enabled": true}]);
@@ -120,13 +112,7 @@ async fn killed_on_the_way_back() {
     ]);
     world.registered().await;
     let image = world.machine.booted_image();
-    world
-        .reach(
-            "rendered-1",
-            rendered(image, &[("/etc/motd", "one")], json!([])),
-            None,
-        )
-        .await;
+    world.settle(&[("/etc/motd", "one")], json!([])).await;
     world.machine.break_unit("autofs.service");
     let new = world.machine.publish(layered());
     let units = json!([{"name": "autofs.service", "enabled": true}]);

@@ -26,15 +26,7 @@ async fn the_first_config_is_applied_live() {
     let image = world.machine.booted_image();
     let units = json!([{"name": "sshd.service", "enabled": true}]);
     world
-        .reach(
-            "rendered-1",
-            rendered(
-                image,
-                &[("/etc/motd", "one"), ("/var/shared", "one")],
-                units,
-            ),
-            None,
-        )
+        .settle(&[("/etc/motd", "one"), ("/var/shared", "one")], units)
         .await;
     assert_eq!(
         (

@@ -160,11 +160,14 @@ impl World {
     /// A node at `rendered-1`, with these files and no image of its own.
     pub(super) async fn settled(files: &[(&str, &str)]) -> Self {
         let mut world = Self::joined().await;
-        let image = world.machine.booted_image();
+        world.settle(files, json!([])).await;
         world
-            .reach("rendered-1", rendered(image, files, json!([])), None)
-            .await;
-        world
+    }
+
+    /// Takes the node to `rendered-1`, with these files and units and no image of its own.
+    pub(super) async fn settle(&mut self, files: &[(&str, &str)], units: Value) {
+        let config = rendered(self.machine.booted_image(), files, units);
+        self.reach("rendered-1", config, None).await;
     }
 
     pub(super) fn client(&self) -> Client {
