@@ -96,7 +96,7 @@ fn group_entry(group: &str, versions: &[&str]) -> Value {
 /// `/api/v1` and `/apis/{group}/{version}`.
 pub(crate) fn resources(registry: &Registry, group: &str, version: &str) -> Option<Value> {
     let mut entries = Vec::new();
-    for (resource, version) in served(registry, group, version) {
+    for (resource, version) in registry.of_version(group, version) {
         let mut entry = json!({
             "name": resource.plural,
             "singularName": resource.singular,
@@ -168,7 +168,8 @@ pub(crate) fn aggregated(registry: &Registry, core: bool, api_version: &str) -> 
                         "verbs": ["create"],
                     })
                 });
-                let resources: Vec<Value> = served(registry, group, version)
+                let resources: Vec<Value> = registry
+                    .of_version(group, version)
                     .map(|(resource, version)| aggregated_resource(resource, version))
                     .chain(reviews)
                     .collect();
@@ -287,14 +288,3 @@ const VERBS: &[&str] = &[
     "watch",
 ];
 const STATUS_VERBS: &[&str] = &["get", "patch", "update"];
-
-fn served<'a>(
-    registry: &'a Registry,
-    group: &'a str,
-    version: &'a str,
-) -> impl Iterator<Item = (&'a Resource, &'a Version)> {
-    registry
-        .resources()
-        .filter(move |resource| resource.group == group)
-        .filter_map(move |resource| Some((resource.as_ref(), resource.version(version)?)))
-}

@@ -21,7 +21,7 @@ pub(crate) fn index(registry: &Registry) -> Value {
                 format!("apis/{group}/{version}")
             };
             let mut hasher = DefaultHasher::new();
-            for (resource, version) in of_version(registry, group, version) {
+            for (resource, version) in registry.of_version(group, version) {
                 resource.plural.hash(&mut hasher);
                 version.published.to_string().hash(&mut hasher);
             }
@@ -36,7 +36,7 @@ pub(crate) fn index(registry: &Registry) -> Value {
 pub(crate) fn document(registry: &Registry, group: &str, version: &str) -> Option<Value> {
     let mut paths = Map::new();
     let mut schemas = Map::new();
-    for (resource, version) in of_version(registry, group, version) {
+    for (resource, version) in registry.of_version(group, version) {
         let name = component(resource, version);
         let list = format!("{name}List");
         schemas.insert(name.clone(), schema(resource, version));
@@ -131,17 +131,6 @@ fn downgrade(schema: &mut Value) {
             _ => {}
         }
     }
-}
-
-fn of_version<'a>(
-    registry: &'a Registry,
-    group: &'a str,
-    version: &'a str,
-) -> impl Iterator<Item = (&'a Resource, &'a Version)> {
-    registry
-        .resources()
-        .filter(move |resource| resource.group == group)
-        .filter_map(move |resource| Some((resource.as_ref(), resource.version(version)?)))
 }
 
 /// `com.example.v1.Widget`; `io.k8s.api.core.v1.Node` for built-in kinds, as clients know them.

@@ -96,6 +96,17 @@ impl Registry {
         self.resources.values()
     }
 
+    /// What a group has in a version.
+    pub(crate) fn of_version<'a>(
+        &'a self,
+        group: &'a str,
+        version: &'a str,
+    ) -> impl Iterator<Item = (&'a Resource, &'a Version)> {
+        self.resources()
+            .filter(move |resource| resource.group == group)
+            .filter_map(move |resource| Some((resource.as_ref(), resource.version(version)?)))
+    }
+
     /// Groups (the core group first) with their versions, best first.
     pub(crate) fn groups(&self) -> BTreeMap<&str, Vec<&str>> {
         let mut groups: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
