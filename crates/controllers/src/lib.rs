@@ -28,19 +28,22 @@ mod step;
 mod telemetry;
 mod worker;
 
+use std::fmt::Debug;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use camino::Utf8PathBuf;
-use kube::Client;
+use kube::runtime::controller::Action;
+use kube::runtime::reflector::Store;
+use kube::{Client, Resource};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::attempts::Attempts;
 use crate::build::gate::Gates;
-use crate::cache::{Cache, Readers};
+use crate::cache::{Cache, Change, Readers};
 use crate::context::Context;
-use crate::drive::drive;
+use crate::drive::{Wake, drive};
 use crate::event::Recorder;
 use crate::leader::Candidate;
 use crate::lease::Terms;
@@ -81,7 +84,7 @@ pub enum Controllers {
     },
 }
 
-impl std::fmt::Debug for Options {
+impl Debug for Options {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Options")
             .field("builder", &self.builder)
@@ -243,114 +246,37 @@ fn spawn_controllers<R: Resolve>(
     tasks: &mut JoinSet<&'static str>,
 ) {
     let cache = &ctx.cache;
-    let pools = || (ctx.clone(), cache.pools.clone());
-    let nodes = || (ctx.clone(), cache.nodes.clone());
-
-    let (c, store) = pools();
+    let mut loops = Loops { ctx, stop, tasks };
     let settled = Arc::new(render::Settled::default());
     let look = move |pool, ctx| render::reconcile(pool, ctx, settled.clone());
-    let looks = drive("render", c, store, render::concerns, look, stop.clone());
-    spawn(tasks, "render", looks);
+    loops.begin("render", &cache.pools, render::concerns, look);
+    loops.begin("pool", &cache.pools, pool::concerns, pool::reconcile);
 
-    let (c, store) = pools();
-    let looks = drive(
-        "pool",
-        c,
-        store,
-        pool::concerns,
-        pool::reconcile,
-        stop.clone(),
-    );
-    spawn(tasks, "pool", looks);
-
-    let (c, store) = nodes();
-    let looks = drive(
-        "node",
-        c,
-        store,
-        node::concerns,
-        node::reconcile,
-        stop.clone(),
-    );
-    spawn(tasks, "node", looks);
-
-    let (c, store) = nodes();
-    let looks = drive(
-        "node secret",
-        c,
-        store,
-        node_secret::concerns,
-        node_secret::reconcile,
-        stop.clone(),
-    );
-    spawn(tasks, "node secret", looks);
-
-    let (c, store) = nodes();
-    let looks = drive(
-        "node access",
-        c,
-        store,
-        node_access::concerns,
-        node_access::reconcile,
-        stop.clone(),
-    );
-    spawn(tasks, "node access", looks);
-
-    let (c, store) = nodes();
+    loops.begin("node", &cache.nodes, node::concerns, node::reconcile);
+    let (concerns, look) = (node_secret::concerns, node_secret::reconcile);
+    loops.begin("node secret", &cache.nodes, concerns, look);
+    let (concerns, look) = (node_access::concerns, node_access::reconcile);
+    loops.begin("node access", &cache.nodes, concerns, look);
     let pulses = Arc::new(Pulses::default());
     let look = move |node, ctx| liveness::reconcile(node, ctx, pulses.clone());
-    let looks = drive("liveness", c, store, liveness::concerns, look, stop.clone());
-    spawn(tasks, "liveness", looks);
+    loops.begin("liveness", &cache.nodes, liveness::concerns, look);
 
-    let looks = drive(
-        "disruption",
-        ctx.clone(),
-        cache.configurations.clone(),
-        disruption::concerns,
-        disruption::reconcile,
-        stop.clone(),
-    );
-    spawn(tasks, "disruption", looks);
+    let (concerns, look) = (disruption::concerns, disruption::reconcile);
+    loops.begin("disruption", &cache.configurations, concerns, look);
 
     let registries = Arc::new(registries);
     let shared = registries.clone();
     let look = move |map, ctx| images::reconcile(map, ctx, shared.clone());
-    let looks = drive(
-        "image",
-        ctx.clone(),
-        cache.config_maps.clone(),
-        images::concerns,
-        look,
-        stop.clone(),
-    );
-    spawn(tasks, "image", looks);
+    loops.begin("image", &cache.config_maps, images::concerns, look);
     let asking = Arc::new(Preflight::new(registries.clone()));
     let look = move |config, ctx| preflight::reconcile(config, ctx, asking.clone());
-    let looks = drive(
-        "preflight",
-        ctx.clone(),
-        cache.os_configs.clone(),
-        preflight::concerns,
-        look,
-        stop.clone(),
-    );
-    spawn(tasks, "preflight", looks);
-
+    loops.begin("preflight", &cache.os_configs, preflight::concerns, look);
     let builds = Arc::new(build::Builds {
         registries,
         attempts: Attempts::default(),
     });
     let look = move |config, ctx| build::reconcile(config, ctx, builds.clone());
-    let store = cache.os_configs.clone();
-    let looks = drive(
-        "build",
-        ctx.clone(),
-        store,
-        build::concerns,
-        look,
-        stop.clone(),
-    );
-    spawn(tasks, "build", looks);
+    loops.begin("build", &cache.os_configs, build::concerns, look);
 }
 
 fn spawn_builder<B: Build>(
@@ -362,28 +288,37 @@ fn spawn_builder<B: Build>(
     let worker = Arc::new(Worker::new(parts, stop.clone()));
     let own = worker.clone();
     let look = move |build, ctx| worker::reconcile(build, ctx, own.clone());
-    let store = ctx.cache.builds.clone();
-    let looks = drive(
-        "builder",
-        ctx.clone(),
-        store,
-        worker::concerns,
-        look,
-        stop.clone(),
-    );
-    spawn(tasks, "builder", looks);
+    let mut loops = Loops { ctx, stop, tasks };
+    loops.begin("builder", &ctx.cache.builds, worker::concerns, look);
     worker
 }
 
-fn spawn(
-    tasks: &mut JoinSet<&'static str>,
-    name: &'static str,
-    looks: impl Future<Output = ()> + Send + 'static,
-) {
-    tasks.spawn(async move {
-        looks.await;
-        name
-    });
+/// Where loops begin: what they share.
+struct Loops<'a> {
+    ctx: &'a Arc<Context>,
+    stop: &'a CancellationToken,
+    tasks: &'a mut JoinSet<&'static str>,
+}
+
+impl Loops<'_> {
+    fn begin<K, F, Fut>(
+        &mut self,
+        name: &'static str,
+        store: &Store<K>,
+        concerns: fn(&Change) -> Wake,
+        look: F,
+    ) where
+        K: Resource<DynamicType = ()> + Clone + Debug + Send + Sync + 'static,
+        F: Fn(Arc<K>, Arc<Context>) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<Action, Error>> + Send + 'static,
+    {
+        let (ctx, store) = (self.ctx.clone(), store.clone());
+        let looks = drive(name, ctx, store, concerns, look, self.stop.clone());
+        self.tasks.spawn(async move {
+            looks.await;
+            name
+        });
+    }
 }
 
 #[cfg(test)]
