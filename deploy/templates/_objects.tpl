@@ -58,6 +58,12 @@ A workload with its part's values, as YAML.
 {{- with $values.extraArgs }}{{ $_ := set $container "args" (concat $container.args .) }}{{ end -}}
 {{- with $values.env }}{{ $_ := set $container "env" (concat ($container.env | default list) .) }}{{ end -}}
 {{- end -}}
+{{- if eq ($values.mode | default "privileged") "userNamespace" -}}
+{{- $confined := (fromYaml ($root.Files.Get "user-namespaces/builder.yaml")).spec.template.spec -}}
+{{- $_ := set $pod "hostUsers" $confined.hostUsers -}}
+{{- $container := first $pod.containers -}}
+{{- $_ := set $container "securityContext" (mergeOverwrite $container.securityContext (first $confined.containers).securityContext) -}}
+{{- end -}}
 {{- $volume := $values.cache | default $values.storage | default dict -}}
 {{- range $claim := $object.spec.volumeClaimTemplates -}}
 {{- with $volume.size }}{{ $_ := set $claim.spec.resources.requests "storage" . }}{{ end -}}

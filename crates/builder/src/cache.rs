@@ -3,7 +3,8 @@
 //!
 //! ```text
 //! blobs/sha256/<hex>      compressed layers
-//! layers/<boot>/<chain>/  one layer in overlayfs form, named by the chain it is the top of
+//! layers/<boot>/<chain>/  one layer in overlayfs form, named by the chain it is the top of; `<boot>-userxattr` has those
+//!                         that a user namespace made
 //! index/<key>             what a step with this key gave
 //! mounts/<id>             `RUN --mount=type=cache`
 //! git/<repository>/       a commit of a git repository, checked out
@@ -19,6 +20,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use oci::layer::Marks;
 use oci::{BlobStore, Digest};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -27,6 +29,7 @@ use crate::compress::Compression;
 use crate::config::chain_on;
 use crate::error::BuildError;
 use crate::session::{Scratch, Session};
+use crate::superuser::Superuser;
 
 /// The directory of an engine.
 #[derive(Debug)]
@@ -35,6 +38,7 @@ pub(crate) struct Cache {
     blobs: BlobStore,
     session: Session,
     layers: PathBuf,
+    superuser: Superuser,
 }
 
 /// What a step gave: a layer, or nothing when it changed no file.
@@ -72,14 +76,22 @@ impl Cache {
                 dir.display()
             ))
         };
+        let superuser = Superuser::here().map_err(failed())?;
+        fs::create_dir_all(dir)
+            .and_then(|()| superuser.check_owner(dir))
+            .map_err(failed())?;
         for name in ["layers", "index", "mounts", "git", "used", "work"] {
             fs::create_dir_all(dir.join(name)).map_err(failed())?;
         }
         // Mounts are told apart by their paths, which must therefore be the kernel's.
         let dir = dir.canonicalize().map_err(failed())?;
         let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").map_err(failed())?;
-        let layers = dir.join("layers").join(boot.trim());
-        forget_earlier(&layers).map_err(failed())?;
+        let form = match superuser.marks() {
+            Marks::Trusted => "",
+            Marks::User => "-userxattr",
+        };
+        let layers = dir.join("layers").join(format!("{}{form}", boot.trim()));
+        forget_earlier(&layers, boot.trim()).map_err(failed())?;
         let blobs = BlobStore::open(&dir)?;
         let session = Session::start(&dir.join("work")).map_err(BuildError::host(format!(
             "build cache `{}` cannot be cleaned",
@@ -90,6 +102,7 @@ impl Cache {
             blobs,
             session,
             layers,
+            superuser,
         })
     }
 
@@ -97,9 +110,9 @@ impl Cache {
         &self.dir
     }
 
-    /// Where the unpacked layers of this boot are.
-    pub(crate) fn layers_dir(&self) -> &Path {
-        &self.layers
+    /// Whose superuser the layers are for.
+    pub(crate) fn superuser(&self) -> Superuser {
+        self.superuser
     }
 
     pub(crate) fn blobs(&self) -> &BlobStore {
@@ -189,13 +202,13 @@ impl Cache {
 }
 
 /// Removes the layers of earlier boots, and makes room for those of this one.
-fn forget_earlier(current: &Path) -> io::Result<()> {
-    for boot in fs::read_dir(current.parent().unwrap_or(current))? {
-        let boot = boot?.path();
-        if boot == current {
+fn forget_earlier(current: &Path, boot: &str) -> io::Result<()> {
+    for made in fs::read_dir(current.parent().unwrap_or(current))? {
+        let made = made?;
+        if made.file_name().to_string_lossy().starts_with(boot) {
             continue;
         }
-        match fs::remove_dir_all(&boot) {
+        match fs::remove_dir_all(made.path()) {
             // Another engine is removing it too.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             other => other?,

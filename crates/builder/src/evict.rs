@@ -152,11 +152,11 @@ impl Cache {
             stamps.insert(entry.path(), entry.metadata()?.modified()?);
         }
         let mut items = Vec::new();
-        for kind in [
-            self.layers_dir().to_path_buf(),
-            self.dir().join("mounts"),
-            self.dir().join("git"),
-        ] {
+        let mut kinds = vec![self.dir().join("mounts"), self.dir().join("git")];
+        for form in fs::read_dir(self.dir().join("layers"))? {
+            kinds.push(form?.path());
+        }
+        for kind in kinds {
             for entry in fs::read_dir(kind)? {
                 let path = entry?.path();
                 // Beside cache mounts lie their locks.

@@ -34,6 +34,7 @@ mod shared_cache;
 mod snapshot;
 mod stages;
 mod state;
+mod superuser;
 mod work;
 
 pub use build::parse_platform;

@@ -83,7 +83,10 @@ impl Packing {
         key: Digest,
     ) -> Packing {
         Packing::spawn(work, diff_id, key, move |work, sink| {
-            let changes = changes.map_or_else(|| commit::relist(&tree), Ok)?;
+            let changes = changes.map_or_else(
+                || commit::relist(&tree, work.cache().superuser().marks()),
+                Ok,
+            )?;
             commit::pack(&tree, &changes, work.compression, sink)
         })
     }

@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags, Stat, Timespec};
 use rustix::io::Errno;
 
+use crate::superuser::Superuser;
+
 /// As many symbolic links as the kernel follows in one path.
 const MAX_LINKS: usize = 40;
 
@@ -227,13 +229,27 @@ impl Owner {
             rustix::fs::Uid::from_raw(self.uid),
             rustix::fs::Gid::from_raw(self.gid),
         );
-        Ok(rustix::fs::chownat(
-            dir,
-            name,
-            Some(uid),
-            Some(gid),
-            AtFlags::SYMLINK_NOFOLLOW,
-        )?)
+        let given = rustix::fs::chownat(dir, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW);
+        given.map_err(|errno| self.refused(errno))
+    }
+
+    /// Makes an open file this owner's.
+    pub(crate) fn give_file(self, file: impl AsFd) -> io::Result<()> {
+        let (uid, gid) = (
+            rustix::fs::Uid::from_raw(self.uid),
+            rustix::fs::Gid::from_raw(self.gid),
+        );
+        rustix::fs::fchown(file, Some(uid), Some(gid)).map_err(|errno| self.refused(errno))
+    }
+
+    /// Tells what the kernel means when it calls an owner invalid.
+    fn refused(self, errno: Errno) -> io::Error {
+        match Superuser::here().and_then(|superuser| superuser.unmapped(self)) {
+            Ok(Some(reason)) if errno == Errno::INVAL => {
+                io::Error::new(io::ErrorKind::InvalidInput, reason)
+            }
+            _ => errno.into(),
+        }
     }
 }
 

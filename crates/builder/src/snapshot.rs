@@ -62,8 +62,9 @@ impl Snapshot {
         let lower: Vec<OwnedFd> = lower.map(|dir| open(dir)).collect::<io::Result<_>>()?;
         let paths: Vec<String> = lower.iter().map(path).collect();
         let mut options = format!(
-            "lowerdir={},redirect_dir=off,metacopy=off,index=off",
-            paths.join(":")
+            "lowerdir={},{}",
+            paths.join(":"),
+            cache.superuser().overlay_options()
         );
         let mut flags = MountFlags::NODEV;
         let mut held = Vec::new();
@@ -142,7 +143,7 @@ fn mount_overlay(target: &Path, flags: MountFlags, options: &str) -> io::Result<
     );
     mounted.map_err(|errno| {
         let hint = match errno {
-            Errno::INVAL => " (the cache directory must lie on a file system that can be written by overlayfs, such as ext4 or xfs, and not on another overlay)",
+            Errno::INVAL => " (the cache directory must lie on a file system that can be written by overlayfs, such as ext4 or xfs, and not on another overlay; in a user namespace it takes Linux 5.11)",
             Errno::NODEV => " (the kernel has no overlayfs)",
             Errno::PERM => " (it takes the capability CAP_SYS_ADMIN)",
             _ => "",

@@ -163,13 +163,14 @@ async fn unpack(work: Work, chain: oci::Digest, layer: Layer) -> Result<(), Buil
         return Ok(());
     }
     work.fetch(&layer).await?;
-    let unpacked = tokio::task::spawn_blocking(move || unpack_blob(&work.engine, &chain, &layer));
+    let unpacked = tokio::task::spawn_blocking(move || unpack_blob(&work, &chain, &layer));
     unpacked
         .await
         .unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
 }
 
-fn unpack_blob(engine: &Engine, chain: &oci::Digest, layer: &Layer) -> Result<(), BuildError> {
+fn unpack_blob(work: &Work, chain: &oci::Digest, layer: &Layer) -> Result<(), BuildError> {
+    let engine = &work.engine;
     let failed = || BuildError::host::<std::io::Error>("cannot unpack a layer");
     let name = layer
         .from
@@ -182,9 +183,10 @@ fn unpack_blob(engine: &Engine, chain: &oci::Digest, layer: &Layer) -> Result<()
     // A layer need not say what the root directory is like.
     std::fs::set_permissions(&tree, std::os::unix::fs::PermissionsExt::from_mode(0o755))
         .map_err(failed())?;
+    let superuser = engine.cache().superuser();
     let options = Options {
-        whiteouts: Whiteouts::Overlay,
-        privilege: Privilege::Full,
+        whiteouts: Whiteouts::Overlay(superuser.marks()),
+        privilege: superuser.privilege(),
         limits: Limits::default(),
     };
     let stats = oci::layer::unpack(blob, &layer.media_type, &tree, &options)
@@ -198,6 +200,13 @@ fn unpack_blob(engine: &Engine, chain: &oci::Digest, layer: &Layer) -> Result<()
             reference: name,
             reason,
         });
+    }
+    if stats.left_out > 0 && options.privilege == Privilege::Namespace {
+        work.tell(Event::Note(format!(
+            "steps do not see {} devices and attributes of layer `{name}`, which only the machine's superuser may make; the \
+             image keeps them",
+            stats.left_out
+        )));
     }
     engine.cache().publish(&tree, chain).map_err(failed())
 }

@@ -11,7 +11,7 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 
 use common::layers::{Layer, PLAIN, Tree, apply, listing, options};
 use oci::Digest;
-use oci::layer::{LayerError, Limits, Options, Privilege, Whiteouts, unpack};
+use oci::layer::{LayerError, Limits, Marks, Options, Privilege, Whiteouts, unpack};
 use tar::EntryType;
 
 #[test]
@@ -214,7 +214,13 @@ fn whiteouts_are_kept_for_overlays() {
         .file(".wh.late", "")
         .file("late", "upper");
     let bytes = Cursor::new(layer.finish());
-    let stats = unpack(bytes, PLAIN, &tree.root(), &options(Whiteouts::Overlay)).unwrap();
+    let stats = unpack(
+        bytes,
+        PLAIN,
+        &tree.root(),
+        &options(Whiteouts::Overlay(Marks::Trusted)),
+    )
+    .unwrap();
     assert_eq!(stats.whiteouts, 3);
     let expected = [
         ("d", "dir"),
@@ -404,7 +410,7 @@ fn nothing_gets_out() {
     ];
     for (name, layer) in layers {
         let bytes = layer.finish();
-        for whiteouts in [Whiteouts::Apply, Whiteouts::Overlay] {
+        for whiteouts in [Whiteouts::Apply, Whiteouts::Overlay(Marks::Trusted)] {
             let tree = Tree::new();
             // Refused or turned inwards: either is right.
             let _ = unpack(
@@ -657,7 +663,7 @@ fn privileged_owners_devices_and_attributes() {
         .dir("e/");
     let options = Options {
         privilege: Privilege::Full,
-        ..options(Whiteouts::Overlay)
+        ..options(Whiteouts::Overlay(Marks::Trusted))
     };
     unpack(Cursor::new(layer.finish()), PLAIN, &tree.root(), &options).unwrap();
     let metadata = fs::metadata(tree.root().join("owned")).unwrap();

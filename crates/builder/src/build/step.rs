@@ -225,7 +225,15 @@ impl Stage<'_, '_> {
                 .map_err(BuildError::host("cannot write the build cache"))
         };
         let upper = snapshot.upper();
-        let changes = commit::settle(&upper, times, &Lower { layers: lower }).map_err(failed())?;
+        let changes = commit::settle(
+            &upper,
+            times,
+            &Lower {
+                layers: lower,
+                marks: work.cache().superuser().marks(),
+            },
+        )
+        .map_err(failed())?;
         if changes.is_empty() {
             record(None)?;
             return Ok(None);

@@ -10,13 +10,12 @@ use std::path::{Path, PathBuf};
 
 use oci::Digest;
 use oci::digest::Digester;
+use oci::layer::Marks;
 use rustix::fs::{AtFlags, CWD, FileType, Stat, Timespec, Timestamps};
 use rustix::io::Errno;
 
 use crate::compress::{self, Compression};
 
-/// Marks a directory that hides everything below it in the lower layers.
-const OPAQUE: &str = "trusted.overlay.opaque";
 /// Attributes that belong to a file's content. Others belong to the machine that builds.
 const KEPT_ATTRIBUTES: [&str; 2] = ["security.capability", "security.ima"];
 const KEPT_PREFIX: &str = "user.";
@@ -75,7 +74,7 @@ impl Changes {
 /// included.
 pub(crate) fn settle(upper: &Path, times: Times, lower: &Lower<'_>) -> io::Result<Changes> {
     let mut list = Vec::new();
-    collect(upper, Path::new(""), &mut list, Some(lower))?;
+    collect(upper, Path::new(""), &mut list, lower.marks, Some(lower))?;
     for change in &mut list {
         settle_time(upper, change, times)?;
     }
@@ -83,9 +82,9 @@ pub(crate) fn settle(upper: &Path, times: Times, lower: &Lower<'_>) -> io::Resul
 }
 
 /// Lists a tree that was settled before.
-pub(crate) fn relist(tree: &Path) -> io::Result<Changes> {
+pub(crate) fn relist(tree: &Path, marks: Marks) -> io::Result<Changes> {
     let mut list = Vec::new();
-    collect(tree, Path::new(""), &mut list, None)?;
+    collect(tree, Path::new(""), &mut list, marks, None)?;
     Ok(Changes { list })
 }
 
@@ -157,6 +156,7 @@ fn collect(
     upper: &Path,
     dir: &Path,
     changes: &mut Vec<Changed>,
+    marks: Marks,
     lower: Option<&Lower<'_>>,
 ) -> io::Result<()> {
     let mut names: Vec<OsString> = Vec::new();
@@ -178,14 +178,14 @@ fn collect(
                 });
             }
             FileType::Directory => {
-                let hides = attribute(&full, OPAQUE)?.is_some_and(|value| value == b"y");
+                let hides = is_opaque(&full, marks)?;
                 let mut opaque = hides;
                 // The kernel marks new directories too, where there is nothing to hide.
                 if hides
                     && let Some(lower) = lower
                     && lower.directory(&path)?.is_none()
                 {
-                    rustix::fs::lremovexattr(&full, OPAQUE)?;
+                    rustix::fs::lremovexattr(&full, marks.opaque())?;
                     opaque = false;
                 }
                 let at = changes.len();
@@ -195,7 +195,7 @@ fn collect(
                     stat,
                     kind,
                 });
-                collect(upper, &path, changes, lower)?;
+                collect(upper, &path, changes, marks, lower)?;
                 let empty = changes.len() == at + 1;
                 if let Some(lower) = lower
                     && !hides
@@ -234,6 +234,8 @@ fn unchanged(full: &Path, stat: &Stat, before: Option<(PathBuf, Stat)>) -> io::R
 pub(crate) struct Lower<'a> {
     /// Trees in overlayfs form, lowest first.
     pub(crate) layers: &'a [PathBuf],
+    /// How they mark what they hide.
+    pub(crate) marks: Marks,
 }
 
 impl Lower<'_> {
@@ -253,7 +255,7 @@ impl Lower<'_> {
                 match found {
                     None => break,
                     Some(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => {
-                        hides |= attribute(&place, OPAQUE)?.is_some_and(|value| value == b"y");
+                        hides |= is_opaque(&place, self.marks)?;
                     }
                     // A file, or the mark of something that was removed, hides all that is below it.
                     Some(_) => return Ok(None),
@@ -313,6 +315,7 @@ pub(crate) fn attributes(path: &Path) -> io::Result<Vec<(String, Vec<u8>)>> {
         .filter_map(|name| std::str::from_utf8(name).ok())
     {
         if (KEPT_ATTRIBUTES.contains(&name) || name.starts_with(KEPT_PREFIX))
+            && !Marks::is_mark(name.as_bytes())
             && let Some(value) = attribute(path, name)?
         {
             found.push((name.to_string(), value));
@@ -320,6 +323,11 @@ pub(crate) fn attributes(path: &Path) -> io::Result<Vec<(String, Vec<u8>)>> {
     }
     found.sort();
     Ok(found)
+}
+
+/// Whether a directory hides what lower layers have in it.
+fn is_opaque(dir: &Path, marks: Marks) -> io::Result<bool> {
+    Ok(attribute(dir, marks.opaque())?.is_some_and(|value| value == b"y"))
 }
 
 fn attribute(path: &Path, name: &str) -> io::Result<Option<Vec<u8>>> {

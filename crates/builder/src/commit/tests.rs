@@ -19,13 +19,21 @@ struct Packed {
 /// Commits a tree in both ways, which must agree.
 fn commit(upper: &Path, lower: &Path, times: Times) -> Option<Packed> {
     let layers = [lower.to_path_buf()];
-    let changes = settle(upper, times, &Lower { layers: &layers }).unwrap();
+    let changes = settle(
+        upper,
+        times,
+        &Lower {
+            layers: &layers,
+            marks: Marks::Trusted,
+        },
+    )
+    .unwrap();
     if changes.is_empty() {
         return None;
     }
     let mut blob = Vec::new();
     let diff_id = pack_and_name(upper, &changes, Compression::default(), &mut blob).unwrap();
-    let again = relist(upper).unwrap();
+    let again = relist(upper, Marks::Trusted).unwrap();
     assert_eq!(super::diff_id(upper, &again).unwrap(), diff_id);
     let mut second = Vec::new();
     pack(upper, &again, Compression::default(), &mut second).unwrap();
@@ -198,7 +206,13 @@ fn privileged_whiteouts_devices_and_capabilities() {
     fs::create_dir(lab.dir.path().join("lower/opaque")).unwrap();
     for name in ["opaque", "new"] {
         fs::create_dir(lab.upper(name)).unwrap();
-        rustix::fs::lsetxattr(lab.upper(name), OPAQUE, b"y", XattrFlags::empty()).unwrap();
+        rustix::fs::lsetxattr(
+            lab.upper(name),
+            Marks::Trusted.opaque(),
+            b"y",
+            XattrFlags::empty(),
+        )
+        .unwrap();
     }
     fs::write(lab.upper("opaque/kept"), "").unwrap();
     let device = |name: &str, kind, number| {
@@ -241,7 +255,7 @@ fn privileged_whiteouts_devices_and_capabilities() {
     let again = lab.dir.path().join("again");
     fs::create_dir(&again).unwrap();
     let options = oci::layer::Options {
-        whiteouts: oci::layer::Whiteouts::Overlay,
+        whiteouts: oci::layer::Whiteouts::Overlay(Marks::Trusted),
         privilege: oci::layer::Privilege::Full,
         limits: oci::layer::Limits::default(),
     };
@@ -270,11 +284,20 @@ fn privileged_a_stack_of_layers_is_seen_as_the_kernel_shows_it() {
     for path in ["1/a/b", "1/c/d", "1/e/f", "1/g", "2/c", "2/g/h", "3/c/x"] {
         fs::create_dir_all(dir.path().join(path)).unwrap();
     }
-    rustix::fs::lsetxattr(layers[1].join("c"), OPAQUE, b"y", XattrFlags::empty()).unwrap();
+    rustix::fs::lsetxattr(
+        layers[1].join("c"),
+        Marks::Trusted.opaque(),
+        b"y",
+        XattrFlags::empty(),
+    )
+    .unwrap();
     let mode = rustix::fs::Mode::from_raw_mode(0);
     rustix::fs::mknodat(CWD, layers[2].join("e"), FileType::CharacterDevice, mode, 0).unwrap();
     fs::write(layers[0].join("a/file"), "").unwrap();
-    let lower = Lower { layers: &layers };
+    let lower = Lower {
+        layers: &layers,
+        marks: Marks::Trusted,
+    };
     for (path, expected) in [
         ("a/b", Some("1/a/b")),
         ("c", Some("3/c")),

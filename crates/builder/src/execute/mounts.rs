@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _, chown};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rustix::fs::FlockOperation;
+use rustix::fs::{CWD, FlockOperation};
 use rustix::mount::MountFlags;
 use tokio_util::sync::CancellationToken;
 
@@ -18,7 +18,7 @@ use crate::cache::Cache;
 use crate::containerfile::{Sharing, Word};
 use crate::error::BuildError;
 use crate::ignore::Ignore;
-use crate::root::Root;
+use crate::root::{Owner, Root};
 use crate::secret::Secrets;
 use crate::snapshot::Snapshot;
 use crate::state::{CopyAction, MountAction, MountSource};
@@ -293,7 +293,7 @@ fn make_owned(dir: &Path, uid: u32, gid: u32, mode: u32) -> io::Result<()> {
 }
 
 fn own(dir: &Path, uid: u32, gid: u32, mode: u32) -> io::Result<()> {
-    chown(dir, Some(uid), Some(gid))?;
+    Owner { uid, gid }.give(CWD, dir)?;
     fs::set_permissions(dir, fs::Permissions::from_mode(mode))
 }
 

@@ -61,6 +61,10 @@ pub(crate) fn run(
         Ok(user) => user,
         Err(reason) => return Ok(refused(reason)),
     };
+    let unmapped = sources.cache.superuser().unmapped(user.owner);
+    if let Some(reason) = unmapped.map_err(BuildError::host("cannot see which owners there are"))? {
+        return Ok(refused(reason));
+    }
     match root.make_dirs(Path::new(&action.cwd), user.owner) {
         Ok(_) => {}
         Err(error) if error.kind() == io::ErrorKind::NotADirectory => {

@@ -29,6 +29,9 @@ pub(crate) struct Install {
     /// How many builders there are; default: 1.
     #[arg(long, value_name = "N")]
     pub(crate) builders: Option<u32>,
+    /// With which rights builders run.
+    #[arg(long, value_name = "MODE", value_enum, default_value_t = BuilderMode::Privileged)]
+    pub(crate) builder_mode: BuilderMode,
     /// What is installed besides; may be given several times.
     #[arg(long, value_name = "OPTION", value_enum)]
     pub(crate) with: Vec<Addition>,
@@ -46,6 +49,15 @@ pub(crate) struct Install {
     pub(crate) timeout: SignedDuration,
     #[command(flatten)]
     pub(crate) cluster: Cluster,
+}
+
+/// With which rights builders run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum BuilderMode {
+    /// As root of their nodes, in privileged containers.
+    Privileged,
+    /// As root of user namespaces of their own, nobody on the node; takes nodes that can do that (docs/install.md).
+    UserNamespace,
 }
 
 /// What not every cluster wants.

@@ -12,7 +12,7 @@ use camino::Utf8PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 pub(crate) use build::{Build, BuildCache, Copy, Lint, ProgressStyle, RegistryAccess};
-pub(crate) use install::{Addition, Install, Uninstall};
+pub(crate) use install::{Addition, BuilderMode, Install, Uninstall};
 pub(crate) use look::{
     Crds, Diff, Explain, FileFrom, Logs, MachineConfigFrom, Plan, Render, Status, UnitFrom,
 };

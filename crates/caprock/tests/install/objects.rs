@@ -76,9 +76,12 @@ fn the_chart_and_caprock_mean_the_same() {
     assert_same(
         "helm template with additions",
         &template(
-            "--set registry.enabled=true,monitoring.enabled=true,builder.replicas=3 --set imagePullSecrets[0].name=pull",
+            "--set registry.enabled=true,monitoring.enabled=true,builder.replicas=3,builder.mode=userNamespace \
+             --set imagePullSecrets[0].name=pull",
         ),
-        &printed("--with registry --with monitoring --builders 3 --image-pull-secret pull"),
+        &printed(
+            "--with registry --with monitoring --builders 3 --builder-mode user-namespace --image-pull-secret pull",
+        ),
     );
 }
 
@@ -112,6 +115,17 @@ fn the_kustomizations_and_caprock_mean_the_same() {
     let mut expected = printed("--with registry --with monitoring");
     images(&mut expected);
     assert_same("kustomize with additions", &by_name(all), &expected);
+
+    let overlay = tempfile::tempdir().unwrap();
+    // Resources of a kustomization are named from where it is.
+    let up = "../".repeat(overlay.path().components().count() - 1);
+    let deploy = format!("{up}{}/deploy", root().strip_prefix("/").unwrap().display());
+    let text = format!("resources: [{deploy}]\ncomponents: [{deploy}/user-namespaces]\n");
+    std::fs::write(overlay.path().join("kustomization.yaml"), text).unwrap();
+    let mut expected = printed("--builder-mode user-namespace");
+    images(&mut expected);
+    let found = by_name(kustomize(&overlay.path().display().to_string()));
+    assert_same("kustomize with user namespaces", &found, &expected);
 }
 
 /// Reads an object as the type of its kind; what the type does not know is gone when it is written again.
@@ -147,7 +161,7 @@ fn assert_kept(place: &str, given: &Value, kept: &Value) {
 
 #[test]
 fn no_field_is_unknown_to_kubernetes() {
-    let mut objects = printed("--with registry --with monitoring");
+    let mut objects = printed("--with registry --with monitoring --builder-mode user-namespace");
     let mut remove = Vec::new();
     for file in ["access.yaml", "job.yaml"] {
         remove.extend(documents(
@@ -233,6 +247,7 @@ fn values_that_mean_nothing_are_refused() {
         ("--set builder.cache.size=many", "builder/cache/size"),
         ("--set agent.maxUnavailable=0%", "agent/maxUnavailable"),
         ("--set webhook.enabled=maybe", "webhook/enabled"),
+        ("--set builder.mode=rootless", "builder/mode"),
         ("--set imagePullPolicy=Sometimes", "imagePullPolicy"),
         ("--set builder.extraArgs[0]=oops", "builder/extraArgs"),
         (

@@ -13,9 +13,9 @@ use super::{Privilege, path};
 impl Unpacker {
     pub(super) fn set_owner(&mut self, file: impl AsFd, entry: &Entry) -> io::Result<()> {
         match self.options.privilege {
-            Privilege::Full => {
+            Privilege::Full | Privilege::Namespace => {
                 let (uid, gid) = (Uid::from_raw(entry.uid), Gid::from_raw(entry.gid));
-                Ok(rustix::fs::fchown(file, Some(uid), Some(gid))?)
+                rustix::fs::fchown(file, Some(uid), Some(gid)).map_err(unmapped(entry))
             }
             Privilege::None => {
                 self.counts.left_out += 1;
@@ -31,15 +31,36 @@ impl Unpacker {
             }
             match rustix::fs::fsetxattr(&file, &name[..], value, XattrFlags::empty()) {
                 Ok(()) => {}
-                Err(Errno::PERM) if self.options.privilege == Privilege::None => {
-                    self.counts.left_out += 1
-                }
+                Err(Errno::PERM) if self.may_leave_out(name) => self.counts.left_out += 1,
                 // Some file systems keep none for users; nothing that an image needs to work is there.
                 Err(Errno::NOTSUP) if name.starts_with(b"user.") => self.counts.left_out += 1,
                 Err(errno) => return Err(errno.into()),
             }
         }
         Ok(())
+    }
+
+    /// Whether an attribute that may not be set is one that the superuser in question need not set.
+    fn may_leave_out(&self, name: &[u8]) -> bool {
+        match self.options.privilege {
+            Privilege::Full => false,
+            Privilege::Namespace => name.starts_with(b"trusted.") || name == b"security.ima",
+            Privilege::None => true,
+        }
+    }
+}
+
+/// Tells what the kernel means when it calls an owner invalid.
+pub(super) fn unmapped(entry: &Entry) -> impl FnOnce(Errno) -> io::Error {
+    let (uid, gid) = (entry.uid, entry.gid);
+    move |errno| match errno {
+        Errno::INVAL => io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!(
+                "its owner {uid}:{gid} is not mapped in this user namespace, which must map every owner in an image"
+            ),
+        ),
+        errno => errno.into(),
     }
 }
 

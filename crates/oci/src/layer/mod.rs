@@ -20,9 +20,33 @@ pub enum Whiteouts {
     /// Removes what lies beneath, from the tree itself. For a tree that holds the lower layers, which may be hard
     /// links into a shared store: files are replaced, never written to.
     Apply,
-    /// Is kept as overlayfs has it: a character device 0/0, or the `trusted.overlay.opaque` attribute of a
-    /// directory. For a tree that holds this layer alone.
-    Overlay,
+    /// Is kept as overlayfs has it: a character device 0/0, or an attribute of a directory. For a tree that holds this
+    /// layer alone.
+    Overlay(Marks),
+}
+
+/// Which attributes overlayfs marks directories with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Marks {
+    /// `trusted.overlay.*`: its default, which takes the superuser of the machine.
+    Trusted,
+    /// `user.overlay.*`: the mount option `userxattr`, for user namespaces.
+    User,
+}
+
+impl Marks {
+    /// The attribute of a directory that hides what lower layers have in it. Its value is `y`.
+    pub const fn opaque(self) -> &'static str {
+        match self {
+            Marks::Trusted => "trusted.overlay.opaque",
+            Marks::User => "user.overlay.opaque",
+        }
+    }
+
+    /// Whether an attribute is a note of overlayfs itself, of either kind, and not a file's own.
+    pub fn is_mark(attribute: &[u8]) -> bool {
+        attribute.starts_with(b"trusted.overlay.") || attribute.starts_with(b"user.overlay.")
+    }
 }
 
 /// What to do about owners, devices and privileged attributes.
@@ -30,6 +54,9 @@ pub enum Whiteouts {
 pub enum Privilege {
     /// Set them all, as the superuser can.
     Full,
+    /// Set owners and what a user namespace lets its superuser set; leave devices, `trusted.*` and signatures out and
+    /// count them.
+    Namespace,
     /// Leave them out and count them, for anyone else.
     None,
 }

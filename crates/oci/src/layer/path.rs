@@ -1,5 +1,7 @@
 //! What the names in a layer mean: pure functions on them.
 
+use super::Marks;
+
 /// The meaning of an entry's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Name<'a> {
@@ -75,7 +77,6 @@ pub(super) fn join(parent: &[u8], name: &[u8]) -> Vec<u8> {
 /// Whether an extended attribute is a layer's to set. Those of overlayfs would let it show what is not its own, and
 /// labels belong to the host's security policy.
 pub(super) fn is_layer_xattr(name: &[u8]) -> bool {
-    let overlay = name.starts_with(b"trusted.overlay.") || name.starts_with(b"user.overlay.");
     let known = name.starts_with(b"user.")
         || name.starts_with(b"trusted.")
         || matches!(
@@ -85,7 +86,7 @@ pub(super) fn is_layer_xattr(name: &[u8]) -> bool {
                 | b"system.posix_acl_access"
                 | b"system.posix_acl_default"
         );
-    known && !overlay && name.len() <= 255 && !name.contains(&0)
+    known && !Marks::is_mark(name) && name.len() <= 255 && !name.contains(&0)
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 
 use super::archive::{Archive, Entry, Kind};
-use super::metadata::{clear_xattrs, timestamps};
+use super::metadata::{clear_xattrs, timestamps, unmapped};
 use super::path::{self, Name};
 use super::stream::{Stream, with_stream};
 use super::tree::{Tree, is_missing, kind_at, open_dir_at, split};
@@ -162,7 +162,7 @@ impl Unpacker {
                 .node(parent, name, FileType::Fifo, 0, entry)
                 .map_err(failed("create", path)),
             Kind::CharDevice(..) | Kind::BlockDevice(..)
-                if self.options.privilege == Privilege::None =>
+                if self.options.privilege != Privilege::Full =>
             {
                 self.counts.left_out += 1;
                 Ok(())
@@ -209,8 +209,8 @@ impl Unpacker {
         self.set_owner(&dir, entry)?;
         rustix::fs::fchmod(&dir, Mode::from_raw_mode(entry.mode | WORKING_MODE))?;
         self.set_xattrs(&dir, entry)?;
-        if hides && self.options.whiteouts == Whiteouts::Overlay {
-            self.mark_opaque(&dir)?;
+        if hides && let Whiteouts::Overlay(marks) = self.options.whiteouts {
+            self.mark_opaque(&dir, marks)?;
         }
         self.unfinished.push(Unfinished {
             path: path.to_vec(),
@@ -285,6 +285,12 @@ impl Unpacker {
         let mode = Mode::from_raw_mode(0o600);
         self.replacing(parent, name, |dir| {
             rustix::fs::mknodat(dir, name, kind, mode, device)
+        })
+        .map_err(|error| match error.kind() {
+            io::ErrorKind::PermissionDenied => {
+                io::Error::new(error.kind(), "a device takes the superuser of the machine")
+            }
+            _ => error,
         })?;
         self.finish_node(parent, name, entry)
     }
@@ -293,9 +299,10 @@ impl Unpacker {
     fn finish_node(&mut self, parent: &[u8], name: &[u8], entry: &Entry) -> io::Result<()> {
         let dir = self.tree.dir(parent)?;
         match self.options.privilege {
-            Privilege::Full => {
+            Privilege::Full | Privilege::Namespace => {
                 let (uid, gid) = (Uid::from_raw(entry.uid), Gid::from_raw(entry.gid));
-                rustix::fs::chownat(dir, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
+                rustix::fs::chownat(dir, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
+                    .map_err(unmapped(entry))?;
             }
             Privilege::None => self.counts.left_out += 1,
         }

@@ -11,10 +11,7 @@ use rustix::io::Errno;
 
 use super::tree::{is_missing, kind_at, names, open_dir_at, split};
 use super::unpack::Unpacker;
-use super::{Privilege, Whiteouts, path};
-
-/// Set on a directory, hides what lower directories of an overlay have in it.
-const OPAQUE: &str = "trusted.overlay.opaque";
+use super::{Marks, Privilege, Whiteouts, path};
 
 /// What is a layer's own, by the hashes of paths: whiteouts are about lower layers only. Hashes keep it small, and with
 /// random keys nobody can make two paths meet.
@@ -55,7 +52,7 @@ impl Unpacker {
         self.own.touch(parent);
         match self.options.whiteouts {
             Whiteouts::Apply => self.remove_lower(&path::join(parent, hidden)),
-            Whiteouts::Overlay => match kind_at(dir, hidden)? {
+            Whiteouts::Overlay(marks) => match kind_at(dir, hidden)? {
                 None => {
                     let (kind, mode) = (FileType::CharacterDevice, Mode::empty());
                     Ok(rustix::fs::mknodat(
@@ -68,7 +65,7 @@ impl Unpacker {
                 }
                 Some(FileType::Directory) => {
                     let dir = open_dir_at(dir, hidden)?;
-                    self.mark_opaque(&dir)
+                    self.mark_opaque(&dir, marks)
                 }
                 // The layer's own file hides it.
                 Some(_) => Ok(()),
@@ -83,9 +80,9 @@ impl Unpacker {
         self.own.touch(path);
         match self.options.whiteouts {
             Whiteouts::Apply => self.remove_lower_in(path),
-            Whiteouts::Overlay => {
+            Whiteouts::Overlay(marks) => {
                 let dir = self.tree.exact_dir(path)?;
-                self.mark_opaque(&dir)
+                self.mark_opaque(&dir, marks)
             }
         }
     }
@@ -93,9 +90,9 @@ impl Unpacker {
     /// Sees to it that directories made in the place of whiteouts and files hide in an overlay what those hid.
     pub(super) fn mark_replacements(&mut self) -> io::Result<()> {
         for path in self.tree.take_replacements() {
-            if self.options.whiteouts == Whiteouts::Overlay {
+            if let Whiteouts::Overlay(marks) = self.options.whiteouts {
                 let dir = self.tree.exact_dir(&path)?;
-                self.mark_opaque(&dir)?;
+                self.mark_opaque(&dir, marks)?;
             }
         }
         Ok(())
@@ -128,8 +125,8 @@ impl Unpacker {
             .try_for_each(|child| self.remove_lower(&path::join(path, child)))
     }
 
-    pub(super) fn mark_opaque(&mut self, dir: impl AsFd) -> io::Result<()> {
-        match rustix::fs::fsetxattr(dir, OPAQUE, b"y", XattrFlags::empty()) {
+    pub(super) fn mark_opaque(&mut self, dir: impl AsFd, marks: Marks) -> io::Result<()> {
+        match rustix::fs::fsetxattr(dir, marks.opaque(), b"y", XattrFlags::empty()) {
             Err(Errno::PERM) if self.options.privilege == Privilege::None => {
                 self.counts.left_out += 1;
                 Ok(())

@@ -12,7 +12,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, symlink};
 
 use camino::{Utf8Path, Utf8PathBuf};
 use oci::digest::Digest;
-use oci::layer::{Limits, Options, Privilege, Whiteouts};
+use oci::layer::{Limits, Marks, Options, Privilege, Whiteouts};
 
 use super::super::{OsError, io_error};
 use super::repo::{Repo, Tree};
@@ -39,7 +39,7 @@ const LINKS: [(&str, &str); 7] = [
     ("usr/local", "../var/usrlocal"),
 ];
 /// Attribute by which overlayfs, and a layer unpacked for it, marks a directory that hides the one below.
-const OPAQUE: &str = "trusted.overlay.opaque";
+const OPAQUE: &str = Marks::Trusted.opaque();
 
 /// One layer of an image.
 #[derive(Debug, Clone)]
@@ -106,7 +106,7 @@ impl<'a> Import<'a> {
     ) -> Result<(), OsError> {
         let alone = self.work.join("layer");
         fs::create_dir(&alone).map_err(io_error("make", &alone))?;
-        unpack(layer, blob()?, &alone, Whiteouts::Overlay)?;
+        unpack(layer, blob()?, &alone, Whiteouts::Overlay(Marks::Trusted))?;
         adopt_etc(&alone)?;
         drop_machine_content(&alone)?;
         let whiteouts = take_whiteouts(&alone, Utf8Path::new("/"))?;

@@ -175,7 +175,14 @@ impl Writer<'_> {
                 kind,
                 Mode::from_raw_mode(mode),
                 item.metadata.rdev(),
-            )?;
+            )
+            .map_err(|errno| match errno {
+                Errno::PERM => Failure::Refused(format!(
+                    "`{}` is a device, which takes the superuser of the machine",
+                    place.display()
+                )),
+                errno => errno.into(),
+            })?;
             owner.give(&parent.fd, &name)?;
             let mode = Mode::from_raw_mode(mode);
             rustix::fs::chmodat(&parent.fd, &name, mode, AtFlags::empty())?;
@@ -344,7 +351,7 @@ fn create(dir: &OwnedFd, name: &std::ffi::OsStr) -> io::Result<File> {
 
 /// Owner first: changing it takes set-user-id bits away.
 fn finish_file(file: &File, owner: Owner, mode: u32) -> io::Result<()> {
-    std::os::unix::fs::fchown(file, Some(owner.uid), Some(owner.gid))?;
+    owner.give_file(file)?;
     Ok(rustix::fs::fchmod(file, Mode::from_raw_mode(mode))?)
 }
 

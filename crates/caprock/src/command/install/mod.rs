@@ -28,6 +28,7 @@ pub(crate) async fn run(args: cli::Install) -> Result<(), Failure> {
         builder_image: args.builder_image.as_deref(),
         pull_secrets: &args.image_pull_secret,
         builders: args.builders,
+        builder_mode: args.builder_mode,
         with: &args.with,
     })
     .map_err(refused)?;

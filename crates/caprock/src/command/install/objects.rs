@@ -5,7 +5,7 @@ use model::keys;
 use oci::Reference;
 use serde_json::{Value, json};
 
-use crate::cli::Addition;
+use crate::cli::{Addition, BuilderMode};
 
 /// A file of `deploy/`.
 #[derive(Debug)]
@@ -31,6 +31,8 @@ pub(crate) const API: &[File] = files!("api":
 pub(crate) const PARTS: &[File] = files!("objects":
     "agent-access" "agent" "builder-access" "builder" "controller-access" "controller" "namespaces"
     "network-policies" "policies" "priority" "webhook-access" "webhook");
+/// Laid over the builder of [`PARTS`].
+const USER_NAMESPACES: &[File] = files!("user-namespaces": "builder");
 const REGISTRY: &[File] = files!("registry": "registry-access" "registry");
 const MONITORING: &[File] = files!("monitoring": "alerts" "monitors");
 /// What comes before a removal, for who removes with other tools.
@@ -57,6 +59,7 @@ pub(crate) struct Choice<'a> {
     pub(crate) builder_image: Option<&'a str>,
     pub(crate) pull_secrets: &'a [String],
     pub(crate) builders: Option<u32>,
+    pub(crate) builder_mode: BuilderMode,
     pub(crate) with: &'a [Addition],
 }
 
@@ -133,8 +136,22 @@ fn set(object: &mut Value, choice: &Choice<'_>, builder_image: &str) {
         let secrets = choice.pull_secrets.iter().map(|name| json!({"name": name}));
         pod["imagePullSecrets"] = secrets.collect();
     }
+    if builds && choice.builder_mode == BuilderMode::UserNamespace {
+        confine(pod);
+    }
     if let (true, Some(builders)) = (builds, choice.builders) {
         object["spec"]["replicas"] = json!(builders);
+    }
+}
+
+/// Puts the builder's pod into a user namespace.
+fn confine(pod: &mut Value) {
+    let overlay = &parse(USER_NAMESPACES)[0]["spec"]["template"]["spec"];
+    pod["hostUsers"] = overlay["hostUsers"].clone();
+    let context = &mut pod["containers"][0]["securityContext"];
+    let confined = &overlay["containers"][0]["securityContext"];
+    for (field, value) in confined.as_object().into_iter().flatten() {
+        context[field] = value.clone();
     }
 }
 
@@ -227,6 +244,7 @@ mod tests {
             builder_image: None,
             pull_secrets: &[],
             builders: None,
+            builder_mode: BuilderMode::Privileged,
             with: &[],
         }
     }
