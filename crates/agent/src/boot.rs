@@ -2,6 +2,7 @@
 //! share, which follow the one that is booted.
 
 use jiff::Timestamp;
+use model::file_secret;
 use model::ledger::Cause;
 use model::node::Target;
 use model::update::{Failure, Version};
@@ -62,21 +63,21 @@ impl Host {
         if booted.role != Role::Booted || self.state.record(&booted.id)?.is_some() {
             return Ok(());
         }
-        self.complete(root, booted, &staged.target(), staged.from.as_deref())?;
-        let record = Record::of(&staged.target());
+        let record = self.complete(root, booted, &staged.target(), staged.from.as_deref())?;
         Ok(self.state.settle_staged(&booted.id, &record)?)
     }
 
-    /// Writes the configuration of the running deployment, and lets the boot under way take notice.
+    /// Writes the configuration of the running deployment, and lets the boot under way take notice. Returns the record of
+    /// what was written.
     fn complete(
         &self,
         root: &Root,
         booted: &Deployment,
         target: &Target,
         from: Option<&str>,
-    ) -> Result<(), HostError> {
-        let Some(to) = self.state.version(target)? else {
-            return Ok(());
+    ) -> Result<Record, HostError> {
+        let Some(to) = self.state.version_to_write(target)? else {
+            return Ok(Record::of(target));
         };
         tracing::warn!(%target, "completing a deployment that was booted before it was configured");
         let from = former(&self.state, from)?;
@@ -84,11 +85,12 @@ impl Host {
         // The boot under way was planned without the units that came only now.
         self.systemd.daemon_reload()?;
         self.systemd.start_missing()?;
-        self.state.set_record(&booted.id, &Record::of(target))?;
-        match self.os.status()?.rollback() {
-            Some(previous) => self.put_on_trial(&booted.id, &previous.id),
-            None => Ok(()),
+        let record = Record::written(&to);
+        self.state.set_record(&booted.id, &record)?;
+        if let Some(previous) = self.os.status()?.rollback() {
+            self.put_on_trial(&booted.id, &previous.id)?;
         }
+        Ok(record)
     }
 
     /// Configures the booted deployment when it is the one that the journal says was being made.
@@ -131,7 +133,7 @@ impl Host {
             return Ok(());
         };
         if begun_in != boot
-            && let Some(back) = self.state.version(&record.target())?
+            && let Some(back) = self.state.version_of(&record)?
             && let Some(half) = self.state.version(&journal.target())?
         {
             tracing::warn!(target = %journal.target(), "taking back a change that was cut short");
@@ -163,7 +165,11 @@ impl Host {
                     reason += "; the new one was to be made at shutdown: see `journalctl -b -1 -u \
                         ostree-finalize-staged.service` on the node, then desire another version or this one again";
                 }
-                self.state.set_failure(Some(&Failure { target, reason }))?;
+                self.state.set_failure(Some(&Failure {
+                    target,
+                    secrets: file_secret::versions(&self.state.values()?),
+                    reason,
+                }))?;
             }
         }
         Ok(self.state.finish()?)
@@ -175,11 +181,11 @@ impl Host {
             return Ok(());
         };
         let shared = self.state.shared()?;
-        let following = Shared::following(&record.config);
+        let following = Shared::following(&record.config, record.values.clone());
         if shared == following {
             return Ok(());
         }
-        let Some(to) = self.state.version(&record.target())? else {
+        let Some(to) = self.state.version_of(&record)? else {
             return Ok(());
         };
         let from = shared

@@ -1,5 +1,6 @@
 //! What can go wrong for the agent as a whole.
 
+use model::file_secret::SecretFile;
 use thiserror::Error;
 
 use crate::credentials::CredentialError;
@@ -33,6 +34,18 @@ pub enum AgentError {
         /// What is wrong and what to do.
         problem: String,
     },
+    /// The controllers have not given the node what its files are to hold, which they do as soon as they can: the pool
+    /// says what keeps them.
+    #[error(
+        "rendered config `{config}`: the node was not given the content of {}",
+        listed(files)
+    )]
+    NotGiven {
+        /// The rendered config.
+        config: String,
+        /// Those files.
+        files: Vec<SecretFile>,
+    },
     /// The node is not what it should be.
     #[error("{0}")]
     Unwell(String),
@@ -63,8 +76,15 @@ impl AgentError {
     }
 
     /// What [`AgentError::kind`] returns.
-    pub(crate) const KINDS: [&str; 6] =
-        ["api", "host", "credential", "object", "unwell", "cut_short"];
+    pub(crate) const KINDS: [&str; 7] = [
+        "api",
+        "host",
+        "credential",
+        "object",
+        "not_given",
+        "unwell",
+        "cut_short",
+    ];
 
     /// What failed, in a word.
     pub(crate) fn kind(&self) -> &'static str {
@@ -73,6 +93,7 @@ impl AgentError {
             AgentError::Host(_) => "host",
             AgentError::Credential(_) => "credential",
             AgentError::Object { .. } => "object",
+            AgentError::NotGiven { .. } => "not_given",
             AgentError::Unwell(_) => "unwell",
             AgentError::CutShort(_) => "cut_short",
         }
@@ -90,13 +111,20 @@ impl AgentError {
     pub(crate) fn can_be_told(&self) -> bool {
         match self {
             AgentError::Api { source, .. } => matches!(**source, kube::Error::Api(_)),
-            AgentError::CutShort(_) => false,
+            AgentError::CutShort(_) | AgentError::NotGiven { .. } => false,
             AgentError::Host(_)
             | AgentError::Credential(_)
             | AgentError::Object { .. }
             | AgentError::Unwell(_) => true,
         }
     }
+}
+
+fn listed(files: &[SecretFile]) -> String {
+    let each = files
+        .iter()
+        .map(|file| format!("`{}` (Secret key `{}`)", file.path, file.from));
+    each.collect::<Vec<_>>().join(", ")
 }
 
 /// An error with its causes, in one line.

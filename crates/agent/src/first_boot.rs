@@ -147,12 +147,16 @@ impl Machine {
         let (Some(wanted), Some(target)) = (first_boot.version.clone(), first_boot.target()) else {
             return Ok(Done::NotYet);
         };
-        let mut version = self.host.state().version(&target)?.ok_or_else(|| {
-            AgentError::Unwell(format!(
-                "rendered config `{}` is gone from the disk",
-                target.config
-            ))
-        })?;
+        let mut version = self
+            .host
+            .state()
+            .version_to_write(&target)?
+            .ok_or_else(|| {
+                AgentError::Unwell(format!(
+                    "rendered config `{}` is gone from the disk",
+                    target.config
+                ))
+            })?;
         if let Some(base) = wanted.base {
             version.os_image_url = base;
         }
@@ -193,6 +197,7 @@ impl Machine {
         self.host
             .state()
             .keep_config(&given.target.config, &given.spec)?;
+        self.host.state().keep_values(&given.values)?;
         let environment = given.environment;
         self.host
             .run(move |host| {

@@ -10,6 +10,7 @@ use camino::Utf8PathBuf;
 use k8s_openapi::api::core::v1::NodeSystemInfo;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use model::api::{MachineConfigSpec, RolloutPolicy};
+use model::file_secret::Values;
 use model::health::Check;
 use model::ledger::{Cause, Reboot};
 use model::node::Target;
@@ -135,6 +136,12 @@ pub(crate) trait Memory {
 
     /// Keeps a rendered config.
     fn keep_config(&self, name: &str, spec: &MachineConfigSpec) -> Result<(), StateError>;
+
+    /// Content from Secrets that was kept.
+    fn values(&self) -> Result<Values, StateError>;
+
+    /// Keeps the content from Secrets for the version that the node goes to.
+    fn keep_values(&self, values: &Values) -> Result<(), StateError>;
 
     /// The pool's policy as it was kept.
     fn policy(&self) -> Result<Option<RolloutPolicy>, StateError>;

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::{Api, Client};
+use model::file_secret::Values;
 use model::keys;
 use oci::registries::SYSTEM_CONFIG;
 use oci::{ClientConfig, DockerConfig, Registries};
@@ -20,7 +21,7 @@ pub(crate) async fn client(
     extra_root: Option<&[u8]>,
     bytes_per_second: Option<NonZeroU64>,
 ) -> Result<oci::Client, AgentError> {
-    let auth = match credentials(kube, node).await? {
+    let auth = match node_secret(kube, node).await?.registry_auth {
         Some(text) => parse(&text, node)?,
         None => DockerConfig::default(),
     };
@@ -43,23 +44,42 @@ pub(crate) async fn client(
     })
 }
 
-/// The node's docker configuration as its Secret has it; none before the controllers made one.
-pub(crate) async fn credentials(kube: &Client, node: &str) -> Result<Option<Vec<u8>>, AgentError> {
+/// What the controllers put together for this node.
+#[derive(Clone, Default)]
+pub(crate) struct NodeSecret {
+    /// Credentials for registries, as a docker configuration; none before the controllers made one.
+    pub(crate) registry_auth: Option<Vec<u8>>,
+    /// Content of its files that comes from Secrets.
+    pub(crate) values: Values,
+}
+
+/// Reads the node's own Secret.
+pub(crate) async fn node_secret(kube: &Client, node: &str) -> Result<NodeSecret, AgentError> {
     let secrets: Api<Secret> = Api::namespaced(kube.clone(), keys::NODE_SECRET_NAMESPACE);
     let secret = secrets
         .get_opt(node)
         .await
         .map_err(AgentError::api(format!("read {}", secret_of(node))))?;
     let Some(mut data) = secret.map(|secret| secret.data.unwrap_or_default()) else {
-        return Ok(None);
+        return Ok(NodeSecret::default());
     };
-    match data.remove(keys::DOCKER_CONFIG_KEY) {
-        Some(bytes) => Ok(Some(bytes.0)),
-        None => Err(AgentError::Object {
-            object: secret_of(node),
-            problem: format!("has no key `{}`", keys::DOCKER_CONFIG_KEY),
-        }),
-    }
+    let problem = |problem: String| AgentError::Object {
+        object: secret_of(node),
+        problem,
+    };
+    let key = keys::DOCKER_CONFIG_KEY;
+    let auth = data.remove(key);
+    let auth = auth.ok_or_else(|| problem(format!("has no key `{key}`")))?;
+    let key = keys::NODE_FILES_KEY;
+    let values = data.remove(key).map(|json| {
+        // Without what the parser says: it would say it with what it read.
+        serde_json::from_slice(&json.0)
+            .map_err(|_| problem(format!("key `{key}` is not as the controllers write it")))
+    });
+    Ok(NodeSecret {
+        registry_auth: Some(auth.0),
+        values: values.transpose()?.unwrap_or_default(),
+    })
 }
 
 fn parse(text: &[u8], node: &str) -> Result<DockerConfig, AgentError> {

@@ -5,6 +5,7 @@
 //! * `staged/ID.json`: which version a deployment that is made at shutdown is then configured with;
 //! * `journal.json`: the step that was started and not finished;
 //! * `failure.json`: the version that was tried last and taken back;
+//! * `values.json`: content from Secrets for the files of the version that the node goes to;
 //! * `shared.json`: which rendered config the places that deployments share follow;
 //! * `reboots.json`, `next-reboot.json`: why the node rebooted, each time, and why it will;
 //! * `policy.json`: the RolloutPolicy of the node's pool;
@@ -19,6 +20,7 @@ mod staged;
 
 use camino::{Utf8Path, Utf8PathBuf};
 use model::api::{MachineConfigSpec, RolloutPolicy};
+use model::file_secret::{SecretVersions, Values};
 use model::node::Target;
 use model::update::{Failure, Version};
 use oci::Digest;
@@ -89,6 +91,9 @@ pub struct Record {
     pub config: String,
     /// Layered image, as the annotation named it.
     pub image: Option<String>,
+    /// Content from Secrets that its files were written with.
+    #[serde(default, skip_serializing_if = "Values::is_empty")]
+    pub values: Values,
     /// Boot in which the deployment was found well.
     #[serde(default)]
     pub verified: Option<String>,
@@ -104,8 +109,18 @@ impl Record {
         Self {
             config: target.config.clone(),
             image: target.image.clone(),
+            values: Values::new(),
             verified: None,
             replaced: None,
+        }
+    }
+
+    /// A record of a version that was written and not verified yet.
+    #[must_use]
+    pub fn written(version: &Version) -> Self {
+        Self {
+            values: version.ignition.values(),
+            ..Self::of(&version.target())
         }
     }
 
@@ -196,6 +211,8 @@ impl Journal {
 struct StoredFailure {
     config: String,
     image: Option<String>,
+    #[serde(default, skip_serializing_if = "SecretVersions::is_empty")]
+    secrets: SecretVersions,
     reason: String,
 }
 
@@ -207,14 +224,18 @@ pub struct Shared {
     /// The one that they are being brought to.
     #[serde(default)]
     pub towards: Option<String>,
+    /// Content from Secrets that goes with the one that they follow.
+    #[serde(default, skip_serializing_if = "Values::is_empty")]
+    pub values: Values,
 }
 
 impl Shared {
     /// They follow one completely; the empty name is what was there before any.
-    pub(crate) fn following(config: &str) -> Self {
+    pub(crate) fn following(config: &str, values: Values) -> Self {
         Self {
             config: Some(config.to_owned()).filter(|name| !name.is_empty()),
             towards: None,
+            values,
         }
     }
 
@@ -232,6 +253,7 @@ pub struct State {
 
 /// Only root reads the state: configs may hold passwords.
 const PRIVATE: u32 = 0o600;
+const VALUES: &str = "/values.json";
 
 impl State {
     /// Opens the directory, made when missing.
@@ -300,7 +322,46 @@ impl State {
         self.read(&config_path(name))
     }
 
-    /// The version of a name, when its config is kept.
+    /// Content from Secrets for the files of the version that the node goes to.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn values(&self) -> Result<Values, StateError> {
+        Ok(self.read(Utf8Path::new(VALUES))?.unwrap_or_default())
+    }
+
+    /// Keeps that content: what a boot completes is completed without the server.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn keep_values(&self, values: &Values) -> Result<(), StateError> {
+        match values.is_empty() {
+            true => self.remove(Utf8Path::new(VALUES)),
+            false => self.write(Utf8Path::new(VALUES), values),
+        }
+    }
+
+    /// The version that a record is of, with the content from Secrets that was written; none when its config is gone.
+    ///
+    /// # Errors
+    /// When its config cannot be read.
+    pub fn version_of(&self, record: &Record) -> Result<Option<Version>, StateError> {
+        let version = self.version(&record.target())?;
+        Ok(version.map(|version| version.filled(&record.values)))
+    }
+
+    /// A version that is to be written now, with the content from Secrets that is known.
+    ///
+    /// # Errors
+    /// When its config cannot be read.
+    pub fn version_to_write(&self, target: &Target) -> Result<Option<Version>, StateError> {
+        let Some(version) = self.version(target)? else {
+            return Ok(None);
+        };
+        Ok(Some(version.filled(&self.values()?)))
+    }
+
+    /// The version of a name, when its config is kept; without content from Secrets.
     ///
     /// # Errors
     /// When its config cannot be read.
@@ -363,6 +424,7 @@ impl State {
                 config: stored.config,
                 image: stored.image,
             },
+            secrets: stored.secrets,
             reason: stored.reason,
         }))
     }
@@ -380,6 +442,7 @@ impl State {
         let stored = StoredFailure {
             config: failure.target.config.clone(),
             image: failure.target.image.clone(),
+            secrets: failure.secrets.clone(),
             reason: failure.reason.clone(),
         };
         self.write(path, &stored)

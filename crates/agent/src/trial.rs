@@ -4,6 +4,7 @@
 use std::os::unix::fs::PermissionsExt;
 
 use camino::{Utf8Path, Utf8PathBuf};
+use model::file_secret;
 use model::health::DEFAULT_DEADLINE;
 use model::ledger::Cause;
 use model::node::Target;
@@ -156,6 +157,7 @@ impl Host {
         }
         self.state.set_failure(Some(&Failure {
             target: record.target(),
+            secrets: file_secret::versions(&record.values),
             reason: reason[..reason.floor_char_boundary(MAX_REASON)].to_owned(),
         }))?;
         self.state
@@ -189,9 +191,10 @@ impl Host {
         if left == *booted {
             return Ok(None);
         }
-        let Some(target) = self.state.record(&left)?.map(|record| record.target()) else {
+        let Some(record) = self.state.record(&left)? else {
             return Ok(None);
         };
+        let target = record.target();
         let known = self.state.failure()?;
         if let Some(known) = known.filter(|failure| failure.target == target) {
             return Ok(Some(known));
@@ -207,7 +210,11 @@ impl Host {
                 trial.boots
             )
         });
-        Ok(Some(Failure { target, reason }))
+        Ok(Some(Failure {
+            target,
+            secrets: file_secret::versions(&record.values),
+            reason,
+        }))
     }
 
     /// Keeps a copy of the running program beside the trial.

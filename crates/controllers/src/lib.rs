@@ -17,6 +17,7 @@ mod lease;
 mod members;
 mod node;
 mod node_access;
+mod node_files;
 mod node_secret;
 mod owned;
 mod pace;
@@ -57,6 +58,7 @@ use crate::worker::claim;
 use crate::worker::engine::Engine;
 
 pub use error::Error;
+pub use node_files::file_values;
 pub use node_secret::registry_auth;
 pub use telemetry::Telemetry;
 

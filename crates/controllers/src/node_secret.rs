@@ -1,6 +1,8 @@
-//! Gives each node the credentials that it pulls with, and no others: one Secret of its own.
+//! Gives each node the credentials that it pulls with, and the content of its files that comes from Secrets, and no
+//! others: one Secret of its own.
 //!
-//! A node may read that Secret alone. It holds what the cluster pulls with, for its registry the login that only pulls,
+//! A node may read that Secret alone. Of files it holds what the config asks for that the node is to have. Of
+//! credentials it holds what the cluster pulls with, for its registry the login that only pulls,
 //! and what the node's pool adds. A pool's push credentials go to its nodes only when nothing else opens the repository
 //! of their image.
 
@@ -13,14 +15,17 @@ use kube::api::{Api, ObjectMeta, Patch, PatchParams, PostParams};
 use kube::runtime::controller::Action;
 use kube::{Client, Resource, ResourceExt};
 use model::api::{MachineConfigNode, MachineOSConfig};
+use model::file_secret::Values;
 use model::keys;
 use model::pull_spec::PullSpec;
 use oci::DockerConfig;
+use serde_json::json;
 
 use crate::cache::{Cache, Change, Kind};
 use crate::context::Context;
 use crate::drive::Wake;
 use crate::error::{Doing, Error, Result};
+use crate::node_files;
 
 /// A Secret, a MachineOSConfig or a node's pool may change what any node gets.
 pub(crate) fn concerns(change: &Change) -> Wake {
@@ -48,22 +53,36 @@ pub(crate) async fn reconcile(node: Arc<Node>, ctx: Arc<Context>) -> Result<Acti
         .collect();
     let images: Vec<&str> = images.iter().map(String::as_str).collect();
     let secret = |name: &str| ctx.cache.secret(name).as_deref().map(docker_config);
-    let wanted = merged(&secret, layering.as_deref(), &images).to_json();
+    let auth = merged(&secret, layering.as_deref(), &images).to_json();
+    let files = node_files::of_node(&ctx.cache, &node);
+    let wanted = data(&auth, &files);
     let known = ctx
         .cache
         .node_secrets
         .get(&kube::runtime::reflector::ObjectRef::new(&name).within(keys::NODE_SECRET_NAMESPACE));
-    let has = known.as_deref().and_then(|secret| {
-        let data = secret.data.as_ref()?;
-        Some(data.get(keys::DOCKER_CONFIG_KEY)?.0.clone())
-    });
-    if has.as_deref() != Some(wanted.as_bytes()) {
-        write(&ctx.client, &node, &wanted, known.is_some()).await?;
+    let has = known.as_deref().map(|secret| secret.data.clone());
+    let has = has.map(Option::unwrap_or_default);
+    if has.as_ref() != Some(&wanted) {
+        write(&ctx.client, &node, wanted, has.as_ref()).await?;
     }
     Ok(Action::await_change())
 }
 
-async fn write(client: &Client, node: &Node, auth: &str, exists: bool) -> Result<()> {
+type Data = BTreeMap<String, ByteString>;
+
+fn data(auth: &str, files: &Values) -> Data {
+    let mut data = Data::from([(
+        keys::DOCKER_CONFIG_KEY.to_owned(),
+        ByteString(auth.as_bytes().to_vec()),
+    )]);
+    if !files.is_empty() {
+        let files = ByteString(json!(files).to_string().into_bytes());
+        data.insert(keys::NODE_FILES_KEY.to_owned(), files);
+    }
+    data
+}
+
+async fn write(client: &Client, node: &Node, wanted: Data, has: Option<&Data>) -> Result<()> {
     let name = node.name_any();
     let secrets: Api<Secret> = Api::namespaced(client.clone(), keys::NODE_SECRET_NAMESPACE);
     let object = Secret {
@@ -73,17 +92,21 @@ async fn write(client: &Client, node: &Node, auth: &str, exists: bool) -> Result
             ..ObjectMeta::default()
         },
         type_: Some(keys::DOCKER_CONFIG_TYPE.to_owned()),
-        data: Some(BTreeMap::from([(
-            keys::DOCKER_CONFIG_KEY.to_owned(),
-            ByteString(auth.as_bytes().to_vec()),
-        )])),
+        data: Some(wanted),
         ..Secret::default()
     };
-    let done = match exists {
-        false => secrets.create(&PostParams::default(), &object).await,
-        true => {
+    let done = match has {
+        None => secrets.create(&PostParams::default(), &object).await,
+        Some(has) => {
+            let mut change = json!(object);
+            for key in has.keys() {
+                // What is not said stays in a merge.
+                if change["data"].get(key).is_none() {
+                    change["data"][key] = serde_json::Value::Null;
+                }
+            }
             secrets
-                .patch(&name, &PatchParams::default(), &Patch::Merge(&object))
+                .patch(&name, &PatchParams::default(), &Patch::Merge(change))
                 .await
         }
     };
@@ -199,7 +222,6 @@ fn merged(
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use serde_json::json;
 
     fn layering(base: Option<&str>, push: Option<&str>) -> MachineOSConfig {
         let named = |name: Option<&str>| name.map(|name| json!({"name": name}));

@@ -48,7 +48,8 @@ pub(crate) fn concerns(change: &Change) -> Wake {
         | Kind::MachineConfig
         | Kind::ConfigMap
         | Kind::MachineConfiguration
-        | Kind::RolloutPolicy => Wake::Everyone,
+        | Kind::RolloutPolicy
+        | Kind::Secret => Wake::Everyone,
         _ => Wake::Nobody,
     }
 }
@@ -238,6 +239,7 @@ async fn tell_changes(
     for kind in [
         PoolConditionType::NodeDegraded,
         PoolConditionType::ImageBuildDegraded,
+        PoolConditionType::FilesDegraded,
         PoolConditionType::Updated,
     ] {
         let (Some(now), then) = (condition::get(after, kind), condition::get(before, kind)) else {

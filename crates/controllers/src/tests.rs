@@ -11,6 +11,7 @@ mod drain;
 mod failures;
 mod fake;
 mod fencing;
+mod files;
 mod leader;
 mod link;
 mod pool;

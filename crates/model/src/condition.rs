@@ -70,6 +70,8 @@ words! {
         PinnedImageSetsDegraded = "PinnedImageSetsDegraded",
         /// The pool asks for an OSImageStream.
         OsImageStreamDegraded = "OSImageStreamDegraded",
+        /// Files of the rendered config take their content from Secrets, and cannot.
+        FilesDegraded = "FilesDegraded",
         /// An agent of a node is of a version that the controllers do not work with.
         VersionSkew = "VersionSkew",
         /// Any of the degraded conditions.
@@ -107,6 +109,8 @@ words! {
         BuildInterrupted = "BuildInterrupted",
         /// The pool has no layered image.
         NoLayeredImage = "NoLayeredObjects",
+        /// A Secret that a file of the rendered config is to hold is missing, is not for nodes, or lacks the key.
+        SecretUnavailable = "SecretUnavailable",
         /// Versions of Caprock's parts are too far apart.
         VersionsApart = "VersionsApart",
         /// The pool asks for something that is kept and not acted on.
@@ -392,7 +396,7 @@ mod tests {
         assert_eq!(
             text.join(" "),
             "Updated=False Updating=True NodeDegraded=False RenderDegraded=False ImageBuildDegraded=False \
-             PinnedImageSetsDegraded=False OSImageStreamDegraded=False VersionSkew=False Degraded=False"
+             PinnedImageSetsDegraded=False OSImageStreamDegraded=False FilesDegraded=False VersionSkew=False Degraded=False"
         );
         assert!(is_true(&seen, PoolConditionType::Updating));
         assert!(!is_true(&seen, PoolConditionType::Updated));
@@ -411,6 +415,7 @@ mod tests {
             | PoolReason::RolloutHalted
             | PoolReason::BuildFailed
             | PoolReason::VersionsApart
+            | PoolReason::SecretUnavailable
             | PoolReason::NotSupported => true,
             PoolReason::AsExpected
             | PoolReason::AllNodesUpdated

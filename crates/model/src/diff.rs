@@ -109,18 +109,19 @@ fn details(change: &Change, from: &Version, to: &Version) -> (bool, Vec<String>)
 
 /// Whether a file's contents are nobody's business but its owner's.
 pub fn is_secret(node: &Node) -> bool {
-    let NodeKind::File { contents, .. } = &node.kind else {
+    if !matches!(node.kind, NodeKind::File { .. }) {
         return false;
-    };
+    }
     let is_at = |place: &&str| match place.ends_with('/') {
         true => node.path.starts_with(place),
         false => node.path == *place,
     };
     let holds_key = || {
-        let text = String::from_utf8_lossy(contents.as_deref().unwrap_or_default());
+        let text = String::from_utf8_lossy(node.contents().unwrap_or_default());
         text.contains("PRIVATE KEY-----")
     };
-    node.mode() & 0o044 == 0
+    node.secret().is_some()
+        || node.mode() & 0o044 == 0
         || SECRETS.iter().any(is_at)
         || node.path.ends_with(".key")
         || holds_key()
@@ -147,6 +148,13 @@ fn attributes(before: Option<&Node>, after: Option<&Node>, lines: &mut Vec<Strin
     compare("owner", owner(before.user()), owner(after.user()));
     compare("group", owner(before.group()), owner(after.group()));
     compare("target", target(before), target(after));
+    let source = |node: &Node| {
+        let from = node.secret();
+        from.map_or("the MachineConfig".to_owned(), |from| {
+            format!("Secret {from}")
+        })
+    };
+    compare("content from", source(before), source(after));
 }
 
 fn owner(owner: &Owner) -> String {

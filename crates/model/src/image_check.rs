@@ -163,9 +163,9 @@ fn find(unit: &Unit, config: &Config, image: &dyn ImageRoot) -> io::Result<Found
 fn find_written(node: &Node, image: &dyn ImageRoot) -> io::Result<Found> {
     let place = format!("`{}`", node.path);
     Ok(match &node.kind {
-        NodeKind::File { contents, .. } => Found::Text {
+        NodeKind::File { .. } => Found::Text {
             place,
-            text: String::from_utf8_lossy(contents.as_deref().unwrap_or_default()).into_owned(),
+            text: String::from_utf8_lossy(node.contents().unwrap_or_default()).into_owned(),
         },
         NodeKind::Link {
             target: Some(target),

@@ -14,6 +14,10 @@ pub const NODE_PULL_SECRET: &str = "node-pull-secret";
 /// The namespace of the Secrets with each node's credentials for registries, and of the accounts that may read them; each
 /// has its node's name.
 pub const NODE_SECRET_NAMESPACE: &str = "caprock-nodes";
+/// Label of a Secret in [`NAMESPACE`]: `true` when files of nodes may take their content from it.
+pub const NODE_FILES_LABEL: &str = "caprock.dev/node-files";
+/// Key of a node's own Secret with the content of those of its files that come from Secrets, as JSON.
+pub const NODE_FILES_KEY: &str = "files.json";
 /// ConfigMap with the authorities that the API's certificates are signed by, as every namespace of a cluster has it.
 pub const API_CA: &str = "kube-root-ca.crt";
 /// Key of the PEM certificates in that ConfigMap.

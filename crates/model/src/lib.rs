@@ -10,6 +10,7 @@ pub mod drain;
 pub mod drift;
 pub mod expiry;
 pub mod explain;
+pub mod file_secret;
 pub mod health;
 pub mod ignition;
 pub mod image_check;

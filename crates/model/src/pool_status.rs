@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use crate::api::{MachineConfigPool, MachineConfigPoolStatus, PoolCondition};
 use crate::condition::{self, PoolConditionType, PoolReason, Status, Word};
 use crate::node::{NodeView, Phase, Target};
+use crate::problem::summary;
 use crate::rollout::{Gate, Hold, Plan, Seen, listed};
 use crate::skew;
 
@@ -138,6 +139,12 @@ pub fn report(
         let kind = PoolConditionType::VersionSkew;
         set(&mut status.conditions, kind, skew, now);
     }
+    let files = files_degraded(seen);
+    if files.holds || condition::get(&status.conditions, PoolConditionType::FilesDegraded).is_some()
+    {
+        let kind = PoolConditionType::FilesDegraded;
+        set(&mut status.conditions, kind, files, now);
+    }
     let degraded = degraded(&status.conditions, seen);
     set(
         &mut status.conditions,
@@ -184,6 +191,18 @@ fn version_skew(seen: &Seen) -> Verdict {
     match skew::broken(skew::VERSION, versions) {
         Some(message) => verdict(true, PoolReason::VersionsApart, message),
         None => verdict(false, PoolReason::AsExpected, ""),
+    }
+}
+
+/// Nodes that have the files keep them; no other gets them.
+fn files_degraded(seen: &Seen) -> Verdict {
+    match seen.missing.is_empty() {
+        true => verdict(false, PoolReason::AsExpected, ""),
+        false => verdict(
+            true,
+            PoolReason::SecretUnavailable,
+            summary(&seen.missing).replace('\n', "; "),
+        ),
     }
 }
 
@@ -249,6 +268,11 @@ fn updating(seen: &Seen, plan: &Plan, status: &MachineConfigPoolStatus, finished
             !moving.is_empty(),
             PoolReason::InvalidSchedule,
             also(format!("will not update to {target}: {invalid}")),
+        ),
+        Some(hold @ Hold::NoContent { .. }) => verdict(
+            !moving.is_empty(),
+            PoolReason::SecretUnavailable,
+            also(format!("will not update to {target}: {hold}")),
         ),
         Some(hold @ Hold::Window { .. }) => verdict(
             !moving.is_empty(),
@@ -430,6 +454,7 @@ fn degraded(conditions: &[PoolCondition], seen: &Seen) -> Verdict {
         PoolConditionType::RenderDegraded,
         PoolConditionType::ImageBuildDegraded,
         PoolConditionType::NodeDegraded,
+        PoolConditionType::FilesDegraded,
     ]
     .into_iter()
     .filter(|kind| condition::is_true(conditions, *kind))

@@ -11,6 +11,7 @@ use jiff::Timestamp;
 
 use crate::node::{NodeView, Phase, Target};
 use crate::pool::{InvalidMaxUnavailable, InvalidSelector};
+use crate::problem::summary;
 use crate::schedule::{Between, InvalidSchedule, Opening, Opens, Schedule};
 
 /// Whether the image that belongs to the pool's rendered config is there.
@@ -85,6 +86,8 @@ pub struct Seen {
     pub schedule: Result<Schedule, InvalidSchedule>,
     /// Nodes that drain on their way to the target, or may.
     pub drains: BTreeSet<String>,
+    /// What keeps files of the rendered config from being given to nodes, each with the file.
+    pub missing: Vec<String>,
     /// Now.
     pub now: Timestamp,
 }
@@ -128,6 +131,11 @@ pub enum Hold {
     NoConfig,
     /// The image is not there; the gate says why.
     NoImage,
+    /// Files of the rendered config take their content from Secrets, and cannot.
+    NoContent {
+        /// Which, and why.
+        missing: Vec<String>,
+    },
     /// The pool's `maxUnavailable` cannot be read.
     MaxUnavailable(InvalidMaxUnavailable),
     /// All slots are held.
@@ -174,6 +182,7 @@ impl Hold {
             Hold::Paused => "paused",
             Hold::NoConfig => "config",
             Hold::NoImage => "image",
+            Hold::NoContent { .. } => "secret",
             Hold::MaxUnavailable(_) | Hold::Schedule(_) => "invalid",
             Hold::Slots { .. } => "slots",
             Hold::FailureBudget { .. } => "halted",
@@ -232,6 +241,11 @@ pub fn plan(seen: &Seen) -> Plan {
     }
     if seen.paused {
         return wait(Hold::Paused);
+    }
+    if !seen.missing.is_empty() {
+        return wait(Hold::NoContent {
+            missing: seen.missing.clone(),
+        });
     }
     let max = match &seen.max_unavailable {
         Ok(max) => *max,
@@ -415,6 +429,7 @@ impl fmt::Display for Hold {
             Hold::Paused => f.write_str("the pool is paused (`spec.paused`)"),
             Hold::NoConfig => f.write_str("the pool has no rendered config yet"),
             Hold::NoImage => f.write_str("the image of the rendered config is not there yet"),
+            Hold::NoContent { missing } => f.write_str(&summary(missing).replace('\n', "; ")),
             Hold::MaxUnavailable(invalid) => {
                 write!(f, "{invalid}; no further node starts until it is corrected")
             }

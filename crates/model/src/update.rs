@@ -12,6 +12,7 @@ mod policy;
 mod reason;
 mod rebuild;
 mod steps;
+mod values;
 mod version;
 
 use std::fmt;
@@ -27,6 +28,7 @@ pub use policy::{Policy, problems as policy_problems};
 pub use reason::Reason;
 pub use rebuild::rebuild;
 pub use steps::{DrainRequest, Failure, Plan, Seen, Step, plan};
+pub use values::hold_back;
 pub use version::{Version, same_image};
 
 /// How much an update disturbs a node; the more, the greater.

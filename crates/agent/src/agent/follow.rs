@@ -18,13 +18,13 @@ use super::{Agent, Watches};
 use crate::credentials::CredentialError;
 use crate::error::{AgentError, chain};
 use crate::machine::Machine;
-use crate::registry;
+use crate::registry::{self, NodeSecret};
 use crate::trust::Wanted;
 
 /// What is trusted and with which credentials, as the API has it.
 #[derive(Default)]
 pub(super) struct Trust {
-    registry_auth: Latest<Option<Vec<u8>>>,
+    node_secret: Latest<NodeSecret>,
     registry_cas: Latest<BTreeMap<String, Vec<u8>>>,
     user_bundle: Latest<Option<String>>,
     api_ca: Latest<Option<String>>,
@@ -43,7 +43,7 @@ impl Trust {
         }
         let secrets: Api<Secret> =
             Api::namespaced(watches.client.clone(), keys::NODE_SECRET_NAMESPACE);
-        watches.named(secrets, node, &[self.registry_auth.stale()]);
+        watches.named(secrets, node, &[self.node_secret.stale()]);
     }
 }
 
@@ -122,11 +122,10 @@ impl<M: Machine> Agent<M> {
             return Ok(());
         };
         let (trust, client) = (&self.trust, &self.client);
-        let auth = registry::credentials(client, &self.settings.node_name);
         let cas = registry::authorities(client);
         let user_bundle = self.config_map(keys::USER_CA_BUNDLE, keys::USER_CA_BUNDLE_KEY);
         let wanted = Wanted {
-            registry_auth: trust.registry_auth.get(auth).await?,
+            registry_auth: self.node_secret().await?.registry_auth,
             registry_cas: trust.registry_cas.get(cas).await?,
             user_bundle: trust
                 .user_bundle
@@ -144,6 +143,12 @@ impl<M: Machine> Agent<M> {
             );
         }
         Ok(())
+    }
+
+    /// What the controllers put together for this node.
+    pub(super) async fn node_secret(&self) -> Result<NodeSecret, AgentError> {
+        let read = registry::node_secret(&self.client, &self.settings.node_name);
+        self.trust.node_secret.get(read).await
     }
 
     async fn config_map(&self, name: &str, key: &str) -> Result<Option<String>, AgentError> {

@@ -126,6 +126,8 @@ pub(crate) struct Agent<M = Host> {
     logged: String,
     /// Paths that MachineConfigs write, once they are known.
     taken: Option<BTreeSet<Utf8PathBuf>>,
+    /// Files whose other value waits for the next update.
+    held_back: Vec<String>,
     /// Why credentials and authorities could not be followed last.
     not_followed: Option<String>,
 }
@@ -170,6 +172,7 @@ impl<M: Machine> Agent<M> {
             changed: Arc::default(),
             logged: String::new(),
             taken: None,
+            held_back: Vec::new(),
             not_followed: None,
         }
     }

@@ -7,11 +7,12 @@ use model::api::{
     CLUSTER, MachineConfigNode, MachineConfigPool, MachineConfiguration, MachineOSConfig,
     RolloutPolicy, SoftRebootPolicy,
 };
+use model::file_secret::Values;
 use model::health::policy_of;
 use model::keys;
 use model::node::{Target, annotation};
 use model::render::Provenance;
-use model::update::{DrainRequest, Plan, Policy, Seen, Version, plan};
+use model::update::{DrainRequest, Plan, Policy, Seen, Version, hold_back, plan};
 use oci::Reference;
 
 use super::Agent;
@@ -181,7 +182,61 @@ impl<M: Machine> Agent<M> {
         if version.layered_image.is_none() && !version.os_image_url.is_empty() {
             version.os_image_url = self.digested(&version, observed).await?;
         }
-        Ok(Some(version))
+        self.with_values(version, observed).await.map(Some)
+    }
+
+    /// The version with the content of its files that comes from Secrets: what the node is given now, else what it was
+    /// given before. What would disturb the node although nobody has told it to update stays as it is.
+    async fn with_values(
+        &mut self,
+        version: Version,
+        observed: &Observed,
+    ) -> Result<Version, AgentError> {
+        let kept = self.host.state().values()?;
+        if version.unfilled().is_empty() {
+            if !kept.is_empty() {
+                self.host.state().keep_values(&Values::new())?;
+            }
+            return Ok(version);
+        }
+        let current = observed.sight.current.as_ref();
+        let written = current.map(|current| current.ignition.values());
+        let given = self.node_secret().await?.values;
+        let version = version
+            .filled(&kept)
+            .filled(&written.unwrap_or_default())
+            .filled(&given);
+        let unfilled = version.unfilled();
+        if !unfilled.is_empty() {
+            return Err(AgentError::NotGiven {
+                config: version.name,
+                files: unfilled,
+            });
+        }
+        let (version, held) = match current {
+            Some(current) => hold_back(current, version, &observed.policy),
+            None => (version, Vec::new()),
+        };
+        self.tell_held_back(&observed.node, held).await;
+        let values = version.ignition.values();
+        if values != kept {
+            self.host.state().keep_values(&values)?;
+        }
+        Ok(version)
+    }
+
+    /// Says once of which files another value waits for the next update.
+    async fn tell_held_back(&mut self, node: &Node, held: Vec<String>) {
+        if held != self.held_back && !held.is_empty() {
+            let text = format!(
+                "another value waits for the node's next update, since its disruption policy drains or reboots: `{}`",
+                held.join("`, `")
+            );
+            self.reporter
+                .publish(node, "Normal", "SecretHeldBack", text)
+                .await;
+        }
+        self.held_back = held;
     }
 
     /// The base image of a version by digest. A tag means what it meant when the node first went there.

@@ -16,6 +16,8 @@ pub struct Difference {
     pub wanted: Found,
     /// What is there.
     pub found: Found,
+    /// Whether its content comes from a Secret, and is shown to nobody.
+    pub secret: bool,
 }
 
 /// Everything that a version says of files, with what it says.
@@ -41,11 +43,13 @@ pub fn differences(root: &Root, to: &Version) -> Result<Vec<Difference>, Configu
     let mut differing = Vec::new();
     for (path, wanted) in managed(root, to)? {
         let found = root.find(&path)?;
+        let node = to.ignition.node(path.as_str());
         if found != wanted && !is_looser_directory(root, &path, &wanted)? {
             differing.push(Difference {
                 path,
                 wanted,
                 found,
+                secret: node.is_some_and(|node| node.secret().is_some()),
             });
         }
     }

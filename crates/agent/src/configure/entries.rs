@@ -94,7 +94,7 @@ pub(super) fn of(
         .filter(|node| places.include(Utf8Path::new(&node.path)))
     {
         let entry = Entry {
-            what: what(node),
+            what: what(node)?,
             uid: accounts.user(node.user(), &node.path)?,
             gid: accounts.group(node.group(), &node.path)?,
         };
@@ -145,17 +145,26 @@ pub(super) fn paths(version: &Version, accounts: &Accounts) -> BTreeSet<Utf8Path
     paths
 }
 
-fn what(node: &Node) -> What {
-    match &node.kind {
-        NodeKind::File { contents, .. } => What::File {
-            bytes: contents.clone().unwrap_or_default(),
+fn what(node: &Node) -> Result<What, ConfigureError> {
+    Ok(match &node.kind {
+        NodeKind::File { .. } => What::File {
+            bytes: match (node.contents(), node.secret()) {
+                (Some(bytes), _) => bytes.to_vec(),
+                (None, None) => Vec::new(),
+                (None, Some(from)) => {
+                    return Err(ConfigureError::NoValue {
+                        path: node.path.clone(),
+                        from: from.clone(),
+                    });
+                }
+            },
             mode: node.mode(),
         },
         NodeKind::Directory { .. } => What::Directory { mode: node.mode() },
         NodeKind::Link { target } => What::Link {
             target: target.clone().unwrap_or_default(),
         },
-    }
+    })
 }
 
 fn unit_files(unit: &Unit) -> Vec<(Utf8PathBuf, Entry)> {

@@ -20,6 +20,7 @@ mod originals;
 use std::collections::{BTreeMap, BTreeSet};
 
 use camino::{Utf8Path, Utf8PathBuf};
+use model::file_secret::SecretKey;
 use model::update::Version;
 use thiserror::Error;
 
@@ -55,6 +56,14 @@ pub enum ConfigureError {
         unit: String,
         /// The rendered config.
         config: String,
+    },
+    /// The content of a file is in a Secret, and was not given to the node.
+    #[error("the content of `{path}` is not known: the node was not given Secret key `{from}`")]
+    NoValue {
+        /// The file.
+        path: String,
+        /// Where its content is.
+        from: SecretKey,
     },
     /// A file belongs to a user or group that the image does not have.
     #[error(
@@ -114,6 +123,7 @@ impl ConfigureError {
             ConfigureError::State(error) => error.is_full(),
             ConfigureError::Command(error) => error.is_full(),
             ConfigureError::MissingUnit { .. }
+            | ConfigureError::NoValue { .. }
             | ConfigureError::MissingOwner { .. }
             | ConfigureError::Special { .. }
             | ConfigureError::Accounts { .. }

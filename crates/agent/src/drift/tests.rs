@@ -33,6 +33,7 @@ fn check(wanted: Found, found: Found, expected: &str) {
         path: "/etc/x".into(),
         wanted,
         found,
+        secret: false,
     };
     assert_eq!(describe(&[difference]), expected);
 }
@@ -65,6 +66,7 @@ fn drift_is_told_in_a_line() {
         path: "/etc/x".into(),
         wanted: file("a", 0o644),
         found: Found::Nothing,
+        secret: false,
     };
     let text = describe(&vec![many; 7]);
     assert!(text.ends_with("; and 2 more"), "{text}");
@@ -93,11 +95,19 @@ fn secrets_stay_out_of_it() {
         file("x", 0o644),
         "`/etc/x` has other content (not text)",
     );
+    let secret = Difference {
+        path: "/etc/x".into(),
+        wanted: file("pin=1\n", 0o644),
+        found: file("pin=2\n", 0o644),
+        secret: true,
+    };
+    assert_eq!(describe(&[secret]), hidden);
     let long = file(&"y".repeat(10_000), 0o644);
     let difference = Difference {
         path: "/etc/x".into(),
         wanted: file("", 0o644),
         found: long,
+        secret: false,
     };
     assert!(describe(&[difference]).len() < 300);
 }

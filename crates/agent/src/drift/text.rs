@@ -54,7 +54,7 @@ fn one(difference: &Difference) -> String {
                 access: seen,
             },
         ) => {
-            let public = access.mode & seen.mode & PUBLIC != 0;
+            let public = access.mode & seen.mode & PUBLIC != 0 && !difference.secret;
             format!(
                 "`{path}` has other content{}",
                 contents(bytes, other, public)

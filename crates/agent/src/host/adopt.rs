@@ -19,11 +19,12 @@ impl Host {
     pub fn adopt(&self, sight: &Sight, version: &Version) -> Result<(), HostError> {
         let booted = sight.deployments.booted().ok_or(HostError::NotBooted)?;
         adopt(&Root::open(&self.root)?, &self.state, version)?;
-        self.state.set_shared(&Shared::following(&version.name))?;
+        let shared = Shared::following(&version.name, version.ignition.values());
+        self.state.set_shared(&shared)?;
         // Last: until it is there, all of this is done again.
         let record = Record {
             verified: Some(BEFORE_OURS.to_owned()),
-            ..Record::of(&version.target())
+            ..Record::written(version)
         };
         Ok(self.state.set_record(&booted.id, &record)?)
     }

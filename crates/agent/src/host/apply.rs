@@ -55,6 +55,7 @@ impl Host {
         if !failed.is_full() {
             self.state.set_failure(Some(&Failure {
                 target,
+                secrets: to.secret_versions(),
                 reason: chain(&failed),
             }))?;
         }
@@ -101,7 +102,7 @@ impl Host {
         }
         let record = Record {
             replaced: sight.record.as_ref().and_then(|now| last_good(now, to)),
-            ..Record::of(&to.target())
+            ..Record::written(to)
         };
         self.state.set_record(&booted.id, &record)?;
         Ok(self.state.finish()?)
@@ -129,7 +130,8 @@ impl Host {
         }
         // Before any record may say that it is done.
         root.sync()?;
-        Ok(self.state.set_shared(&Shared::following(&to.name))?)
+        let following = Shared::following(&to.name, to.ignition.values());
+        Ok(self.state.set_shared(&following)?)
     }
 
     /// Brings the running root back, early in a boot, from a change that the boot before did not finish. Services start
@@ -168,7 +170,7 @@ impl Host {
         let Some(replaced) = &record.replaced else {
             return Ok(false);
         };
-        let (None, Some(back)) = (&record.verified, self.state.version(&replaced.target())?) else {
+        let (None, Some(back)) = (&record.verified, self.state.version_of(replaced)?) else {
             return Ok(false);
         };
         let actions = Update::between(bad, &back, &[], policy).actions;
@@ -184,6 +186,7 @@ impl Host {
         self.state.set_record(&booted.id, replaced)?;
         self.state.set_failure(Some(&Failure {
             target: bad.target(),
+            secrets: bad.secret_versions(),
             reason: reason.to_owned(),
         }))?;
         self.state.finish()?;
@@ -289,7 +292,8 @@ impl Host {
 /// What a deployment goes back to when the change to `to` turns out badly.
 fn last_good(now: &Record, to: &Version) -> Option<Box<Record>> {
     let unproven = now.verified.is_none() && now.replaced.is_some();
-    if unproven || now.target() == to.target() {
+    let same = now.target() == to.target() && now.values == to.ignition.values();
+    if unproven || same {
         return now.replaced.clone();
     }
     Some(Box::new(now.clone()))

@@ -79,7 +79,7 @@ impl Host {
             let root = Root::open(&self.os.root_of(&deployment))?;
             self.write(&root, &[&current], to, Places::NewDeployment)?;
             self.state
-                .set_record(&deployment.id, &Record::of(&target))?;
+                .set_record(&deployment.id, &Record::written(to))?;
         }
         let booted = deployments.booted().ok_or(HostError::NotBooted)?;
         self.put_on_trial(&deployment.id, &booted.id)?;

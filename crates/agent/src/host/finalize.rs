@@ -23,14 +23,14 @@ pub fn finalize(state: &State, sysroot: &Utf8Path) -> Result<usize, HostError> {
             tracing::warn!(deployment = %id, "is staged and was not made");
             continue;
         }
-        let Some(to) = state.version(&staged.target())? else {
+        let Some(to) = state.version_to_write(&staged.target())? else {
             continue;
         };
         let from = former(state, staged.from.as_deref())?;
         let root = Root::open(&path)?;
         configure(&root, state, &[&from], &to, Places::NewDeployment)?;
         root.sync()?;
-        state.settle_staged(&id, &Record::of(&staged.target()))?;
+        state.settle_staged(&id, &Record::written(&to))?;
         tracing::info!(deployment = %id, config = %staged.config, "configured the deployment of the next boot");
         done += 1;
     }

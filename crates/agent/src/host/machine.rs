@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use camino::Utf8PathBuf;
 use model::api::{MachineConfigSpec, RolloutPolicy};
+use model::file_secret::Values;
 use model::health::Check;
 use model::ledger::{Cause, Reboot};
 use model::node::Target;
@@ -164,6 +165,14 @@ impl Memory for State {
 
     fn keep_config(&self, name: &str, spec: &MachineConfigSpec) -> Result<(), StateError> {
         State::keep_config(self, name, spec)
+    }
+
+    fn values(&self) -> Result<Values, StateError> {
+        self.values()
+    }
+
+    fn keep_values(&self, values: &Values) -> Result<(), StateError> {
+        self.keep_values(values)
     }
 
     fn policy(&self) -> Result<Option<RolloutPolicy>, StateError> {

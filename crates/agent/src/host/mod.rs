@@ -191,7 +191,7 @@ impl Host {
         let record = self.state.record(&booted.id)?;
         let current = record
             .as_ref()
-            .map(|record| self.state.version(&record.target()))
+            .map(|record| self.state.version_of(record))
             .transpose()?
             .flatten();
         let pending = match deployments.pending() {

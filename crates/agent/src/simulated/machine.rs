@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::NodeSystemInfo;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use model::api::{MachineConfigSpec, RolloutPolicy};
+use model::file_secret::{SecretVersions, Values};
 use model::health::Check;
 use model::ledger::{Cause, KEPT, Reboot};
 use model::node::{AGENT_VERSION_PREFIX, Target};
@@ -106,7 +107,7 @@ impl Root {
         let version = self.version.as_ref()?;
         Some(Record {
             verified: self.verified.clone(),
-            ..Record::of(&version.target())
+            ..Record::written(version)
         })
     }
 
@@ -390,6 +391,7 @@ impl Machine for Simulated {
         };
         let failure = Failure {
             target: target.clone(),
+            secrets: SecretVersions::new(),
             reason: reason.to_owned(),
         };
         if let Some(before) = disk.booted.replaced.take() {
@@ -461,6 +463,15 @@ impl Memory for Simulated {
     fn keep_config(&self, name: &str, spec: &MachineConfigSpec) -> Result<(), StateError> {
         let spec = self.0.configs.share(name, spec);
         self.disk().configs.insert(name.to_owned(), spec);
+        Ok(())
+    }
+
+    /// Its deployments hold theirs.
+    fn values(&self) -> Result<Values, StateError> {
+        Ok(Values::new())
+    }
+
+    fn keep_values(&self, _: &Values) -> Result<(), StateError> {
         Ok(())
     }
 

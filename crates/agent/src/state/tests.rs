@@ -19,6 +19,7 @@ fn record(config: &str) -> Record {
     Record {
         config: config.to_owned(),
         image: None,
+        values: Default::default(),
         verified: None,
         replaced: None,
     }
@@ -55,6 +56,7 @@ fn what_nothing_refers_to_is_collected() {
     let shared = Shared {
         config: Some("shared".into()),
         towards: Some("b".into()),
+        values: Default::default(),
     };
     state.set_shared(&shared).unwrap();
     state

@@ -50,6 +50,7 @@ fn a_change_that_fails_is_undone_once_with_its_reason() {
         sight.failure,
         Some(Failure {
             target: bad.target(),
+            secrets: Default::default(),
             reason: reason.to_owned()
         })
     );

@@ -11,6 +11,7 @@ pub(crate) mod kill;
 mod kills;
 mod live;
 mod plain;
+mod secrets;
 mod soft_reboot;
 mod syscalls;
 pub(crate) mod tree;

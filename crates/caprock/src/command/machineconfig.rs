@@ -3,7 +3,7 @@
 use anyhow::{Context, anyhow};
 use camino::Utf8Path;
 use model::api::{MachineConfig, MachineConfigSpec};
-use model::ignition::{self, Config, MAX_CONTENT_BYTES, Node, NodeKind, Unit};
+use model::ignition::{self, Config, Contents, MAX_CONTENT_BYTES, Node, NodeKind, Unit};
 use model::{keys, problem};
 
 use crate::cli;
@@ -43,7 +43,7 @@ fn file(from: &cli::FileFrom) -> Result<Node, Failure> {
         user: None,
         group: None,
         kind: NodeKind::File {
-            contents: Some(read(&from.source)?),
+            contents: Some(Contents::Inline(read(&from.source)?)),
             mode: from.mode,
         },
     })

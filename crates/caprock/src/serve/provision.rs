@@ -315,7 +315,17 @@ impl Shared {
         let registry_auth = controllers::registry_auth(client, pool, target.image.as_deref())
             .await
             .map_err(Refusal::internal)?;
+        let (values, missing) = controllers::file_values(client, &rendered.spec)
+            .await
+            .map_err(Refusal::internal)?;
+        if let [first, ..] = &missing[..] {
+            return Err(Refusal::not_now(&format!(
+                "rendered config `{}` takes a file's content from {first}",
+                target.config
+            )));
+        }
         Ok(Provision {
+            values,
             target,
             spec: rendered.spec,
             labels: labels_of(&object)?,

@@ -18,6 +18,7 @@ use model::update::{Disruption, Policy, Update, Version};
 use crate::cache::Cache;
 use crate::context::Context;
 use crate::members::OfPool;
+use crate::node_files;
 
 /// From the local copy alone.
 pub(super) fn from_cache(ctx: &Context, pool: &MachineConfigPool) -> Seen {
@@ -57,6 +58,7 @@ fn of(ctx: &Context, pool: &MachineConfigPool, members: OfPool) -> Seen {
         policy_problems,
         schedule,
         drains: BTreeSet::new(),
+        missing: node_files::missing(&ctx.cache, pool),
         now: Timestamp::now(),
     };
     seen.drains = drains(ctx, &seen);

@@ -24,7 +24,7 @@ pub(super) fn decode(source: &str, limit: usize) -> Result<Vec<u8>, String> {
         Some((scheme, rest)) if scheme.eq_ignore_ascii_case("data") => rest,
         Some((scheme, _)) if is_scheme(scheme) => {
             return Err(format!(
-                "expected a `data:` URL, found scheme `{scheme}`; nodes fetch nothing, so the contents must be in the MachineConfig"
+                "expected a `data:` URL, found scheme `{scheme}`; nodes fetch nothing, so the contents must be in the MachineConfig, or in a Secret that `secret:NAME/KEY` names"
             ));
         }
         _ if source.is_empty() => {

@@ -14,6 +14,8 @@ mod ssh_key;
 mod unit;
 mod write;
 
+use crate::file_secret::{SecretKey, Value, Values};
+
 pub use data_url::MAX_CONTENT_BYTES;
 pub use merge::{Conflict, Subject, conflicts, merge};
 pub use read::{VERSIONS, parse};
@@ -52,8 +54,8 @@ pub struct Node {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NodeKind {
     File {
-        /// The decoded bytes. Absent in a fragment that changes only mode or owner of another config's file.
-        contents: Option<Vec<u8>>,
+        /// What it holds. Absent in a fragment that changes only mode or owner of another config's file.
+        contents: Option<Contents>,
         /// Permission bits, at most 07777.
         mode: Option<u32>,
     },
@@ -65,6 +67,45 @@ pub enum NodeKind {
         /// Where the symbolic link points. Absent in a fragment that changes only the owner.
         target: Option<String>,
     },
+}
+
+/// What a file holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Contents {
+    /// These bytes, decoded.
+    Inline(Vec<u8>),
+    /// What a Secret holds.
+    Secret {
+        /// Where it is.
+        from: SecretKey,
+        /// The value, where it is known: on the node that the file is for.
+        value: Option<Value>,
+    },
+}
+
+impl Contents {
+    /// The bytes, as far as they are known.
+    pub fn bytes(&self) -> Option<&[u8]> {
+        match self {
+            Contents::Inline(bytes) => Some(bytes),
+            Contents::Secret { value, .. } => value.as_ref().map(|value| value.bytes.as_slice()),
+        }
+    }
+
+    /// Whether a file with the one is a file with the other: the bytes count where both are known, else where they come
+    /// from.
+    pub fn same(&self, other: &Contents) -> bool {
+        match (self, other) {
+            (
+                Contents::Secret { from, value: None },
+                Contents::Secret {
+                    from: other,
+                    value: None,
+                },
+            ) => from == other,
+            _ => self.bytes().is_some() && self.bytes() == other.bytes(),
+        }
+    }
 }
 
 /// A user or group, by number or by name.
@@ -103,11 +144,22 @@ impl Node {
         }
     }
 
-    /// Bytes of a file; nothing for anything else.
+    /// Bytes of a file, as far as they are known; nothing for anything else.
     pub fn contents(&self) -> Option<&[u8]> {
         match &self.kind {
-            NodeKind::File { contents, .. } => contents.as_deref(),
+            NodeKind::File { contents, .. } => contents.as_ref()?.bytes(),
             NodeKind::Directory { .. } | NodeKind::Link { .. } => None,
+        }
+    }
+
+    /// The Secret that a file's content is in.
+    pub fn secret(&self) -> Option<&SecretKey> {
+        match &self.kind {
+            NodeKind::File {
+                contents: Some(Contents::Secret { from, .. }),
+                ..
+            } => Some(from),
+            NodeKind::File { .. } | NodeKind::Directory { .. } | NodeKind::Link { .. } => None,
         }
     }
 
@@ -217,6 +269,36 @@ impl Config {
         self.core.ssh_keys.sort();
         self.core.ssh_keys.dedup();
         self
+    }
+
+    /// Puts the values in place that are known. A file whose value is not keeps the one that it has.
+    pub fn fill(&mut self, values: &Values) {
+        for node in &mut self.nodes {
+            if let NodeKind::File {
+                contents: Some(Contents::Secret { from, value }),
+                ..
+            } = &mut node.kind
+                && let Some(known) = values.get(from)
+            {
+                *value = Some(known.clone());
+            }
+        }
+    }
+
+    /// The values that are in place.
+    pub fn values(&self) -> Values {
+        let found = self.nodes.iter().filter_map(|node| match &node.kind {
+            NodeKind::File {
+                contents:
+                    Some(Contents::Secret {
+                        from,
+                        value: Some(value),
+                    }),
+                ..
+            } => Some((from.clone(), value.clone())),
+            NodeKind::File { .. } | NodeKind::Directory { .. } | NodeKind::Link { .. } => None,
+        });
+        found.collect()
     }
 
     /// Decoded bytes of all files.

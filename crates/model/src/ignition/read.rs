@@ -6,9 +6,10 @@ use serde_json::Value;
 
 use super::fields::{Fields, Problems};
 use super::{
-    Config, CoreUser, Dropin, MAX_CONTENT_BYTES, Node, NodeKind, Owner, Unit, data_url, path,
-    ssh_key, unit,
+    Config, Contents, CoreUser, Dropin, MAX_CONTENT_BYTES, Node, NodeKind, Owner, Unit, data_url,
+    path, ssh_key, unit,
 };
+use crate::file_secret::SCHEME;
 use crate::problem::Problem;
 
 /// Versions of the Ignition specification that are read.
@@ -265,7 +266,7 @@ impl Reader {
         Some(mode)
     }
 
-    fn contents(&mut self, fields: &Fields<'_>) -> Option<Vec<u8>> {
+    fn contents(&mut self, fields: &Fields<'_>) -> Option<Contents> {
         let known = &["compression", "httpHeaders", "source", "verification"];
         let contents = fields.object("contents", known, &mut self.problems)?;
         contents.refuse("httpHeaders", "nodes fetch nothing", &mut self.problems);
@@ -296,6 +297,26 @@ impl Reader {
             }
             return None;
         };
+        if let Some(from) = source.strip_prefix(SCHEME) {
+            for (key, given) in [
+                ("compression", !compression.is_empty()),
+                ("verification", hash.is_some()),
+            ] {
+                if given {
+                    self.problems.add(
+                        contents.at(key),
+                        "cannot be said of what a Secret holds, which may change; the file is written as it is there",
+                    );
+                }
+            }
+            let from = from.parse().map_err(|reason: String| {
+                self.problems.add(contents.at("source"), reason);
+            });
+            return Some(Contents::Secret {
+                from: from.ok()?,
+                value: None,
+            });
+        }
         let bytes = data_url::decode(source, self.bytes_left).and_then(|bytes| match compression {
             "gzip" => data_url::gunzip(&bytes, self.bytes_left),
             _ => Ok(bytes),
@@ -313,7 +334,7 @@ impl Reader {
         {
             self.problems.add(verification.at("hash"), reason);
         }
-        Some(bytes)
+        Some(Contents::Inline(bytes))
     }
 
     fn systemd(&mut self, root: &Fields<'_>) -> Vec<Unit> {

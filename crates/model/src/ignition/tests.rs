@@ -20,7 +20,14 @@ fn owner() -> impl Strategy<Value = Option<Owner>> {
 
 fn kind() -> impl Strategy<Value = NodeKind> {
     let mode = || option::of(prop_oneof![Just(0o600), Just(0o644), Just(0o2755)]);
-    let contents = option::of(vec(any::<u8>(), 0..4));
+    let from = || prop_oneof![Just("sssd/bind.conf"), Just("sssd/other")];
+    let contents = option::of(prop_oneof![
+        3 => vec(any::<u8>(), 0..4).prop_map(Contents::Inline),
+        1 => from().prop_map(|from| Contents::Secret {
+            from: from.parse().unwrap(),
+            value: None,
+        }),
+    ]);
     prop_oneof![
         3 => (contents, mode()).prop_map(|(contents, mode)| NodeKind::File { contents, mode }),
         1 => mode().prop_map(|mode| NodeKind::Directory { mode }),

@@ -8,7 +8,9 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use serde_json::{Map, Value, json};
 
-use super::{Config, Node, NodeKind, Owner, ROOT, Unit};
+use crate::file_secret::SCHEME;
+
+use super::{Config, Contents, Node, NodeKind, Owner, ROOT, Unit};
 
 /// Version of the specification that configs are written in.
 pub const OUTPUT_VERSION: &str = "3.5.0";
@@ -21,7 +23,8 @@ pub fn to_value(config: &Config) -> Value {
     write(config, &encode)
 }
 
-/// The config as JSON, with `contents` saying what stands for a file's bytes.
+/// The config as JSON, with `contents` saying what stands for a file's bytes. Of a file from a Secret only where it comes
+/// from is said, whether or not the value is known.
 pub(crate) fn write(config: &Config, contents: &dyn Fn(&[u8]) -> Value) -> Value {
     let mut files = Vec::new();
     let mut directories = Vec::new();
@@ -29,14 +32,18 @@ pub(crate) fn write(config: &Config, contents: &dyn Fn(&[u8]) -> Value) -> Value
     for node in &config.nodes {
         let mut object = node_object(node);
         match &node.kind {
-            NodeKind::File {
-                contents: bytes, ..
-            } => {
+            NodeKind::File { contents: held, .. } => {
                 object.insert("mode".into(), node.mode().into());
-                if let Some(bytes) = bytes {
+                if let Some(held) = held {
                     // Ignition allows `overwrite` only beside contents.
                     object.insert("overwrite".into(), true.into());
-                    object.insert("contents".into(), contents(bytes));
+                    let held = match held {
+                        Contents::Inline(bytes) => contents(bytes),
+                        Contents::Secret { from, .. } => {
+                            json!({"source": format!("{SCHEME}{from}")})
+                        }
+                    };
+                    object.insert("contents".into(), held);
                 }
                 files.push(Value::Object(object));
             }

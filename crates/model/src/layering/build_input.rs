@@ -1,6 +1,6 @@
 //! Which files the build itself needs.
 
-use crate::ignition::{Config, NodeKind};
+use crate::ignition::Config;
 
 /// What package managers read during a build. A path that ends in `/` stands for all below it.
 const REPOSITORIES: &[&str] = &[
@@ -74,7 +74,12 @@ impl<'a> Reads<'a> {
 
     /// Whether a file goes into the image because its build needs it.
     pub fn is_build_input(&self, path: &str) -> bool {
-        if SECRETS.iter().any(|place| is_at(place, path)) || path.ends_with(".key") {
+        // What comes from a Secret is in no image, wherever it lies.
+        let node = self.config.node(path);
+        let secret = SECRETS.iter().any(|place| is_at(place, path))
+            || path.ends_with(".key")
+            || node.is_some_and(|node| node.secret().is_some());
+        if secret {
             return false;
         }
         let at = |places: &[&str]| places.iter().any(|place| is_at(place, path));
@@ -89,14 +94,10 @@ impl<'a> Reads<'a> {
         any(self.containerfile)
             || self.config.nodes.iter().any(|node| {
                 let source = REPOSITORIES.iter().any(|place| is_at(place, &node.path));
-                match &node.kind {
-                    NodeKind::File { contents, .. } if source => any(&String::from_utf8_lossy(
-                        contents.as_deref().unwrap_or_default(),
-                    )),
-                    NodeKind::File { .. } | NodeKind::Directory { .. } | NodeKind::Link { .. } => {
-                        false
-                    }
-                }
+                source
+                    && node
+                        .contents()
+                        .is_some_and(|contents| any(&String::from_utf8_lossy(contents)))
             })
     }
 }

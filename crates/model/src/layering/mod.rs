@@ -16,7 +16,7 @@ use crate::api::{
     BuildReference, ContainerfileArch, GROUP, MAX_CONTAINERFILE_BYTES, MachineConfig,
     MachineOSBuild, MachineOSBuildSpec, MachineOSConfig, Named, VERSION,
 };
-use crate::ignition::{self, NodeKind};
+use crate::ignition::{self, Contents, NodeKind};
 use crate::keys;
 use crate::pull_spec::{PullSpec, PullSpecError};
 use crate::render::hex;
@@ -386,13 +386,14 @@ fn build_files(
     let files = nodes.filter_map(|node| {
         let mode = node.mode();
         match node.kind {
-            NodeKind::File { contents, .. } if reads.is_build_input(&node.path) => {
-                Some(BuildFile {
-                    path: node.path,
-                    mode,
-                    contents: contents.unwrap_or_default(),
-                })
-            }
+            NodeKind::File {
+                contents: Some(Contents::Inline(contents)),
+                ..
+            } if reads.is_build_input(&node.path) => Some(BuildFile {
+                path: node.path,
+                mode,
+                contents,
+            }),
             NodeKind::File { .. } | NodeKind::Directory { .. } | NodeKind::Link { .. } => None,
         }
     });

@@ -70,6 +70,17 @@ fn sssd(text: &str) -> String {
     file("/etc/sssd/sssd.conf", "0600", text)
 }
 
+/// A file that takes its content from a Secret.
+fn from_secret(from: &str) -> String {
+    sssd("").replace("data:,", &format!("secret:{from}"))
+}
+
+fn secret(label: &str, key: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: Secret\nmetadata:\n  name: s\n  namespace: openshift-machine-config-operator\n  labels: {{caprock.dev/node-files: \"{label}\"}}\nstringData: {{{key}: x}}\n---\n"
+    )
+}
+
 fn pod(mount: &str) -> String {
     format!(
         "apiVersion: v1\nkind: Pod\nmetadata: {{name: p}}\nspec:\n  containers:\n  - name: c\n    volumeMounts:\n    - name: h\n      mountPath: /h\n{mount}  volumes:\n  - {{name: h, hostPath: {{path: /mnt/home/dale}}}}\n---\n"
@@ -267,6 +278,33 @@ fn sssd_and_secrets() -> Vec<Case> {
                     "0644",
                     "db_password_file = /etc/p\nPASSWORD=$X\n",
                 ),
+            ],
+        ),
+        (
+            "password-in-machineconfig",
+            vec![(sssd("[domain/a]\nldap_default_authtok = s3cret\n"), "14:11")],
+            vec![
+                sssd("[domain/a]\nldap_default_authtok_type = password\n"),
+                from_secret("s/bind.conf"),
+                repository("[a]\npassword=s3cret\n"),
+            ],
+        ),
+        (
+            "secret-not-for-nodes",
+            vec![
+                (
+                    from_secret("s/bind.conf") + &secret("false", "bind.conf"),
+                    "14:11",
+                ),
+                (
+                    from_secret("s/bind.conf") + &secret("true", "bind"),
+                    "14:11",
+                ),
+            ],
+            vec![
+                from_secret("s/bind.conf"),
+                from_secret("other/bind.conf") + &secret("false", "bind"),
+                from_secret("s/bind.conf") + &secret("true", "bind.conf"),
             ],
         ),
     ]

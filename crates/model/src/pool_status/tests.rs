@@ -52,6 +52,7 @@ fn seen(gate: Gate, nodes: Vec<NodeView>) -> Seen {
         policy_problems: Vec::new(),
         schedule: Ok(Default::default()),
         drains: Default::default(),
+        missing: Vec::new(),
         now: Timestamp::UNIX_EPOCH,
     }
 }

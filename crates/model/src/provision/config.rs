@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 
 use super::SpecVersion;
 use crate::api::{MachineConfig, MachineConfigSpec};
-use crate::ignition::{self, Config, Node, NodeKind, Unit};
+use crate::file_secret::{self, Values};
+use crate::ignition::{self, Config, Contents, Node, NodeKind, Unit};
 use crate::keys;
 use crate::node::Target;
 use crate::problem::Problem;
@@ -38,6 +39,8 @@ pub struct Provision {
     pub target: Target,
     /// The rendered config of that.
     pub spec: MachineConfigSpec,
+    /// Content of its files that comes from Secrets.
+    pub values: Values,
     /// Labels that make it a member of its pool.
     pub labels: BTreeMap<String, String>,
     /// Credentials for registries, as a docker configuration.
@@ -59,6 +62,8 @@ pub struct Given {
     pub target: Target,
     /// The rendered config of that.
     pub spec: MachineConfigSpec,
+    /// Content of its files that comes from Secrets.
+    pub values: Values,
     /// Credentials for registries, as a docker configuration.
     pub registry_auth: Option<String>,
     /// Authorities of registries, PEM by `host[:port]`.
@@ -93,6 +98,7 @@ pub fn served(provision: &Provision, version: SpecVersion) -> Result<Value, Vec<
     let Provision {
         target,
         spec,
+        values,
         labels,
         registry_auth,
         registry_cas,
@@ -106,6 +112,21 @@ pub fn served(provision: &Provision, version: SpecVersion) -> Result<Value, Vec<
         .map(ignition::parse)
         .transpose()?
         .unwrap_or_default();
+    // Ignition fetches no Secret: it is given what they hold.
+    for node in &mut config.nodes {
+        let Some(from) = node.secret().cloned() else {
+            continue;
+        };
+        let value = values.get(&from).ok_or_else(|| {
+            vec![Problem::new(
+                &node.path,
+                format!("Secret key `{from}` is not available to nodes"),
+            )]
+        })?;
+        if let NodeKind::File { contents, .. } = &mut node.kind {
+            *contents = Some(Contents::Inline(value.bytes.clone()));
+        }
+    }
     let labels: Vec<String> = labels
         .iter()
         .map(|(key, value)| format!("{key}={value}"))
@@ -192,8 +213,17 @@ pub fn read(config: &Value) -> Result<Given, Vec<Problem>> {
             Some((host.to_owned(), text(&node.path)?))
         })
         .collect();
+    let from_secrets = object.spec.config.as_ref().map(file_secret::files);
+    let values = from_secrets.into_iter().flatten().filter_map(|file| {
+        let value = file_secret::Value {
+            bytes: config.node(&file.path)?.contents()?.to_vec(),
+            version: String::new(),
+        };
+        Some((file.from, value))
+    });
     Ok(Given {
         target,
+        values: values.collect(),
         spec: object.spec,
         registry_auth: text(REGISTRY_AUTH),
         registry_cas,
@@ -219,7 +249,7 @@ fn file(path: &str, text: String, mode: u32) -> Node {
         user: None,
         group: None,
         kind: NodeKind::File {
-            contents: Some(text.into_bytes()),
+            contents: Some(Contents::Inline(text.into_bytes())),
             mode: Some(mode),
         },
     }
@@ -313,6 +343,7 @@ mod tests {
             },
         });
         Provision {
+            values: Values::new(),
             target: Target {
                 config: "rendered-worker-1".to_owned(),
                 image: image.map(str::to_owned),

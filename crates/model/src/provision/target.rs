@@ -103,6 +103,7 @@ mod tests {
             policy_problems: Vec::new(),
             schedule: Ok(Default::default()),
             drains: Default::default(),
+            missing: Vec::new(),
             now: jiff::Timestamp::UNIX_EPOCH,
         }
     }

@@ -97,6 +97,7 @@ fn seen(max: usize, nodes: Vec<NodeView>) -> Seen {
         policy_problems: Vec::new(),
         schedule: Ok(Default::default()),
         drains: Default::default(),
+        missing: Vec::new(),
         now: Timestamp::UNIX_EPOCH,
     }
 }

@@ -343,8 +343,12 @@ fn paths(from: &Config, to: &Config, changes: &mut Vec<Change>) {
 
 fn same_node(a: &Node, b: &Node) -> bool {
     let same_kind = match (&a.kind, &b.kind) {
-        (NodeKind::File { .. }, NodeKind::File { .. }) => {
-            a.contents() == b.contents() && a.mode() == b.mode()
+        (NodeKind::File { contents: this, .. }, NodeKind::File { contents: that, .. }) => {
+            let same = match (this, that) {
+                (Some(this), Some(that)) => this.same(that),
+                (this, that) => this.is_none() && that.is_none(),
+            };
+            same && a.mode() == b.mode()
         }
         (NodeKind::Directory { .. }, NodeKind::Directory { .. }) => a.mode() == b.mode(),
         (NodeKind::Link { target: a }, NodeKind::Link { target: b }) => a == b,

@@ -7,6 +7,7 @@ use std::fmt;
 
 use super::{Action, Disruption, Policy, Reason, Update, Version, same_image};
 use crate::drain;
+use crate::file_secret::SecretVersions;
 use crate::node::Target;
 
 /// The two annotations by which a node asks for a drain and hears that it was done.
@@ -39,8 +40,18 @@ impl DrainRequest {
 pub struct Failure {
     /// What was tried.
     pub target: Target,
+    /// The versions of Secrets that it was tried with; empty where that is not known.
+    pub secrets: SecretVersions,
     /// Why it was taken back.
     pub reason: String,
+}
+
+impl Failure {
+    /// Whether a version is the one that was tried. With another value of a Secret it is not.
+    fn is_of(&self, version: &Version) -> bool {
+        self.target == version.target()
+            && (self.secrets.is_empty() || self.secrets == version.secret_versions())
+    }
 }
 
 /// Everything that the decision is made from.
@@ -282,7 +293,7 @@ fn as_it_runs(seen: &Seen<'_>, desired: &Version) -> Version {
 fn stuck(seen: &Seen<'_>, desired: &Version, update: &Update) -> Option<String> {
     let failed = seen
         .failure
-        .filter(|failure| failure.target == desired.target() && !update.is_empty());
+        .filter(|failure| failure.is_of(desired) && !update.is_empty());
     if let Some(failure) = failed {
         return Some(format!(
             "{} was taken back: {}",

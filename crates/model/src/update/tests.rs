@@ -407,6 +407,7 @@ fn what_was_taken_back_is_not_tried_again() {
         version("b", Some(B), json!({"osImageURL": A})),
     );
     let failure = Failure {
+        secrets: Default::default(),
         target: to.target(),
         reason: "autofs.service failed".into(),
     };

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::api::MachineConfigSpec;
+use crate::file_secret::{self, SecretFile, SecretVersions, Values};
 use crate::ignition::{self, Config};
 use crate::node::Target;
 use crate::problem::Problem;
@@ -70,6 +71,29 @@ impl Version {
     /// The same version, knowing which MachineConfigs it was rendered from.
     pub fn explained(self, provenance: Provenance) -> Self {
         Version { provenance, ..self }
+    }
+
+    /// The same version with the values that are known for files from Secrets.
+    pub fn filled(mut self, values: &Values) -> Self {
+        self.ignition.fill(values);
+        self
+    }
+
+    /// Files from Secrets whose value is not known.
+    pub fn unfilled(&self) -> Vec<SecretFile> {
+        let unknown = self.ignition.nodes.iter().filter_map(|node| {
+            let from = node.secret().filter(|_| node.contents().is_none())?;
+            Some(SecretFile {
+                path: node.path.clone(),
+                from: from.clone(),
+            })
+        });
+        unknown.collect()
+    }
+
+    /// The versions of the Secrets that its values are of.
+    pub fn secret_versions(&self) -> SecretVersions {
+        file_secret::versions(&self.ignition.values())
     }
 
     /// The image that a node of this version runs; none when neither pool nor config names one.

@@ -309,6 +309,7 @@ fn batches(
             ..Schedule::default()
         }),
         drains: Default::default(),
+        missing: Vec::new(),
         now: Timestamp::UNIX_EPOCH,
     };
     let mut batches = Vec::new();

@@ -10,7 +10,7 @@ mod validity;
 use super::Rule;
 
 /// All of them, in the order in which they are listed for people.
-pub(super) static ALL: [&Rule; 20] = [
+pub(super) static ALL: [&Rule; 22] = [
     &validity::NOT_YAML,
     &validity::UNKNOWN_FIELD,
     &validity::INVALID_OBJECT,
@@ -30,5 +30,7 @@ pub(super) static ALL: [&Rule; 20] = [
     &units::SETSEBOOL_PERSISTENT,
     &secrets::PASSWORD_IN_IMAGE_INPUT,
     &secrets::READABLE_SECRET,
+    &secrets::PASSWORD_IN_MACHINECONFIG,
+    &secrets::SECRET_NOT_FOR_NODES,
     &units::NOTHING_STARTS_IT,
 ];
