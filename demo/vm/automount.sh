@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Proves examples/automount-ldap on a machine that boots a kernel of its own (`make test-vm`): a plain node is moved into
 # pool `worker-automount` and after ONE reboot finds accounts and maps in OpenLDAP through sssd, and mounts homes from
-# nfs-ganesha. Then a change of configuration arrives without a build and without a reboot.
+# nfs-ganesha. Then a change of configuration arrives without a build and without a reboot, and so does another bind
+# password, which is in a Secret and on the node, and nowhere else.
 #
 # CAPROCK is the binary to use; VM_ACCEL=kvm uses the processor's help where QEMU can. Everything is in target/demo/state-vm.
 set -euo pipefail
@@ -24,7 +25,7 @@ fill_in() {
     rm -rf "$RECIPE"
     cp -r "$ROOT/examples/automount-ldap" "$RECIPE"
     sed -i "s|^ldap_uri = .*|&:$LDAP_PORT|" "$site/sssd.conf"
-    sed -i "s|^ldap_default_authtok = .*|ldap_default_authtok = $(cat "$DIRECTORY/bind-password")|" "$site/bind.conf"
+    sed -i "s|^ldap_default_authtok = .*|ldap_default_authtok = $(cat "$DIRECTORY/bind-password")|" "$RECIPE/base/secret/bind.conf"
     cp "$DIRECTORY/ca.crt" "$site/ldap-ca.crt"
     # Homes that nobody uses are to go while somebody watches.
     sed -i "s|^expire=.*|expire=--timeout=30|" "$site/values.env"
@@ -129,6 +130,9 @@ play() {
 
     begin change "changing sssd's configuration"
     prove_live_change
+
+    begin rotation "another bind password"
+    prove_rotation
     finish
     print_times
 }

@@ -50,16 +50,34 @@ prove_lookups() {
     ! node exec worker-1 grep -E '^[^ ]+ (/home|/var/home) autofs' /proc/mounts || die "the directory's master map is in use"
 }
 
-# The password came by a MachineConfig: a file for root on the node, and in no layer of any image.
+# kept_secret FILE: the password in FILE is in no layer of any image, and whoever may not read Secrets reads it nowhere.
+kept_secret() {
+    local blob kind
+    while read -r blob; do
+        ! zcat --force "$blob" | grep -qaF -f "$1" || die "the password is in $blob"
+    done < <(find "$DATA/registry" -type f)
+    note "the bind password is in none of the registry's $(find "$DATA/registry" -type f | wc -l) files"
+    for kind in machineconfigs,machineconfigpools,machineconfignodes,machineosconfigs,machineosbuilds nodes events configmaps; do
+        # Contents of files are in base64 there.
+        ! kubectl get "$kind" --all-namespaces -o yaml | grep -qF -e "$(cat "$1")" -e "$(in_base64 "$1")" ||
+            die "the password is in one of: $kind"
+    done
+    ! grep -qaF -f "$1" "$STATE/serve.log" "$STATE/nodes/worker-1/console.log" || die "the password is in a log"
+    ! node exec worker-1 journalctl --no-pager --output cat | grep -qaF -f "$1" || die "the password is in the node's journal"
+    note "nor in objects that are no Secrets, events, the server's log, the node's journal"
+}
+
+# The file with the password as a Secret's value or a data URL has it.
+in_base64() { printf '[domain/site]\nldap_default_authtok = %s\n' "$(cat "$1")" | base64 --wrap=0; }
+
+# The password is in a Secret, and on the node in a file for root.
 prove_secret() {
-    local blob
     shows '^600 root /etc/sssd/conf.d/bind.conf$' stat --format '%a %U %n' /etc/sssd/conf.d/bind.conf
     node exec worker-1 grep -qF -f /dev/stdin /etc/sssd/conf.d/bind.conf <"$DIRECTORY/bind-password" ||
         die "bind.conf has not the password"
-    while read -r blob; do
-        ! zcat --force "$blob" | grep -qaF -f "$DIRECTORY/bind-password" || die "the password is in $blob"
-    done < <(find "$DATA/registry" -type f)
-    note "the bind password is in none of the registry's $(find "$DATA/registry" -type f | wc -l) files"
+    kubectl get secret sssd-bind --namespace openshift-machine-config-operator -o 'jsonpath={.data.bind\.conf}' |
+        grep -qxF "$(in_base64 "$DIRECTORY/bind-password")" || die "Secret sssd-bind has not the password as it is looked for"
+    kept_secret "$DIRECTORY/bind-password"
 }
 
 # mounts NAME SOURCE: access mounts it, by NFS version 4. Looked at in one go: idle mounts go again.
@@ -112,5 +130,38 @@ prove_live_change() {
     [ "$(boot_id)" = "$SECOND_BOOT" ] || die "the change of sssd.conf rebooted worker-1"
     [ "$(builds)" = 1 ] || die "the change of sssd.conf was built: $(builds) builds"
     mounts dale dale
+    note "0 builds, 0 reboots"
+}
+
+has_password() { node exec worker-1 grep -qF -f /dev/stdin /etc/sssd/conf.d/bind.conf <"$1"; }
+
+sssd_started() { node exec worker-1 systemctl show --property ExecMainStartTimestampMonotonic --value sssd.service; }
+
+has_restarted() { [ "$(sssd_started)" != "$1" ]; }
+
+is_done() { [ "$(field node/worker-1 '.metadata.annotations.machineconfiguration\.openshift\.io/state')" = Done ]; }
+
+# The directory gets another password for the nodes, and the Secret too.
+prove_rotation() {
+    local started configuration
+    started=$(sssd_started)
+    configuration=$(field "mcp/$POOL" .spec.configuration.name)
+    (umask 077 && openssl rand -hex 16 | tr -d '\n' >"$DIRECTORY/next-password")
+    note "the directory takes no other password than the new one from now on"
+    ldap ldappasswd -T /srv/next-password "$BIND_DN"
+    sed -i "s|^ldap_default_authtok = .*|ldap_default_authtok = $(cat "$DIRECTORY/next-password")|" "$RECIPE/base/secret/bind.conf"
+    show kubectl apply -k examples/automount-ldap/base/secret
+    kubectl apply -k "$RECIPE/base/secret"
+    poll 600 "the new password to be on the node" has_password "$DIRECTORY/next-password" || die "the new password did not arrive"
+    poll 600 "sssd to be restarted" has_restarted "$started" || die "sssd was not restarted"
+    # Nobody was asked for before: sssd has no answer of its own.
+    poll 600 "an account that only the directory knows" node exec worker-1 getent passwd remy >/dev/null ||
+        die "sssd does not get in with the new password"
+    shows '^remy:\*:1003:1003:Remy:' getent passwd remy
+    poll 600 "worker-1 to be done with it" is_done || die "worker-1 is not done with the new password"
+    [ "$(field "mcp/$POOL" .spec.configuration.name)" = "$configuration" ] || die "another password rendered another config"
+    [ "$(boot_id)" = "$SECOND_BOOT" ] || die "another password rebooted worker-1"
+    [ "$(builds)" = 1 ] || die "another password was built: $(builds) builds"
+    kept_secret "$DIRECTORY/next-password"
     note "0 builds, 0 reboots"
 }
