@@ -23,7 +23,9 @@ mod reference;
 mod rollout_policy;
 pub mod v1alpha1;
 
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
+};
 use kube_core::CustomResourceExt;
 
 pub use machine_config::{MachineConfig, MachineConfigSpec};
@@ -66,7 +68,7 @@ pub const VERSION: &str = "v1";
 
 /// The CRDs of every kind, in the order in which they are printed and installed.
 pub fn crds() -> Vec<CustomResourceDefinition> {
-    vec![
+    let mut crds = vec![
         MachineConfig::crd(),
         MachineConfigPool::crd(),
         v1alpha1::add_to(MachineOSConfig::crd()),
@@ -74,7 +76,36 @@ pub fn crds() -> Vec<CustomResourceDefinition> {
         MachineConfigNode::crd(),
         RolloutPolicy::crd(),
         MachineConfiguration::crd(),
-    ]
+    ];
+    for version in crds.iter_mut().flat_map(|crd| &mut crd.spec.versions) {
+        let schema = version.schema.as_mut();
+        if let Some(schema) = schema.and_then(|schema| schema.open_api_v3_schema.as_mut()) {
+            forget_unsigned(schema);
+        }
+    }
+    crds
+}
+
+/// Kubernetes knows the formats `int32` and `int64` alone and warns of others; that a number is not negative, its minimum says.
+fn forget_unsigned(schema: &mut JSONSchemaProps) {
+    if schema
+        .format
+        .as_ref()
+        .is_some_and(|format| format.starts_with("uint"))
+    {
+        schema.format = None;
+    }
+    schema
+        .properties
+        .iter_mut()
+        .flat_map(|fields| fields.values_mut())
+        .for_each(forget_unsigned);
+    if let Some(JSONSchemaPropsOrArray::Schema(items)) = &mut schema.items {
+        forget_unsigned(items);
+    }
+    if let Some(JSONSchemaPropsOrBool::Schema(values)) = &mut schema.additional_properties {
+        forget_unsigned(values);
+    }
 }
 
 /// CEL rules that several fields share.
@@ -148,9 +179,9 @@ mod tests {
     }
 
     /// Kubernetes refuses a definition when a rule could cost too much, for which a string without a bound is as long as a
-    /// request may be. Durations and the like are compared at no cost.
+    /// request may be. Durations and the like are compared at no cost. It warns of formats that it does not know.
     #[test]
-    fn rules_that_read_strings_have_a_bound() {
+    fn kubernetes_takes_the_definitions() {
         fn check(path: &str, schema: &serde_json::Value) {
             let rules = schema["x-kubernetes-validations"].as_array();
             let reads = rules.into_iter().flatten().any(|rule| {
@@ -160,6 +191,8 @@ mod tests {
                     .any(|reads| rule.contains(reads))
             });
             assert!(!reads || schema["maxLength"].is_u64(), "{path}");
+            let format = schema["format"].as_str().unwrap_or("int64");
+            assert!(!format.starts_with("uint"), "{path}: {format}");
             for (name, property) in schema["properties"].as_object().into_iter().flatten() {
                 check(&format!("{path}.{name}"), property);
             }
