@@ -119,6 +119,8 @@ fn caprock_installs_upgrades_and_removes() {
             },
             remove: &|cluster| {
                 cluster.caprock("uninstall --timeout 3m");
+                let lease = "-n openshift-machine-config-operator lease/caprock-controller";
+                assert!(cluster.get(lease).is_none(), "the next one has to wait");
                 // There is nothing to do, and that is no error.
                 cluster.caprock("uninstall");
             },

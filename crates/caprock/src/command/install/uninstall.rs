@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
@@ -80,6 +81,7 @@ pub(crate) async fn run(args: cli::Uninstall) -> Result<(), Failure> {
             tokio::time::sleep(LOOK).await;
         }
     }
+    give_up_lead(&client).await?;
     output::words("Caprock is removed; nodes keep running what they run\n");
     if !args.crds {
         output::words(
@@ -169,6 +171,20 @@ async fn release(client: &Client) -> Result<(), Failure> {
         output::words(&format!("uncordoned node `{name}`\n"));
     }
     Ok(())
+}
+
+/// Who led has lost the right to give the lead back before it stopped. Controllers of another installation need not wait for
+/// the end of its Lease.
+async fn give_up_lead(client: &Client) -> Result<(), Failure> {
+    let leases: Api<Lease> = Api::namespaced(client.clone(), keys::NAMESPACE);
+    let params = DeleteParams::default();
+    match leases.delete(keys::CONTROLLER_LEASE, &params).await {
+        Ok(_) => Ok(()),
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+        Err(error) => Err(anyhow!(error)
+            .context("failed to remove the controllers' Lease")
+            .into()),
+    }
 }
 
 /// Takes back the label that chose nodes for the DaemonSet.
