@@ -358,10 +358,19 @@ async fn the_other_parts(cluster: &Cluster) {
     let system = format!("/api/v1/namespaces/{SYSTEM}/secrets");
     let pods = format!("/api/v1/namespaces/{SYSTEM}/pods");
     let elsewhere = "/api/v1/namespaces/kube-system/secrets";
+    let pushed = path(&[&maps, "layered-image-access-test"]);
+    let another = path(&[&maps, "access-test"]);
+    cluster.make(&maps, &map("access-test")).await;
+    let no_other = Some("no other ConfigMaps");
     check(
         "the controllers",
         &cluster.client_as(&token),
         &[
+            ("POST", &maps, map("layered-image-access-test"), None),
+            ("DELETE", &pushed, Value::Null, None),
+            ("POST", &maps, map("registry-certs"), no_other),
+            ("POST", &maps, map("caprock-takeover"), no_other),
+            ("DELETE", &another, Value::Null, no_other),
             (
                 "POST",
                 &roles("caprock-nodes"),
@@ -392,4 +401,5 @@ async fn the_other_parts(cluster: &Cluster) {
         ],
     )
     .await;
+    send(&cluster.client, "DELETE", &another, &Value::Null).await;
 }
