@@ -3,6 +3,8 @@
 
 mod pace;
 
+use std::time::Duration;
+
 use anyhow::Context;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -13,6 +15,7 @@ use kube::client::ClientBuilder;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use model::api::RolloutPolicy;
 use tower::buffer::BufferLayer;
+use tower::timeout::TimeoutLayer;
 
 use crate::cli;
 use crate::exit::Failure;
@@ -21,6 +24,9 @@ use pace::Pace;
 
 /// Requests that may wait for a connection: more than are ever under way at once.
 const WAITING: usize = 1024;
+/// How long until an answer begins, at most: an API server ends a request after 60 seconds itself, so what takes longer is
+/// a connection whose other side is gone. A watch begins at once, and lasts.
+const ANSWER: Duration = Duration::from_secs(70);
 
 /// A client for the API that the flags or the environment name.
 pub(crate) async fn client(cluster: &cli::Cluster) -> Result<Client, Failure> {
@@ -62,12 +68,22 @@ pub(crate) async fn client_trusting(
 }
 
 /// Each try of a request is counted.
-fn paced(mut config: kube::Config, counter: &Requests) -> kube::Result<Client> {
+fn paced(config: kube::Config, counter: &Requests) -> kube::Result<Client> {
+    paced_within(config, counter, ANSWER)
+}
+
+fn paced_within(
+    mut config: kube::Config,
+    counter: &Requests,
+    answer: Duration,
+) -> kube::Result<Client> {
     // The pace makes a request again that was refused, and slows down the others too.
     config.default_retry = false;
     let counted = ClientBuilder::try_from(config)?.with_layer(counter);
     let shared = counted.with_layer(&BufferLayer::new(WAITING));
-    Ok(shared.with_layer(&Pace::default()).build())
+    // Whoever gives up closes the connection: the next request takes another one.
+    let bounded = shared.with_layer(&TimeoutLayer::new(answer));
+    Ok(bounded.with_layer(&Pace::default()).build())
 }
 
 /// The certificate authority, as PEM, that the flags' kubeconfig trusts; none without `--kubeconfig`.
@@ -114,5 +130,34 @@ pub(crate) async fn policies(client: &Client) -> kube::Result<Vec<RolloutPolicy>
     match policies.list(&ListParams::default()).await {
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(Vec::new()),
         listed => Ok(listed?.items),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use k8s_openapi::api::core::v1::Node;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_server_that_went_silent_is_given_up() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let uri = format!("http://{}", listener.local_addr().unwrap());
+        let silent = tokio::spawn(async move {
+            let mut held = Vec::new();
+            loop {
+                held.push(listener.accept().await.unwrap());
+            }
+        });
+        let config = kube::Config::new(uri.parse().unwrap());
+        let soon = Duration::from_millis(200);
+        let client = paced_within(config, &Requests::default(), soon).unwrap();
+        let nodes: Api<Node> = Api::all(client);
+        let asked = tokio::time::timeout(Duration::from_secs(60), nodes.get("worker-1"));
+        let error = asked.await.expect("it is given up").unwrap_err();
+        assert!(matches!(error, kube::Error::Service(_)), "{error:?}");
+        silent.abort();
     }
 }
