@@ -20,6 +20,8 @@ use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::output;
+
 /// How often it is asked who acts, where that may change.
 const EVERY: Duration = Duration::from_secs(30);
 
@@ -173,6 +175,15 @@ impl Ours {
             }
         }
     }
+}
+
+/// Says to whoever looks that another operator acts here, where that is so.
+pub(crate) async fn say_read_only(client: &Client) -> kube::Result<()> {
+    match look(client).await?.owner() {
+        Owner::Peer(why) => output::words(&format!("read-only: {why}\n")),
+        Owner::Caprock => {}
+    }
+    Ok(())
 }
 
 /// What the API tells about who acts. On a cluster that is not OpenShift this is one request, and needs no permission.

@@ -152,8 +152,9 @@ async fn tell(
         ..
     } = assignment;
     // What the agent would ask for first, in the same write.
-    let mut change = match observe::drains_at_once(ctx, seen, assignment) {
-        Some(object) => node::ahead(ctx, &object, &drain::request(&to.config)).await?,
+    let ahead = observe::drains_at_once(ctx, seen, assignment);
+    let mut change = match &ahead {
+        Some(object) => node::ahead(ctx, object, &drain::request(&to.config)).await?,
         None => json!({}),
     };
     // Config and image in one write: a node never sees one without the other.
@@ -161,11 +162,19 @@ async fn tell(
     metadata["resourceVersion"] = json!(resource_version);
     metadata["annotations"][keys::DESIRED_CONFIG] = json!(to.config);
     metadata["annotations"][keys::DESIRED_IMAGE] = json!(to.image);
+    metadata["annotations"][keys::TOLD_AT] = json!(Timestamp::now());
     Api::<Node>::all(ctx.client.clone())
         .patch(node, &PatchParams::default(), &Patch::Merge(change))
         .await
         .doing(|| format!("tell node `{node}` to run {to}"))?;
     tracing::info!(pool = pool.name_any(), "{assignment}");
+    if let Some(object) = ahead {
+        // The agent finds the drain asked for, and does not tell of it.
+        let message = format!("ask for the drain, for {to}");
+        ctx.events
+            .publish(object.as_ref(), Tone::Normal, "AskedForDrain", &message)
+            .await;
+    }
     Ok(())
 }
 

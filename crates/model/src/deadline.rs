@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+/// How long an agent may take to begin what its node was told: it hears of it at once, and looks by itself every minute.
+pub const ANSWER: Duration = Duration::from_secs(180);
 /// How long a pull may take: one that is cut off goes on with the layer it was at.
 pub const PULL: Duration = Duration::from_secs(6 * 3600);
 /// How long any other step may take: above the sum of what it waits for by itself.
@@ -33,6 +35,7 @@ mod tests {
             );
         };
         let minutes = |time: Duration| time.as_secs() / 60;
+        check("begin", &format!("{} min", minutes(ANSWER)));
         check("pull", &format!("{} h", PULL.as_secs() / 3600));
         check("drain", &format!("told after {} min", LONG_DRAIN.as_mins()));
         check("job of a service", &format!("{} s", JOB.as_secs()));

@@ -66,6 +66,11 @@ pub const DESIRED_CONFIG: &str = "machineconfiguration.openshift.io/desiredConfi
 pub const CURRENT_IMAGE: &str = "machineconfiguration.openshift.io/currentImage";
 /// Node annotation: the layered image that the node should run; absent when it should run the base image.
 pub const DESIRED_IMAGE: &str = "machineconfiguration.openshift.io/desiredImage";
+/// Node annotation: when the node was told what it should have, as an RFC 3339 time of the controllers' clock.
+pub const TOLD_AT: &str = "caprock.dev/told-at";
+/// Node annotation that the daemon of the Machine Config Operator writes, and no agent of Caprock.
+pub const PEER_SYNCED: &str =
+    "machineconfiguration.openshift.io/lastSyncedControllerConfigResourceVersion";
 /// Node annotation: `Done`, `Working` or `Degraded`.
 pub const STATE: &str = "machineconfiguration.openshift.io/state";
 /// Node annotation: since when the node runs what it was told and is well, as an RFC 3339 time of its own clock.

@@ -7,7 +7,8 @@ use std::fmt;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, NodeCondition};
 
-use crate::drain::{DRAIN_OVERDUE, Request};
+use crate::deadline;
+use crate::drain::{DRAIN_OVERDUE, DRAIN_WAITS_FOR, Request};
 use crate::keys;
 
 /// What `status.nodeInfo.kubeletVersion` begins with on a Node that our agent registered and keeps Ready.
@@ -158,6 +159,10 @@ pub struct NodeView {
     pub agent_version: Option<String>,
     /// That its drain takes longer than its policy allows, and what it waits for.
     pub drain_overdue: Option<String>,
+    /// What its drain waits for: pods, each with the reason, or a window.
+    pub drain_waits_for: Option<String>,
+    /// When it was told what to run.
+    pub told_at: Option<Timestamp>,
 }
 
 impl NodeView {
@@ -185,6 +190,10 @@ impl NodeView {
             asks: matches!(Request::open(node), Ok(Some(_))),
             agent_version: annotation(keys::VERSION).map(str::to_owned),
             drain_overdue: annotation(DRAIN_OVERDUE).map(str::to_owned),
+            drain_waits_for: matches!(Request::open(node), Ok(Some(Request::Drain { .. })))
+                .then(|| annotation(DRAIN_WAITS_FOR).map(str::to_owned))
+                .flatten(),
+            told_at: annotation(keys::TOLD_AT).and_then(|time| time.parse().ok()),
             labels,
         }
     }
@@ -214,6 +223,37 @@ impl NodeView {
             (false, Some(Working)) => Phase::Working,
             (false, None | Some(Done)) => Phase::Pending,
         }
+    }
+
+    /// What a node does that was told to update, for people; none when it is not under way.
+    pub(crate) fn under_way(&self) -> Option<String> {
+        match (self.phase(), &self.drain_waits_for, self.told_at) {
+            (Phase::Pending | Phase::Working, Some(waits), _) => {
+                Some(format!("drains, and waits for {waits}"))
+            }
+            (Phase::Pending, None, Some(told)) => Some(format!(
+                "was told to update at {told:.0} and has not started"
+            )),
+            (Phase::Pending, None, None) => {
+                Some("was told to update and has not started".to_owned())
+            }
+            (Phase::Working, None, _) if self.reason.is_empty() => Some("is updating".to_owned()),
+            (Phase::Working, None, _) => Some(format!("is updating: {}", self.reason)),
+            (Phase::New | Phase::Done | Phase::Failing | Phase::Degraded, ..) => None,
+        }
+    }
+
+    /// Since when its agent was to have answered what the node was told, when it has not and should have by `now`.
+    pub fn unanswered(&self, now: Timestamp) -> Option<Timestamp> {
+        self.told_long_ago(now)
+            .filter(|_| self.phase() == Phase::Pending)
+    }
+
+    /// When it was told what to run, if an agent would have begun by `now`.
+    pub(crate) fn told_long_ago(&self, now: Timestamp) -> Option<Timestamp> {
+        let passed = |told: &Timestamp| std::time::Duration::try_from(now.duration_since(*told));
+        self.told_at
+            .filter(|told| passed(told).is_ok_and(|passed| passed >= deadline::ANSWER))
     }
 
     /// Whether the node runs `target` and its agent has finished.
@@ -256,6 +296,11 @@ pub fn has_kubelet(node: &Node) -> bool {
     info.is_some_and(|info| {
         !info.kubelet_version.is_empty() && !info.kubelet_version.starts_with(AGENT_VERSION_PREFIX)
     })
+}
+
+/// Whether the daemon of the Machine Config Operator looks after this Node: no agent of Caprock has told anything of it.
+pub fn is_kept_by_peer(node: &Node) -> bool {
+    annotation(node, keys::PEER_SYNCED).is_some() && annotation(node, keys::VERSION).is_none()
 }
 
 /// A non-empty annotation of the Node.

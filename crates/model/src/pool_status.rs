@@ -318,9 +318,7 @@ fn so_far(target: &Target, status: &MachineConfigPoolStatus) -> String {
 /// What a node that is not where it should be does about it.
 fn progress(node: &NodeView) -> Option<String> {
     match node.phase() {
-        Phase::Pending => Some("was told to update and has not started".to_owned()),
-        Phase::Working if node.reason.is_empty() => Some("is updating".to_owned()),
-        Phase::Working => Some(format!("is updating: {}", node.reason)),
+        Phase::Pending | Phase::Working => node.under_way(),
         Phase::Failing => Some(format!("failed to update: {}", node.reason)),
         Phase::New | Phase::Done | Phase::Degraded => None,
     }

@@ -381,8 +381,7 @@ fn over_budget(seen: &Seen) -> Option<Hold> {
 /// Why the node holds a slot, if it does. However many reasons there are, it is one slot.
 fn holds_slot(node: &NodeView) -> Option<String> {
     let why = match node.phase() {
-        Phase::Pending => "was told to update and has not started".to_owned(),
-        Phase::Working => "is updating".to_owned(),
+        Phase::Pending | Phase::Working => return node.under_way(),
         Phase::Failing => format!("failed to update: {}", node.reason),
         Phase::Degraded => format!("is degraded: {}", node.reason),
         Phase::New | Phase::Done => return node.obstacle.clone(),

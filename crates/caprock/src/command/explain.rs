@@ -17,6 +17,7 @@ use crate::cli;
 use crate::client::{client, policies};
 use crate::exit::{Failure, refused};
 use crate::output;
+use crate::ownership::say_read_only;
 
 pub(crate) async fn run(args: cli::Explain) -> Result<(), Failure> {
     let expected = || {
@@ -29,18 +30,30 @@ pub(crate) async fn run(args: cli::Explain) -> Result<(), Failure> {
     if kind == "lint" {
         return super::lint::explain(name, args.output);
     }
-    let client = || client(&args.cluster);
+    let known = [
+        "node",
+        "nodes",
+        "no",
+        "pool",
+        "mcp",
+        "machineconfigpool",
+        "machineconfigpools",
+        "build",
+        "mosb",
+        "machineosbuild",
+        "machineosbuilds",
+    ];
+    if !known.contains(&kind) {
+        return Err(expected());
+    }
+    let client = client(&args.cluster).await?;
     let now = Timestamp::now();
     let explanation = match kind {
-        "node" | "nodes" | "no" => node(&client().await?, name, args.reboots, now).await?,
-        "pool" | "mcp" | "machineconfigpool" | "machineconfigpools" => {
-            pool(&client().await?, name).await?
-        }
-        "build" | "mosb" | "machineosbuild" | "machineosbuilds" => {
-            build(&client().await?, name).await?
-        }
-        _ => return Err(expected()),
+        "node" | "nodes" | "no" => node(&client, name, args.reboots, now).await?,
+        "pool" | "mcp" | "machineconfigpool" | "machineconfigpools" => pool(&client, name).await?,
+        _ => build(&client, name).await?,
     };
+    say_read_only(&client).await?;
     Ok(output::value(args.output, &explanation, |told| {
         told.text(now)
     })?)

@@ -1,5 +1,6 @@
 //! `caprock status`: pools, images, builds and nodes, and what each waits for.
 
+use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Node;
 use kube::ResourceExt;
@@ -56,6 +57,7 @@ pub(crate) async fn run(args: cli::Status) -> Result<(), Failure> {
         Owner::Peer(why) => Some(format!("read-only: {why}")),
         Owner::Caprock => None,
     };
+    let now = Timestamp::now();
     let overview = Overview {
         notices: read_only
             .into_iter()
@@ -64,7 +66,7 @@ pub(crate) async fn run(args: cli::Status) -> Result<(), Failure> {
         pools: pools.iter().map(pool).collect(),
         images: images.iter().map(image).collect(),
         builds: builds.iter().map(build).collect(),
-        nodes: nodes.iter().map(node).collect(),
+        nodes: nodes.iter().map(|object| node(object, now)).collect(),
     };
     Ok(output::value(args.output, &overview, text)?)
 }
@@ -184,12 +186,20 @@ fn build(build: &MachineOSBuild) -> Line {
     }
 }
 
-fn node(node: &Node) -> Line {
+/// What a node waits for comes before what follows from that: one that drains is cordoned.
+fn node(node: &Node, now: Timestamp) -> Line {
     let view = NodeView::of(node);
     let state = format!("{:?}", view.phase());
-    let message = match view.obstacle {
-        Some(obstacle) if view.reason.is_empty() => obstacle,
-        _ => view.reason,
+    let silent = view.unanswered(now);
+    let message = match (silent, view.drain_waits_for, view.obstacle) {
+        _ if !view.reason.is_empty() => view.reason,
+        (Some(told), _, _) => format!(
+            "was told at {told:.0} and has not started: `caprock explain node/{}`",
+            view.name
+        ),
+        (None, Some(waits), _) => format!("drains, and waits for {waits}"),
+        (None, None, Some(obstacle)) => obstacle,
+        (None, None, None) => String::new(),
     };
     Line {
         name: view.name,

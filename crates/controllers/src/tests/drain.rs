@@ -5,7 +5,7 @@ use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::ResourceExt;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use model::api::{MachineConfigPool, RolloutPolicy};
-use model::condition::PoolConditionType::NodeDegraded;
+use model::condition::PoolConditionType::{NodeDegraded, Updating};
 use model::keys;
 use serde_json::{Value, json};
 
@@ -92,6 +92,10 @@ async fn a_drain_keeps_disruption_budgets_and_names_them() {
         "pod `default/pod-0` may not be evicted yet: The disruption budget web needs 1 healthy pods and has 1 currently",
     )
     .await;
+    // The pool says so too: nobody has to look for the node.
+    world
+        .until_condition("worker", Updating, "worker-1` drains, and waits for pod `default/pod-0` may not be evicted yet: The disruption budget web")
+        .await;
     assert!(there(&world, "pod-0").await);
     let budgets: Api<PodDisruptionBudget> = Api::namespaced(world.client.clone(), "default");
     let change = Patch::Merge(json!({"spec": {"minAvailable": 0}}));

@@ -267,6 +267,9 @@ async fn a_drain_that_needs_nothing_first_comes_with_what_the_node_is_told() {
     world.until_updated("worker").await;
     let node: Node = world.get("worker-1").await;
     assert_ne!(node.spec.unwrap().unschedulable, Some(true));
+    let events = world.events("worker-1").await;
+    let asked = |event: &&String| event.starts_with("AskedForDrain: ");
+    assert_eq!(events.iter().filter(asked).count(), 1, "{events:?}");
 }
 
 #[tokio::test]

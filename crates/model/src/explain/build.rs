@@ -17,7 +17,15 @@ pub fn build(build: &MachineOSBuild, config: Option<&MachineOSConfig>) -> Explan
         .and_then(|status| status.builder.as_ref())
         .map(|builder| builder.identity.as_str())
         .filter(|identity| !identity.is_empty());
-    let logs = || format!("follow it: `caprock logs -f {name}`");
+    // A build of the Machine Config Operator is a Job.
+    let job = status
+        .and_then(|status| status.builder.as_ref()?.job.as_ref())
+        .map(|job| format!("`kubectl -n {} logs job/{}`", job.namespace, job.name));
+    let log = |flags: &str| match &job {
+        Some(job) => job.clone(),
+        None => format!("`caprock logs {flags}{name}`"),
+    };
+    let logs = || format!("follow it: {}", log("-f "));
     let mut told = match BuildState::of(build) {
         BuildState::New | BuildState::Prepared => {
             let mut told = new("waits for a builder".to_owned());
@@ -47,8 +55,10 @@ pub fn build(build: &MachineOSBuild, config: Option<&MachineOSConfig>) -> Explan
                 .push(said.filter(|_| !retrying).unwrap_or(message));
             told.next
                 .push("the image is checked against the rendered config and pushed".to_owned());
-            told.next
-                .push("nodes fetch it ahead of their turn".to_owned());
+            if job.is_none() {
+                told.next
+                    .push("nodes fetch it ahead of their turn".to_owned());
+            }
             told.remedies.push(logs());
             told
         }
@@ -64,7 +74,7 @@ pub fn build(build: &MachineOSBuild, config: Option<&MachineOSConfig>) -> Explan
             told.next
                 .push("nothing by itself; nodes stay on what they run".to_owned());
             told.remedies
-                .push(format!("read what it printed: `caprock logs {name}`"));
+                .push(format!("read what it printed: {}", log("")));
             told.remedies.push(format!(
                 "correct what the message names, which makes another build; or build the same again: `kubectl delete machineosbuild {name}`"
             ));

@@ -14,7 +14,7 @@ use crate::drain::{DRAIN_OVERDUE, DRAIN_SINCE, DRAIN_WAITS_FOR, LONG_DRAIN, Requ
 use crate::health::DEFAULT_DEADLINE;
 use crate::keys;
 use crate::ledger::from_annotation;
-use crate::node::{NodeView, Phase, annotation, is_kept_by_agent};
+use crate::node::{NodeView, Phase, annotation, is_kept_by_agent, is_kept_by_peer};
 use crate::pool::Membership;
 use crate::trial::GRACE;
 
@@ -64,10 +64,13 @@ pub fn node(seen: NodeSeen<'_>) -> Explanation {
             true => told.waits_for.push(silence),
             false => {
                 told.waits_for.insert(0, silence);
+                let service = match is_kept_by_peer(seen.node) {
+                    true => "kubelet",
+                    false => "caprock-agent",
+                };
                 told.remedies.insert(
                     0,
-                    "see whether the machine runs and `systemctl status caprock-agent` on it; its agent needs the API server"
-                        .to_owned(),
+                    format!("see whether the machine runs and `systemctl status {service}` on it; it needs the API server"),
                 );
             }
         }
@@ -127,15 +130,15 @@ fn explain(seen: &NodeSeen<'_>, view: &NodeView) -> Explanation {
             told.next.push("its pool tells it what to run".to_owned());
             told
         }
-        Phase::Pending => {
-            let mut told = new(format!("was told to run {desired} and has not started"));
-            told.waits_for.push("its agent to see that".to_owned());
-            told.next
-                .extend(STEPS.iter().map(|(_, step)| (*step).to_owned()));
-            told.remedies.push(
-                "see `systemctl status caprock-agent` on the node when this lasts".to_owned(),
-            );
-            told
+        Phase::Pending => pending(seen, view, &desired),
+        // Its drain was asked for when it was told, and is done; whoever takes longer than a moment says with what.
+        Phase::Working
+            if step(seen).is_none()
+                && !view.asks
+                && view.current != view.desired
+                && view.told_long_ago(seen.now).is_some() =>
+        {
+            pending(seen, view, &desired)
         }
         Phase::Working => working(seen, new(format!("is on its way to {desired}"))),
         Phase::Failing => failing(seen, view, new(format!("failed to get to {desired}"))),
@@ -149,14 +152,76 @@ fn explain(seen: &NodeSeen<'_>, view: &NodeView) -> Explanation {
             told.since = since(seen, Type::NodeDegraded);
             told.because.push(view.reason.clone());
             told.next.push("its agent looks again at least once a minute, and the fault is gone when it is mended".to_owned());
-            told.remedies.push(
-                "mend it on the node, change the MachineConfig that says otherwise, or let a RolloutPolicy with `drift: Heal` put it back"
-                    .to_owned(),
-            );
+            told.remedies.push(match is_kept_by_peer(seen.node) {
+                true => BY_PEER.mend.to_owned(),
+                false => "mend it on the node, change the MachineConfig that says otherwise, or let a RolloutPolicy with `drift: Heal` put it back".to_owned(),
+            });
             told
         }
         Phase::Done => settled(seen, view, &new),
     }
+}
+
+/// What is different on a node that the Machine Config Operator looks after.
+struct Peer {
+    agent: &'static str,
+    mend: &'static str,
+    drain: &'static str,
+    controller: &'static str,
+}
+
+const BY_PEER: Peer = Peer {
+    agent: "see the pod of DaemonSet `machine-config-daemon` on the node and its log, in namespace `openshift-machine-config-operator`",
+    mend: "mend it on the node, or let its daemon write everything anew: `touch /run/machine-config-daemon-force` there",
+    drain: "its daemon reports that the drain failed, and goes on waiting",
+    controller: "machine-config-controller to carry out the drain",
+};
+/// How long that daemon waits for a drain.
+const PEER_DRAIN: SignedDuration = SignedDuration::from_hours(1);
+
+/// Told, and nothing heard of it yet.
+fn pending(seen: &NodeSeen<'_>, view: &NodeView, desired: &str) -> Explanation {
+    let ahead = step(seen).filter(|(kind, _)| *kind == Type::ImagePulledFromRegistry);
+    let silent = view.told_long_ago(seen.now).filter(|_| ahead.is_none());
+    let mut told = Explanation::new(
+        "node",
+        &view.name,
+        match silent {
+            Some(_) => format!("was told to run {desired}, and its agent does not answer"),
+            None => format!("was told to run {desired} and has not started"),
+        },
+    );
+    told.since = view.told_at;
+    match (silent, ahead) {
+        (Some(_), _) => told.because.push(
+            "its agent hears of it at once and looks by itself every minute, and has said nothing since"
+                .to_owned(),
+        ),
+        (None, Some((_, found))) => {
+            told.waits_for
+                .push(format!("its agent, which pulls an image: {}", found.message));
+        }
+        (None, None) => {
+            told.until = Deadline::after(
+                view.told_at,
+                span(deadline::ANSWER),
+                "its agent counts as one that does not answer",
+            );
+            told.waits_for.push("its agent to see that".to_owned());
+        }
+    }
+    told.next
+        .extend(STEPS.iter().map(|(_, step)| (*step).to_owned()));
+    let name = &view.name;
+    told.remedies.push(match (is_kept_by_peer(seen.node), is_kept_by_agent(seen.node)) {
+        (true, _) => BY_PEER.agent.to_owned(),
+        (false, true) => "see `systemctl status caprock-agent` on the node".to_owned(),
+        (false, false) => format!(
+            "see the agent's pod there, `kubectl -n caprock-system get pods --field-selector spec.nodeName={name}`, and that the node has the label `{}`; or `systemctl status caprock-agent` where it is a service",
+            keys::MANAGED
+        ),
+    });
+    told
 }
 
 fn settled(
@@ -245,17 +310,24 @@ fn working(seen: &NodeSeen<'_>, mut told: Explanation) -> Explanation {
             told.since = annotation(seen.node, DRAIN_SINCE)
                 .and_then(|at| at.parse().ok())
                 .or(told.since);
-            told.until = Deadline::after(
-                told.since,
-                LONG_DRAIN,
-                "an event tells that it takes long; disruption budgets are never broken",
-            );
+            let peer = is_kept_by_peer(seen.node);
+            let (long, then) = match peer {
+                true => (PEER_DRAIN, BY_PEER.drain),
+                false => (
+                    LONG_DRAIN,
+                    "an event tells that it takes long; disruption budgets are never broken",
+                ),
+            };
+            told.until = Deadline::after(told.since, long, then);
             told.because
                 .extend(annotation(seen.node, DRAIN_OVERDUE).map(str::to_owned));
             let pods = annotation(seen.node, DRAIN_WAITS_FOR)
                 .map(|pods| pods.split("; ").map(str::to_owned).collect());
-            told.waits_for = pods
-                .unwrap_or_else(|| vec!["the node controller to carry out the drain".to_owned()]);
+            let controller = match peer {
+                true => BY_PEER.controller,
+                false => "the node controller to carry out the drain",
+            };
+            told.waits_for = pods.unwrap_or_else(|| vec![controller.to_owned()]);
             told.remedies.push(
                 "where a disruption budget stands in the way: scale the workload up, change its PodDisruptionBudget, or delete the pod"
                     .to_owned(),
@@ -267,6 +339,11 @@ fn working(seen: &NodeSeen<'_>, mut told: Explanation) -> Explanation {
         Type::RebootedNode => {
             told.doing += ", and reboots";
             told.waits_for.push("the machine to come back".to_owned());
+            if is_kept_by_peer(seen.node) {
+                told.remedies
+                    .push("look at the machine's console".to_owned());
+                return told;
+            }
             told.until = Deadline::after(
                 told.since,
                 patience + GRACE_SPAN,
@@ -277,6 +354,10 @@ fn working(seen: &NodeSeen<'_>, mut told: Explanation) -> Explanation {
         Type::UpdatePostActionComplete => {
             told.doing += ", and verifies";
             told.waits_for.extend(says);
+            if is_kept_by_peer(seen.node) {
+                told.remedies.push(BY_PEER.agent.to_owned());
+                return told;
+            }
             told.until = Deadline::after(
                 told.since,
                 patience,

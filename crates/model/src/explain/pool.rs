@@ -59,9 +59,9 @@ pub fn pool(seen: PoolSeen<'_>) -> Explanation {
     }
     for node in seen.nodes {
         let waits = match node.phase() {
-            Phase::Pending | Phase::Working => "is on its way",
-            Phase::Failing => "failed",
-            Phase::Degraded => "is degraded",
+            Phase::Pending | Phase::Working => node.under_way().unwrap_or_default(),
+            Phase::Failing => "failed".to_owned(),
+            Phase::Degraded => "is degraded".to_owned(),
             Phase::New | Phase::Done => continue,
         };
         told.waits_for.push(format!(

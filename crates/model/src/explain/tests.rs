@@ -184,6 +184,44 @@ fn nodes() {
         Some(progress(&[])),
         updating(),
     );
+    let told_at = |at: &str| {
+        node_object(
+            json!({"currentConfig": "rendered-1", "desiredConfig": "rendered-2", "state": "Done", "caprock.dev/told-at": at}),
+            "True",
+        )
+    };
+    check_node(
+        "node-told-a-moment-ago",
+        told_at("2026-03-01T11:58:00Z"),
+        Some(progress(&[])),
+        updating(),
+    );
+    check_node(
+        "node-whose-agent-does-not-answer",
+        told_at("2026-03-01T11:50:00Z"),
+        Some(progress(&[])),
+        updating(),
+    );
+    check_node(
+        "node-told-while-it-pulls-ahead",
+        told_at("2026-03-01T11:50:00Z"),
+        Some(progress(&[(
+            "ImagePulledFromRegistry",
+            "Unknown",
+            "120 of 480 MiB",
+        )])),
+        updating(),
+    );
+    let mut drained = on_its_way(json!({"caprock.dev/told-at": "2026-03-01T11:50:00Z"}));
+    for key in ["desiredDrain", "lastAppliedDrain"] {
+        drained[key] = json!("drain-rendered-2");
+    }
+    check_node(
+        "node-drained-whose-agent-does-not-answer",
+        node_object(drained, "True"),
+        Some(progress(&[])),
+        updating(),
+    );
     check_node(
         "node-pulling",
         node_object(on_its_way(json!({})), "True"),

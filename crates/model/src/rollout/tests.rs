@@ -32,6 +32,8 @@ fn node(name: &str) -> NodeView {
         asks: false,
         agent_version: None,
         drain_overdue: None,
+        drain_waits_for: None,
+        told_at: None,
     }
 }
 

@@ -4,6 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::ResourceExt;
 use model::api::{MachineOSBuild, MachineOSConfig};
 use model::build_state::BuildState;
+use model::keys;
 use model::update::Reason;
 use serde::Serialize;
 
@@ -69,7 +70,9 @@ pub(super) fn containerfile(config: &MachineOSConfig) -> String {
 /// What the controllers make of a MachineOSConfig now.
 pub(super) fn under_way(config: &MachineOSConfig, builds: &[MachineOSBuild]) -> Build {
     let status = config.status.clone().unwrap_or_default();
-    let name = status.machine_os_build.map(|build| build.name);
+    // The Machine Config Operator's status names the last build that succeeded, and the annotation the one of now.
+    let wanted = config.annotations().get(keys::CURRENT_BUILD).cloned();
+    let name = wanted.or(status.machine_os_build.map(|build| build.name));
     let found = builds.iter().find(|build| Some(build.name_any()) == name);
     let kept_back = status
         .conditions

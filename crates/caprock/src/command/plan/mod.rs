@@ -19,6 +19,7 @@ use crate::client::client;
 use crate::exit::{Failure, refused};
 use crate::manifests::Manifests;
 use crate::output;
+use crate::ownership::say_read_only;
 
 pub(crate) async fn run(args: cli::Plan) -> Result<(), Failure> {
     if let (Some(from), Some(to)) = (&args.from, &args.to) {
@@ -30,7 +31,9 @@ pub(crate) async fn run(args: cli::Plan) -> Result<(), Failure> {
         [] => None,
         paths => Some(Manifests::read(paths)?),
     };
-    let now = Cluster::read(&client(&args.cluster).await?).await?;
+    let client = client(&args.cluster).await?;
+    let now = Cluster::read(&client).await?;
+    say_read_only(&client).await?;
     let then = match manifests {
         Some(manifests) => now.clone().with(manifests),
         None => now.clone(),
