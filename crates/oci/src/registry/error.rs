@@ -1,5 +1,7 @@
 //! Errors as the distribution specification writes them.
 
+use std::io;
+
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderName, HeaderValue, StatusCode, header};
@@ -37,14 +39,26 @@ impl ApiError {
         self
     }
 
-    /// Something of ours failed. The reason is for the log, not for the other side.
+    /// Something of ours failed. The reason is for the log, not for the other side, unless the disk is full: whoever pushes
+    /// asks for more.
     pub(super) fn internal(error: &(dyn std::error::Error + 'static)) -> ApiError {
-        let causes =
-            std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string);
-        tracing::error!(
-            error = causes.collect::<Vec<_>>().join(": "),
-            "the registry failed"
-        );
+        let causes: Vec<_> = std::iter::successors(Some(error), |error| error.source()).collect();
+        let words: Vec<String> = causes.iter().map(ToString::to_string).collect();
+        tracing::error!(error = words.join(": "), "the registry failed");
+        let full = causes
+            .iter()
+            .filter_map(|cause| cause.downcast_ref::<io::Error>())
+            .any(|cause| {
+                use io::ErrorKind::{QuotaExceeded, StorageFull};
+                matches!(cause.kind(), StorageFull | QuotaExceeded)
+            });
+        if full {
+            return ApiError::new(
+                StatusCode::INSUFFICIENT_STORAGE,
+                "UNKNOWN",
+                "the registry has no room left on its disk",
+            );
+        }
         ApiError::new(
             StatusCode::INTERNAL_SERVER_ERROR,
             "UNKNOWN",

@@ -192,7 +192,7 @@ impl Registry {
         request: Request,
     ) -> Result<Response, ApiError> {
         let held = self.inner.uploads.hold(&repository, &id).await?;
-        let held = receive(&repository, &id, held, request).await?;
+        let held = self.receive(&repository, &id, held, request).await?;
         Ok(progress(
             StatusCode::ACCEPTED,
             &repository,
@@ -218,7 +218,7 @@ impl Registry {
             )
         })?;
         let held = self.inner.uploads.hold(&repository, &id).await?;
-        let mut held = receive(&repository, &id, held, request).await?;
+        let mut held = self.receive(&repository, &id, held, request).await?;
         let writer = held.0.take().ok_or_else(|| unknown(&id))?;
         self.inner.uploads.remove(&id);
         let (registry, target) = (self.clone(), repository.clone());
@@ -244,63 +244,69 @@ impl Registry {
         *response.status_mut() = StatusCode::NO_CONTENT;
         Ok(response)
     }
-}
 
-/// Appends the body of a request. What arrived before a cut stays, and the client may continue after it.
-async fn receive(
-    repository: &str,
-    id: &str,
-    held: Held,
-    request: Request,
-) -> Result<Held, ApiError> {
-    let written = held.written();
-    if let Some(range) = request.headers().get(header::CONTENT_RANGE) {
-        let text = range.to_str().unwrap_or_default();
-        let start = text
-            .strip_prefix("bytes ")
-            .unwrap_or(text)
-            .split('-')
-            .next()
-            .and_then(|start| start.parse().ok());
-        if start != Some(written) {
-            let message =
-                format!("the upload has {written} bytes, the next piece must start there");
-            let error = ApiError::new(
-                StatusCode::RANGE_NOT_SATISFIABLE,
-                "BLOB_UPLOAD_INVALID",
-                message,
-            );
-            return Err(error
-                .with(header::LOCATION, value(place(repository, id)))
-                .with(header::RANGE, value(received(written))));
+    /// Appends the body of a request. What arrived before a cut stays, and the client may continue after it.
+    async fn receive(
+        &self,
+        repository: &str,
+        id: &str,
+        held: Held,
+        request: Request,
+    ) -> Result<Held, ApiError> {
+        let written = held.written();
+        if let Some(range) = request.headers().get(header::CONTENT_RANGE) {
+            let text = range.to_str().unwrap_or_default();
+            let start = text
+                .strip_prefix("bytes ")
+                .unwrap_or(text)
+                .split('-')
+                .next()
+                .and_then(|start| start.parse().ok());
+            if start != Some(written) {
+                let message =
+                    format!("the upload has {written} bytes, the next piece must start there");
+                let error = ApiError::new(
+                    StatusCode::RANGE_NOT_SATISFIABLE,
+                    "BLOB_UPLOAD_INVALID",
+                    message,
+                );
+                return Err(error
+                    .with(header::LOCATION, value(place(repository, id)))
+                    .with(header::RANGE, value(received(written))));
+            }
         }
-    }
-    let (held, pumped) = pump(
-        request.into_body().into_data_stream(),
-        held,
-        MAX_BLOB - written,
-        |_| {},
-    )
-    .await;
-    match pumped {
-        Ok(()) => Ok(held),
-        Err(PumpError::Source(error)) => {
-            let message = format!("the upload was cut: {error}");
-            Err(ApiError::new(
-                StatusCode::BAD_REQUEST,
-                "BLOB_UPLOAD_INVALID",
-                message,
-            ))
+        let (mut held, pumped) = pump(
+            request.into_body().into_data_stream(),
+            held,
+            MAX_BLOB - written,
+            |_| {},
+        )
+        .await;
+        match pumped {
+            Ok(()) => Ok(held),
+            Err(PumpError::Source(error)) => {
+                let message = format!("the upload was cut: {error}");
+                Err(ApiError::new(
+                    StatusCode::BAD_REQUEST,
+                    "BLOB_UPLOAD_INVALID",
+                    message,
+                ))
+            }
+            Err(PumpError::TooLong) => {
+                let message = format!("blobs of more than {MAX_BLOB} bytes are not taken");
+                Err(ApiError::new(
+                    StatusCode::PAYLOAD_TOO_LARGE,
+                    "SIZE_INVALID",
+                    message,
+                ))
+            }
+            Err(PumpError::Sink(error)) => {
+                // What is there is in the way of everybody else where the disk is full, and is not known to be whole.
+                held.0.take();
+                self.inner.uploads.remove(id);
+                Err(ApiError::internal(&error))
+            }
         }
-        Err(PumpError::TooLong) => {
-            let message = format!("blobs of more than {MAX_BLOB} bytes are not taken");
-            Err(ApiError::new(
-                StatusCode::PAYLOAD_TOO_LARGE,
-                "SIZE_INVALID",
-                message,
-            ))
-        }
-        Err(PumpError::Sink(error)) => Err(ApiError::internal(&error)),
     }
 }
 

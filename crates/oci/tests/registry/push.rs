@@ -346,3 +346,48 @@ async fn a_killed_registry_has_whole_images_only() {
         );
     }
 }
+
+/// A file system of 4 MiB over a directory, gone with its value.
+struct Small(std::path::PathBuf);
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let unmounted = Command::new("umount").arg("--lazy").arg(&self.0).status();
+        assert!(unmounted.unwrap().success());
+    }
+}
+
+#[tokio::test]
+async fn privileged_a_blob_that_fills_the_disk_is_refused_and_leaves_nothing() {
+    if std::env::var("CAPROCK_TEST_PRIVILEGED").as_deref() != Ok("1") {
+        eprintln!("skipped: CAPROCK_TEST_PRIVILEGED is not 1");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let mounted = Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=4m", "small"])
+        .arg(dir.path())
+        .status();
+    assert!(mounted.unwrap().success());
+    let registry = Registry::open(dir.path(), Access::anyone()).unwrap();
+    let small = Small(dir.path().to_owned());
+    let f = Fixture { registry, dir };
+    let large = blob(1, 8 << 20);
+    let digest = Digest::of(&large);
+    for _ in 0..2 {
+        let place = f
+            .ask(Method::POST, "/v2/a/b/blobs/uploads/", Body::empty())
+            .await
+            .header("location")
+            .to_owned();
+        let put = format!("{place}?digest={digest}");
+        let refused = f.ask(Method::PUT, &put, large.clone()).await;
+        assert_eq!(refused.status, 507, "{:?}", refused.body);
+        let said = refused.json()["errors"][0]["message"].to_string();
+        assert!(said.contains("no room left"), "{said}");
+        assert_eq!(f.get(&place).await.status, 404, "the upload is over");
+    }
+    // There is room again for what fits.
+    f.push_blob("a/b", &blob(2, 2 << 20)).await;
+    drop(small);
+}
