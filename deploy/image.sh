@@ -22,20 +22,35 @@ OUT=$TARGET/image
 CACHE=$OUT/cache
 AUTHORITIES=/etc/ssl/certs
 
+# triple ARCH: what compilers call it.
+triple() {
+    case $1 in
+        amd64) echo x86_64-unknown-linux-gnu ;;
+        arm64) echo aarch64-unknown-linux-gnu ;;
+        *) die "unknown architecture $1; there are amd64 and arm64" ;;
+    esac
+}
+
+# missing ARCH: what this machine lacks to make the images of another architecture, a line each.
+missing() {
+    local arch=$1 triple
+    [ "$arch" != "$HERE" ] || return 0
+    triple=$(triple "$arch")
+    command -v "${triple/-unknown/}-gcc" >/dev/null ||
+        echo "a C compiler: apt-get install gcc-${triple%%-*}-linux-gnu libc6-dev-$arch-cross"
+    (cd "$ROOT" && [ -d "$(rustc --print sysroot)/lib/rustlib/$triple" ]) ||
+        echo "Rust's library: rustup target add $triple"
+    [[ ,$TARGETS, != *,caprock-builder,* ]] || grep -qsx enabled "/proc/sys/fs/binfmt_misc/qemu-${triple%%-*}" ||
+        echo "an emulator for the builder's packages: apt-get install qemu-user-static binfmt-support (not for TARGETS=caprock)"
+}
+
 # program ARCH: makes the static program of one architecture. Only the last crate is compiled for that: what it is made of
 # is what other builds have made already.
 program() {
     local arch=$1 triple made=$TARGET/${PROFILE/dev/debug} flags=()
     if [ "$arch" != "$HERE" ]; then
-        case $arch in
-            amd64) triple=x86_64-unknown-linux-gnu ;;
-            arm64) triple=aarch64-unknown-linux-gnu ;;
-            *) die "unknown architecture $arch; there are amd64 and arm64" ;;
-        esac
-        local cc=${triple/-unknown/}-gcc
-        command -v "$cc" >/dev/null || die "$cc is needed: apt-get install gcc-${triple%%-*}-linux-gnu libc6-dev-$arch-cross"
-        [ -d "$(rustc --print sysroot)/lib/rustlib/$triple" ] || die "rustup target add $triple"
-        local upper=${triple^^}
+        triple=$(triple "$arch")
+        local cc=${triple/-unknown/}-gcc upper=${triple^^}
         export "CARGO_TARGET_${upper//-/_}_LINKER=$cc" "CC_${triple//-/_}=$cc"
         flags=(--target "$triple")
         made=$TARGET/$triple/${PROFILE/dev/debug}
@@ -64,6 +79,13 @@ image() {
 }
 
 [ -r "$AUTHORITIES/ca-certificates.crt" ] || die "apt-get install ca-certificates"
+# Before anything is compiled, which takes its time.
+for arch in ${ARCHS//,/ }; do
+    triple "$arch" >/dev/null
+    lacking=$(missing "$arch")
+    [ -z "$lacking" ] || die "images for $arch cannot be made here, which takes
+$lacking"
+done
 mkdir -p "$OUT"
 for arch in ${ARCHS//,/ }; do program "$arch"; done
 # The program that builds is this machine's, whatever is built for.
