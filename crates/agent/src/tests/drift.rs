@@ -8,7 +8,6 @@ use super::world::{World, rendered};
 async fn settled(policy: serde_json::Value) -> World {
     let mut world = World::joined().await;
     world.policy(policy).await;
-    let image = world.machine.booted_image();
     let units = json!([{"name": "a.service", "contents": "[Service]\nExecStart=/bin/true\n"}]);
     world.settle(&[("/etc/motd", "one")], units).await;
     world
