@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::world::{World, rendered};
+use super::world::World;
 
 /// A settled node with a file of ours.
 async fn settled(policy: serde_json::Value) -> World {

@@ -16,6 +16,7 @@ use oci::Digest;
 
 use lab::Entry::{Directory, File, Hard};
 use lab::{Lab, base, deployment, installed, layer, read};
+use suite::Subject as _;
 
 /// Skips, saying so, where the test cannot run.
 fn privileged() -> bool {
