@@ -52,18 +52,22 @@ prove_lookups() {
 
 # kept_secret FILE: the password in FILE is in no layer of any image, and whoever may not read Secrets reads it nowhere.
 kept_secret() {
-    local blob kind
+    # A file, not a pipe: who writes into a pipe that nobody reads to its end fails, and so would the search.
+    local blob kind looked=$STATE/looked-at
     while read -r blob; do
-        ! zcat --force "$blob" | grep -qaF -f "$1" || die "the password is in $blob"
+        zcat --force "$blob" >"$looked"
+        ! grep -qaF -f "$1" "$looked" || die "the password is in $blob"
     done < <(find "$DATA/registry" -type f)
     note "the bind password is in none of the registry's $(find "$DATA/registry" -type f | wc -l) files"
     for kind in machineconfigs,machineconfigpools,machineconfignodes,machineosconfigs,machineosbuilds nodes events configmaps; do
         # Contents of files are in base64 there.
-        ! kubectl get "$kind" --all-namespaces -o yaml | grep -qF -e "$(cat "$1")" -e "$(in_base64 "$1")" ||
-            die "the password is in one of: $kind"
+        kubectl get "$kind" --all-namespaces -o yaml >"$looked"
+        ! grep -qF -e "$(cat "$1")" -e "$(in_base64 "$1")" "$looked" || die "the password is in one of: $kind"
     done
     ! grep -qaF -f "$1" "$STATE/serve.log" "$STATE/nodes/worker-1/console.log" || die "the password is in a log"
-    ! node exec worker-1 journalctl --no-pager --output cat | grep -qaF -f "$1" || die "the password is in the node's journal"
+    node exec worker-1 journalctl --no-pager --output cat >"$looked"
+    ! grep -qaF -f "$1" "$looked" || die "the password is in the node's journal"
+    rm "$looked"
     note "nor in objects that are no Secrets, events, the server's log, the node's journal"
 }
 

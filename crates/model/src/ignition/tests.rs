@@ -151,6 +151,44 @@ fn merged(parent: &Config, child: &Config) -> Config {
     merge(parent.clone(), child.clone())
 }
 
+#[test]
+fn what_a_secret_holds_is_taken_as_it_is() {
+    let told = |contents: Value| {
+        let files = serde_json::json!([{"path": "/etc/a", "contents": contents}]);
+        let config =
+            serde_json::json!({"ignition": {"version": "3.4.0"}, "storage": {"files": files}});
+        let problems = parse(&config).err().unwrap_or_default();
+        problems
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join("\n")
+    };
+    let source = "secret:sssd/bind.conf";
+    assert_eq!(told(serde_json::json!({"source": source})), "");
+    for (contents, expected) in [
+        (
+            serde_json::json!({"source": source, "compression": "gzip"}),
+            "compression`: cannot be said of what a Secret holds",
+        ),
+        (
+            serde_json::json!({"source": source, "verification": {"hash": "sha256-00"}}),
+            "verification`: cannot be said of what a Secret holds",
+        ),
+        (
+            serde_json::json!({"source": "secret:sssd"}),
+            "source`: expected `secret:NAME/KEY`",
+        ),
+        (
+            serde_json::json!({"source": "secret:../etc/passwd"}),
+            "no Secret can have this name",
+        ),
+    ] {
+        let seen = told(contents);
+        assert!(seen.contains(expected), "{seen}");
+    }
+}
+
 proptest! {
     #[test]
     fn merging_with_itself_or_nothing_changes_nothing(a in config()) {

@@ -390,6 +390,39 @@ mod tests {
     }
 
     #[test]
+    fn a_machine_is_given_what_secrets_hold() {
+        let mut provision = provision(None);
+        let file =
+            json!({"path": "/etc/bind", "mode": 0o600, "contents": {"source": "secret:sssd/bind"}});
+        let config = json!({"ignition": {"version": "3.4.0"}, "storage": {"files": [file]}});
+        provision.spec.config = Some(config);
+        let problems = served(&provision, SpecVersion::NEWEST).unwrap_err();
+        assert!(problems[0].reason.contains("`sssd/bind`"), "{problems:?}");
+        let value = file_secret::Value {
+            bytes: b"s3cret".to_vec(),
+            version: String::new(),
+        };
+        let values = Values::from([("sssd/bind".parse().unwrap(), value)]);
+        provision.values = values.clone();
+        let config = served(&provision, SpecVersion::NEWEST).unwrap();
+        let given = read(&config).unwrap();
+        assert_eq!(given.values, values);
+        assert!(given.spec == provision.spec);
+        let config = ignition::parse(&config).unwrap();
+        let node = config.node("/etc/bind").unwrap();
+        assert_eq!(
+            (node.contents().unwrap(), node.mode()),
+            (&b"s3cret"[..], 0o600)
+        );
+        // Nowhere else: what of the rendered config is told to other tools only refers to it.
+        let told = config.nodes.iter().filter(|node| node.path != "/etc/bind");
+        for node in told {
+            let text = String::from_utf8_lossy(node.contents().unwrap_or_default());
+            assert!(!text.contains("s3cret"), "{}", node.path);
+        }
+    }
+
+    #[test]
     fn older_versions_get_no_special_modes() {
         for (text, special) in [("3.3.0", 0), ("3.4.0", 0o4000)] {
             let config = served(&provision(None), version(text)).unwrap();
