@@ -180,7 +180,6 @@ async fn a_node_that_a_kubelet_keeps_is_left_to_it() {
     world.progress_object().await;
     let before = world.all::<Node>().get(NODE).await.unwrap();
     world.start();
-    let base = world.machine.booted_image();
     let files = [("/etc/motd", "two")];
     world.settle(&files, json!([])).await;
     let after = world.all::<Node>().get(NODE).await.unwrap();

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::io::{Cursor, Read as _};
-use std::os::unix::fs::symlink;
 
 use oci::layer::{LayerError, Limits, Marks, Options, Whiteouts, unpack};
 use tar::EntryType;
