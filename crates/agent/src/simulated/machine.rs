@@ -116,7 +116,8 @@ impl Root {
             id: self.id.clone(),
             os: "simulated".to_owned(),
             role,
-            image: Some(self.image),
+            // What a machine that nobody has configured has booted is what its Node says.
+            image: self.version.as_ref().map(|_| self.image),
         }
     }
 }

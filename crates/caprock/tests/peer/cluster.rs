@@ -15,16 +15,19 @@ const IDLE: &str = include_str!("objects/idle.yaml");
 const STATUS: &str = "status";
 
 pub(crate) struct Cluster {
-    client: Client,
+    pub(crate) client: Client,
     dir: tempfile::TempDir,
-    server: Child,
+    _server: Process,
 }
 
-impl Drop for Cluster {
+/// A process that is killed when nobody needs it any more.
+pub(crate) struct Process(pub(crate) Child);
+
+impl Drop for Process {
     fn drop(&mut self) {
         // It may have ended by itself.
-        drop(self.server.kill());
-        drop(self.server.wait());
+        drop(self.0.kill());
+        drop(self.0.wait());
     }
 }
 
@@ -51,7 +54,7 @@ impl Cluster {
         let dir = tempfile::tempdir().unwrap();
         let log = std::fs::File::create(dir.path().join("serve.log")).unwrap();
         let data = dir.path().join("data");
-        let mut server = Command::new(env!("CARGO_BIN_EXE_caprock"))
+        let server = Command::new(env!("CARGO_BIN_EXE_caprock"))
             .args([
                 "serve",
                 "--listen",
@@ -69,11 +72,12 @@ impl Cluster {
             .stderr(log)
             .spawn()
             .unwrap();
+        let mut server = Process(server);
         let kubeconfig = data.join("kubeconfig");
         let began = Instant::now();
         while !kubeconfig.exists() {
             assert!(
-                began.elapsed() < DEADLINE && server.try_wait().unwrap().is_none(),
+                began.elapsed() < DEADLINE && server.0.try_wait().unwrap().is_none(),
                 "the server is not ready: {}",
                 std::fs::read_to_string(dir.path().join("serve.log")).unwrap()
             );
@@ -89,7 +93,7 @@ impl Cluster {
         let cluster = Self {
             client,
             dir,
-            server,
+            _server: server,
         };
         for (kind, plural) in [
             ("ClusterOperator", "clusteroperators"),
