@@ -95,8 +95,6 @@ pub const VERSION: &str = "caprock.dev/version";
 pub const CONTROLLER_LEASE: &str = "caprock-controller";
 /// ConfigMap by which somebody said that Caprock acts on a cluster that has the Machine Config Operator.
 pub const TAKEOVER: &str = "caprock-takeover";
-/// Taint of nodes that still need an update, so that pods prefer others.
-pub const UPDATE_IN_PROGRESS: &str = "UpdateInProgress";
 
 /// MachineOSBuild label: the pool that the image is for.
 pub const TARGET_POOL: &str = "machineconfiguration.openshift.io/target-machine-config-pool";
@@ -109,11 +107,6 @@ pub const CURRENT_BUILD: &str = "machineconfiguration.openshift.io/current-machi
 /// MachineOSConfig annotation: asks for one more build of the same inputs.
 pub const REBUILD: &str = "machineconfiguration.openshift.io/rebuild";
 
-/// Label of our CRDs.
-pub const OPERATOR_MANAGED: &str = "openshift.io/operator-managed";
-
-/// Image label: the rendered config that an image was built for.
-pub const IMAGE_MACHINE_CONFIG: &str = "machineconfig";
 /// Image label: the pool that an image was built for.
 pub const IMAGE_POOL: &str = "machineconfigpool";
 /// Image label: the pull spec of the base image.

@@ -314,13 +314,10 @@ pub fn annotation<'a>(node: &'a Node, key: &str) -> Option<&'a str> {
 }
 
 fn zone(labels: &BTreeMap<String, String>) -> Option<String> {
-    [
-        "topology.kubernetes.io/zone",
-        "failure-domain.beta.kubernetes.io/zone",
-    ]
-    .iter()
-    .find_map(|key| labels.get(*key).filter(|zone| !zone.is_empty()))
-    .cloned()
+    [keys::ZONE, "failure-domain.beta.kubernetes.io/zone"]
+        .iter()
+        .find_map(|key| labels.get(*key).filter(|zone| !zone.is_empty()))
+        .cloned()
 }
 
 fn obstacle(node: &Node) -> Option<String> {

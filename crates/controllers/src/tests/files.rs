@@ -1,7 +1,8 @@
 //! Files whose content comes from a Secret: who is given it, and what a pool says that cannot have it.
 
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::core::v1::{Node, Secret};
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
+use model::api::MachineConfigPool;
 use model::condition::PoolConditionType::{Degraded, FilesDegraded, Updating};
 use model::file_secret::Values;
 use model::keys;
@@ -114,6 +115,42 @@ async fn a_node_is_given_what_its_configs_ask_for() {
     let said = format!("{:?}", world.events("worker").await);
     assert!(!said.contains("two"), "{said}");
     change(&world, json!({"metadata": {"labels": null}})).await;
+    until_given(&world, "worker-1", &[]).await;
+}
+
+#[tokio::test]
+async fn a_node_that_names_the_config_of_another_pool_is_given_nothing() {
+    let world = World::new().await;
+    let label = json!({"caprock.dev/node-files": "true"});
+    secret(&world, "sssd-bind", label.clone(), "bind.conf", "ours").await;
+    secret(&world, "other", label, "k", "theirs").await;
+    for (pool, config, path, from) in [
+        ("worker", "50-bind", BIND, "sssd-bind/bind.conf"),
+        ("infra", "50-other", "/etc/other", "other/k"),
+    ] {
+        world.config(config, pool, from_secret(path, from)).await;
+        world.pool(pool, false).await;
+    }
+    let mut agents = [
+        world.register("worker-1", &["worker"]).await,
+        world.register("infra-1", &["worker", "infra"]).await,
+    ];
+    world.play(&mut agents).await;
+    until_given(&world, "worker-1", &["sssd-bind/bind.conf=ours"]).await;
+    // Nobody puts the annotation right while the pool is paused.
+    let pools: Api<MachineConfigPool> = Api::all(world.client.clone());
+    let paused = json!({"spec": {"paused": true}});
+    pools
+        .patch("worker", &PatchParams::default(), &Patch::Merge(paused))
+        .await
+        .unwrap();
+    let theirs = pools.get("infra").await.unwrap().spec.configuration.name;
+    let claim = json!({"metadata": {"annotations": {keys::DESIRED_CONFIG: theirs}}});
+    let nodes: Api<Node> = Api::all(world.client.clone());
+    nodes
+        .patch("worker-1", &PatchParams::default(), &Patch::Merge(claim))
+        .await
+        .unwrap();
     until_given(&world, "worker-1", &[]).await;
 }
 

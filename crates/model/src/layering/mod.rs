@@ -165,11 +165,6 @@ impl ImageInputs {
         &self.base
     }
 
-    /// The user's Containerfile, empty when there is none.
-    pub fn user_containerfile(&self) -> &str {
-        &self.containerfile
-    }
-
     /// What the build context [`BUILD_CONTEXT`] must hold, by path.
     pub fn files(&self) -> &[BuildFile] {
         &self.files
