@@ -290,6 +290,27 @@ async fn secrets_take_string_data() {
 }
 
 #[tokio::test]
+async fn wrapped_base64_is_taken_and_ill_formed_base64_is_not_repeated() {
+    let fixture = Fixture::new();
+    let kind = ApiResource::erase::<Secret>(&());
+    let secrets: Api<DynamicObject> = Api::default_namespaced_with(fixture.client(), &kind);
+    let with = |name: &str, value: &str| {
+        let object = json!({"metadata": {"name": name}, "data": {"a": value}});
+        serde_json::from_value::<DynamicObject>(object).unwrap()
+    };
+    let wrapped = with("wrapped", "cGFz\nc3dvcmQ=\n");
+    let created = secrets.create(&PostParams::default(), &wrapped).await;
+    assert_eq!(created.unwrap().data["data"]["a"], "cGFzc3dvcmQ=");
+    let ill_formed = with("ill-formed", "cGFzc3dvcmQ");
+    let refused = secrets.create(&PostParams::default(), &ill_formed).await;
+    let refused = format!("{:?}", refused.unwrap_err());
+    assert!(
+        refused.contains("of type byte") && !refused.contains("cGFz"),
+        "{refused}"
+    );
+}
+
+#[tokio::test]
 async fn server_side_apply_creates_and_merges() {
     let fixture = Fixture::new();
     let api = widgets(&fixture);

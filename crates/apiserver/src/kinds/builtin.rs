@@ -135,6 +135,7 @@ fn entries() -> Vec<Entry> {
             selectable: &[],
             columns: columns::CONFIG_MAP,
             behaviour: Behaviour {
+                prepare: secret::prepare_config_map,
                 validate: secret::validate_config_map,
                 ..plain
             },

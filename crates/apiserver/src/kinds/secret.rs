@@ -9,8 +9,25 @@ use crate::status::Cause;
 /// Data of one object at most.
 const MAX_DATA: usize = 1 << 20;
 
-/// Merges `stringData` into `data` and fills in the type.
+/// Takes the line breaks out of a field's base64. Tools wrap it (kustomize does), and Kubernetes decodes and encodes it
+/// anew.
+fn unwrap_lines(object: &mut Value, field: &str) {
+    let values = object.get_mut(field).and_then(Value::as_object_mut);
+    for value in values.into_iter().flat_map(serde_json::Map::values_mut) {
+        if let Value::String(text) = value {
+            text.retain(|c| !matches!(c, '\r' | '\n'));
+        }
+    }
+}
+
+/// Brings binary data into one form.
+pub(super) fn prepare_config_map(map: &mut Value) {
+    unwrap_lines(map, "binaryData");
+}
+
+/// Merges `stringData` into `data`, brings it into one form and fills in the type.
 pub(super) fn prepare(secret: &mut Value) {
+    unwrap_lines(secret, "data");
     if secret["type"].as_str().is_none_or(str::is_empty) {
         secret["type"] = json!("Opaque");
     }
