@@ -93,6 +93,9 @@ pub(crate) async fn reconcile<R: Resolve>(
     if is_named_now(&ctx, image).await? {
         return Ok(Action::requeue(AGAIN));
     }
+    if is_forgotten(&ctx, &name).await? {
+        return Ok(Action::await_change());
+    }
     let removed = match registry::access(&ctx.cache, Purpose::Push, value(PUSH_SECRET)) {
         Ok(access) => registries.remove(image, access).await,
         Err(failure) => Err(failure),
@@ -136,6 +139,16 @@ async fn is_named_now(ctx: &Context, image: &str) -> Result<bool> {
         builds.iter().any(|build| wants(build, image))
             || nodes.iter().any(|node| runs(node, image)),
     )
+}
+
+/// Whether the image was removed a moment ago, and the local copy does not know yet.
+async fn is_forgotten(ctx: &Context, name: &str) -> Result<bool> {
+    let maps: Api<ConfigMap> = Api::namespaced(ctx.client.clone(), keys::NAMESPACE);
+    // By a list, which the controllers may ask for anyway.
+    let this_one = ListParams::default().fields(&format!("metadata.name={name}"));
+    let found = maps.list(&this_one).await;
+    let found = found.doing(|| format!("read ConfigMap `{}/{name}`", keys::NAMESPACE))?;
+    Ok(found.items.is_empty())
 }
 
 /// Whether a build has pushed an image, or may be about to: one that is under way may come to the same.
