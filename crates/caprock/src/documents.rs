@@ -140,8 +140,7 @@ fn commands(line: &str) -> Vec<Vec<String>> {
     let mut word = String::new();
     let mut quote = None;
     let mut redirected = false;
-    let mut letters = line.chars().chain([' ']).peekable();
-    while let Some(letter) = letters.next() {
+    for letter in line.chars().chain([' ']) {
         match (quote, letter) {
             (Some(open), letter) if letter == open => quote = None,
             (None, '"' | '\'') => quote = Some(letter),
