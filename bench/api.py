@@ -152,11 +152,18 @@ class Connection:
     def send(self, method, path, body=b""):
         self.stream.sendall(self.server.head(method, path, len(body) if body else None) + body)
 
+    def read(self):
+        """The next bytes; a server that closed the connection has none."""
+        data = self.stream.recv(1 << 18)
+        if not data:
+            raise EOFError("the server closed the connection")
+        return data
+
     def receive(self):
         """Code and body of the answer to the oldest request."""
         data = b""
         while b"\r\n\r\n" not in data:
-            data += self.stream.recv(65536)
+            data += self.read()
         head, data = data.split(b"\r\n\r\n", 1)
         code, lines = int(head.split()[1]), head.lower().split(b"\r\n")
         length = next((int(line.split(b":")[1]) for line in lines if line.startswith(b"content-length:")), None)
@@ -165,7 +172,7 @@ class Connection:
         parts = [data]
         got = len(data)
         while got < length:
-            part = self.stream.recv(1 << 18)
+            part = self.read()
             parts.append(part)
             got += len(part)
         return code, b"".join(parts)
@@ -175,11 +182,11 @@ class Connection:
         parts = []
         while not parts or parts[-1]:
             while b"\r\n" not in data:
-                data += self.stream.recv(65536)
+                data += self.read()
             size, data = data.split(b"\r\n", 1)
             size = int(size.split(b";")[0], 16)
             while len(data) < size + 2:
-                data += self.stream.recv(1 << 18)
+                data += self.read()
             parts.append(data[:size])
             data = data[size + 2 :]
         return b"".join(parts)

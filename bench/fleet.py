@@ -221,6 +221,8 @@ def main():
             before, began = fleet.processor(), time.perf_counter()
             time.sleep(30)
             waited = time.perf_counter() - began
+            # The server has closed what was idle for so long.
+            fleet.api = Connection(fleet.server)
             idle = {part: 100 * (after - before[part]) / waited for part, after in fleet.processor().items()}
             print_row("  of a core while nothing changes, each part", f"{of_parts(idle)} %")
             print_row("  memory of server / controllers / agents", f"{of_parts(fleet.memory())} MiB")
