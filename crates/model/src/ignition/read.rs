@@ -283,32 +283,27 @@ impl Reader {
         let hash = verification
             .as_ref()
             .and_then(|verification| verification.string("hash", &mut self.problems));
-        let Some(source) = contents.string("source", &mut self.problems) else {
-            for (key, given) in [
-                ("compression", !compression.is_empty()),
-                ("verification", hash.is_some()),
-            ] {
-                if given {
-                    self.problems.add(
-                        contents.at(key),
-                        "belongs to the `source` beside it, and there is none; a hash or compression cannot be set for another MachineConfig's contents",
-                    );
-                }
+        let about_data = [
+            ("compression", !compression.is_empty()),
+            ("verification", hash.is_some()),
+        ];
+        let refuse_each = |problems: &mut Problems, why: &str| {
+            for (key, _) in about_data.iter().filter(|(_, given)| *given) {
+                problems.add(contents.at(key), why);
             }
+        };
+        let Some(source) = contents.string("source", &mut self.problems) else {
+            refuse_each(
+                &mut self.problems,
+                "belongs to the `source` beside it, and there is none; a hash or compression cannot be set for another MachineConfig's contents",
+            );
             return None;
         };
         if let Some(from) = source.strip_prefix(SCHEME) {
-            for (key, given) in [
-                ("compression", !compression.is_empty()),
-                ("verification", hash.is_some()),
-            ] {
-                if given {
-                    self.problems.add(
-                        contents.at(key),
-                        "cannot be said of what a Secret holds, which may change; the file is written as it is there",
-                    );
-                }
-            }
+            refuse_each(
+                &mut self.problems,
+                "cannot be said of what a Secret holds, which may change; the file is written as it is there",
+            );
             let from = from.parse().map_err(|reason: String| {
                 self.problems.add(contents.at("source"), reason);
             });
