@@ -99,8 +99,14 @@ fn buildah_is_there() -> bool {
     found
 }
 
-fn theirs(lab: &Lab, case: &Case, dir: &Path) -> Result<String, String> {
-    let run = |args: &[String]| {
+/// How often buildah may fail to seal the copy of itself that it runs from.
+const SEALING_ATTEMPTS: u32 = 5;
+
+/// Runs buildah on storage of its own. The kernel refuses a seal (EBUSY, fcntl(2)) while it has a page of the file in
+/// its hands, as when it moves memory: that says nothing about the Containerfile, so buildah is run again.
+fn buildah(lab: &Lab, args: &[String]) -> Result<(), String> {
+    let mut said = String::new();
+    for _ in 0..SEALING_ATTEMPTS {
         let output = Command::new("buildah")
             .arg("--root")
             .arg(lab.dir.path().join("storage"))
@@ -111,11 +117,19 @@ fn theirs(lab: &Lab, case: &Case, dir: &Path) -> Result<String, String> {
             .stdin(Stdio::null())
             .output()
             .unwrap();
-        match output.status.success() {
-            true => Ok(()),
-            false => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
+        if output.status.success() {
+            return Ok(());
         }
-    };
+        said = String::from_utf8_lossy(&output.stderr).into_owned();
+        if !said.contains("sealing memfd copy") {
+            break;
+        }
+    }
+    Err(said)
+}
+
+fn theirs(lab: &Lab, case: &Case, dir: &Path) -> Result<String, String> {
+    let run = |args: &[String]| buildah(lab, args);
     let file = dir.join("Containerfile");
     fs::write(&file, &case.containerfile).unwrap();
     let rootfs = lab.context().join("rootfs");
