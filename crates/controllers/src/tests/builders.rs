@@ -24,16 +24,6 @@ async fn pools(world: &World, names: &[&str]) {
     }
 }
 
-async fn until_requests(builder: &FakeBuilder, count: usize) {
-    eventually("the builder is asked", || async {
-        match builder.requests().len() {
-            seen if seen == count => Ok(()),
-            seen => Err(seen),
-        }
-    })
-    .await;
-}
-
 async fn holder(world: &World, build: &MachineOSBuild) -> (Option<String>, Option<i32>) {
     let leases: Api<Lease> = Api::namespaced(world.client.clone(), keys::NAMESPACE);
     let lease = leases.get(&build.name_any()).await.unwrap();
@@ -50,12 +40,12 @@ async fn a_builder_that_stops_hands_its_build_to_another_at_once() {
     second.hold();
     pools(&world, &["worker"]).await;
     let (stop, running) = world.start_builder("a", &first, 1);
-    until_requests(&first, 1).await;
+    first.until_asked(1).await;
     let build = world.builds().await.remove(0);
     let (other, other_running) = world.start_builder("b", &second, 1);
     stop.cancel();
     running.await.unwrap();
-    until_requests(&second, 1).await;
+    second.until_asked(1).await;
     // The claim was given back: it was made anew, not taken over when it had run out.
     assert_eq!(
         holder(&world, &build).await,
@@ -110,7 +100,7 @@ async fn a_builder_builds_as_many_at_once_as_it_may() {
     builder.hold();
     let (stop, running) = world.start_builder("a", &builder, 2);
     pools(&world, &["one", "two", "three"]).await;
-    until_requests(&builder, 2).await;
+    builder.until_asked(2).await;
     let building =
         |build: &MachineOSBuild| matches!(BuildState::of(build), BuildState::Building { .. });
     eventually("two are building and one waits", || async {
@@ -126,7 +116,7 @@ async fn a_builder_builds_as_many_at_once_as_it_may() {
     .await;
     assert_eq!(builder.requests().len(), 2);
     builder.let_go();
-    until_requests(&builder, 3).await;
+    builder.until_asked(3).await;
     stop.cancel();
     running.await.unwrap();
 }

@@ -401,6 +401,7 @@ async fn a_builder_that_dies_in_a_build_is_followed_by_another() {
     let mut rollout = Rollout::begin_in(world).await;
     let building = |state: &BuildState| matches!(state, BuildState::Building { .. });
     let build = rollout.world.until_build("building", building).await;
+    rollout.world.builder.until_asked(1).await;
     let leases: Api<Lease> = Api::namespaced(rollout.world.client.clone(), keys::NAMESPACE);
     let claim = leases.get(&build.name_any()).await.unwrap();
     let dead = rollout
@@ -409,13 +410,7 @@ async fn a_builder_that_dies_in_a_build_is_followed_by_another() {
         .position(|builder| Some(builder.identity) == holder(&claim))
         .unwrap();
     rollout.builders.remove(dead).kill().await;
-    eventually("the other builder builds", || async {
-        match rollout.world.builder.requests().len() {
-            2 => Ok(()),
-            other => Err(other),
-        }
-    })
-    .await;
+    rollout.world.builder.until_asked(2).await;
     rollout.world.builder.let_go();
     rollout.arrive().await;
 }

@@ -16,6 +16,7 @@ use oci::ClientConfig;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 
+use super::world::eventually;
 use crate::registry::{Answer, Failure, Resolve};
 use crate::worker::builder::{Build, Progress, Request, Tell};
 
@@ -67,6 +68,17 @@ impl FakeBuilder {
     /// Of each attempt, the Containerfile and whether the cache could be used.
     pub(super) fn requests(&self) -> Vec<(String, bool)> {
         self.state.lock().unwrap().requests.clone()
+    }
+
+    /// Waits until so many attempts have begun: a build whose status says so may not have come to its builder yet.
+    pub(super) async fn until_asked(&self, count: usize) {
+        eventually("the builder is asked", || async {
+            match self.requests().len() {
+                seen if seen == count => Ok(()),
+                seen => Err(seen),
+            }
+        })
+        .await;
     }
 
     /// Of each attempt, the files in its contexts, the images that are contexts, and the ids of its secrets.
