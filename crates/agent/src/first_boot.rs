@@ -284,7 +284,8 @@ impl Machine {
         };
         let drained = Some(drain::request(&version.name));
         let pending = sight.pending.as_ref().map(state::Record::target);
-        let booted = sight.booted_image().map(|digest| format!("@{digest}"));
+        let booted = sight.booted_as(&[Some(&version)]);
+        let booted = booted.map(|digest| format!("@{digest}"));
         let Plan {
             steps,
             stuck,

@@ -106,9 +106,22 @@ pub struct AgentConfig {
     pub paths: Paths,
     /// What the agent tells of itself.
     pub telemetry: Telemetry,
-    /// Whether Caprock acts on this cluster. Where it does not, the agent finishes what the boot needs and nothing more; it
-    /// acts everywhere when absent.
-    pub ours: Option<watch::Receiver<bool>>,
+    /// Who acts on this cluster. Where it is not Caprock, the agent finishes what the boot needs and nothing more; it acts
+    /// everywhere when absent.
+    pub ours: Option<watch::Receiver<Acts>>,
+}
+
+/// Who acts on the nodes of a cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Acts {
+    /// Another operator, or it is not known yet who does.
+    Other,
+    /// Caprock.
+    Caprock {
+        /// Since which take-over, where another operator acted before. What agents remember from an earlier one says
+        /// nothing of a node any more.
+        takeover: Option<String>,
+    },
 }
 
 /// Runs a node's agent until `stop`.

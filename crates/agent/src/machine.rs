@@ -44,7 +44,7 @@ pub(crate) trait Machine: Clone + Debug + Send + Sync + 'static {
     /// What is on it now.
     fn look(&self) -> Result<Sight, HostError>;
 
-    /// Takes what another operator has configured for what it is.
+    /// Takes what another operator has configured for what it is, whatever it remembers of before.
     fn adopt(&self, sight: &Sight, version: &Version) -> Result<(), HostError>;
 
     /// Finishes what the boot needs.
@@ -154,6 +154,12 @@ pub(crate) trait Memory {
 
     /// Its reboots, the oldest first.
     fn reboots(&self) -> Result<Vec<Reboot>, StateError>;
+
+    /// The take-over of the cluster that it has followed last.
+    fn takeover(&self) -> Result<Option<String>, StateError>;
+
+    /// Remembers the take-over that it has followed.
+    fn set_takeover(&self, takeover: &str) -> Result<(), StateError>;
 
     /// How far a new machine is; none on a node.
     fn first_boot(&self) -> Result<Option<FirstBoot>, StateError>;

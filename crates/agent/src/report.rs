@@ -13,11 +13,12 @@ use model::api::{
     NodeConfigVersionStatus,
 };
 use model::condition::{self, NodeConditionType, NodeReason, Status};
+use model::file_secret::{SecretKey, SecretVersions, Value, Values, to_annotation, versions};
 use model::keys;
 use model::node::{AgentState, Target, annotation};
 use model::skew;
 use model::update::{Plan, Step};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value as Json, json};
 
 use crate::error::{AgentError, is_not_found};
 use crate::progress::{self, Doing};
@@ -34,6 +35,44 @@ pub(crate) struct Told<'a> {
     pub(crate) has: Option<Target>,
     /// Its reboots, as the annotation has them.
     pub(crate) reboots: Option<&'a str>,
+    /// Versions of the Secrets that files come from.
+    pub(crate) secrets: &'a Secrets,
+}
+
+/// Versions of the Secrets that a node's files come from.
+#[derive(Debug, Default)]
+pub(crate) struct Secrets {
+    /// Those whose values the files have.
+    pub(crate) has: SecretVersions,
+    /// Those whose values wait for the next update.
+    pub(crate) held_back: SecretVersions,
+}
+
+impl Secrets {
+    /// What there is to tell: of what runs, what the next configuration is to have, and what was given.
+    pub(crate) fn of(current: &Values, next: &Values, given: &Values) -> Self {
+        let versions = |values: &Values| versions(values).into_iter();
+        // Another version of a Secret may hold the same value.
+        let same = |from: &SecretKey| {
+            let now = current.get(from).map(|value| &value.bytes);
+            now.is_some() && now == given.get(from).map(|value| &value.bytes)
+        };
+        let waits = |(from, value): &(&SecretKey, &Value)| {
+            next.get(*from)
+                .is_some_and(|next| next.bytes != value.bytes)
+        };
+        let held: Values = given
+            .iter()
+            .filter(waits)
+            .map(|(from, value)| (from.clone(), value.clone()))
+            .collect();
+        Self {
+            has: versions(current)
+                .chain(versions(given).filter(|(from, _)| same(from)))
+                .collect(),
+            held_back: versions(&held).collect(),
+        }
+    }
 }
 
 /// Writes what the agent says.
@@ -92,6 +131,9 @@ impl Reporter {
         // A ledger that was lost takes nothing away of what was told before.
         let reboots = told.reboots.map(str::to_owned);
         wanted.extend(reboots.map(|reboots| (keys::REBOOTS, Some(reboots))));
+        let Secrets { has, held_back } = told.secrets;
+        wanted.push((keys::FILE_SECRETS, to_annotation(has)));
+        wanted.push((keys::HELD_BACK, to_annotation(held_back)));
         self.annotate(node, &wanted).await
     }
 
@@ -141,7 +183,7 @@ impl Reporter {
     ) -> Result<(), AgentError> {
         let differs =
             |(key, value): &&(&str, Option<String>)| annotation(node, key) != value.as_deref();
-        let mut changes: Map<String, Value> = wanted
+        let mut changes: Map<String, Json> = wanted
             .iter()
             .filter(differs)
             .map(|(key, value)| ((*key).to_owned(), json!(value)))
@@ -196,12 +238,12 @@ impl Reporter {
             Some(images) => {
                 json!({"currentImage": images.current_image, "desiredImage": images.desired_image})
             }
-            None => Value::Null,
+            None => Json::Null,
         };
         self.patch_status(seen, patch).await
     }
 
-    async fn patch_status(&self, seen: &MachineConfigNode, patch: Value) -> Result<(), AgentError> {
+    async fn patch_status(&self, seen: &MachineConfigNode, patch: Json) -> Result<(), AgentError> {
         let name = seen.name_any();
         match self
             .progress

@@ -10,6 +10,7 @@
 //! * `reboots.json`, `next-reboot.json`: why the node rebooted, each time, and why it will;
 //! * `policy.json`: the RolloutPolicy of the node's pool;
 //! * `trial`, `said`, `taken-back`, `watch.sh`, `rescue/`: a deployment on trial and the way back from it;
+//! * `takeover.json`: by which take-over of the cluster Caprock acted last, where another operator may;
 //! * `originals.json`, `originals/`: what was at a path before the first config wrote there.
 //!
 //! Every file is replaced atomically and synced before the call returns.

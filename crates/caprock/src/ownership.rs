@@ -6,12 +6,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use agent::Acts;
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
 use k8s_openapi::api::core::v1::{ConfigMap, Event, EventSource, ObjectReference};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, PostParams};
 use kube::core::NamespaceResourceScope;
-use kube::{Client, Resource};
+use kube::{Client, Resource, ResourceExt};
 use model::keys;
 use model::ownership::{
     CLUSTER_OPERATOR, DAEMON_SET, DEPLOYMENTS, Evidence, Found, OPENSHIFT_GROUP, Owner,
@@ -50,6 +51,8 @@ pub(crate) struct Ours {
     part: Part,
     /// Whether the cluster has the other operator's API, so that it may begin to act again.
     may_change: bool,
+    /// The take-over since which Caprock acts, where it did not always.
+    takeover: Option<String>,
 }
 
 impl Part {
@@ -74,6 +77,7 @@ impl Part {
                         return Ours {
                             part: self,
                             may_change,
+                            takeover: evidence.taken_over.filter(|_| may_change),
                         };
                     }
                     Owner::Peer(why) if why == said => {}
@@ -91,13 +95,15 @@ impl Part {
     }
 
     /// Tells whether Caprock acts, from when it is known, for as long as it runs: for a part that has something to do either way.
-    pub(crate) async fn follow(self, tell: &watch::Sender<bool>) -> Infallible {
+    pub(crate) async fn follow(self, tell: &watch::Sender<Acts>) -> Infallible {
         loop {
             let ours = self.clone().until_ours().await;
-            tell.send_replace(true);
+            tell.send_replace(Acts::Caprock {
+                takeover: ours.takeover.clone(),
+            });
             let why = ours.until_theirs().await;
             tracing::warn!("standing by: {why}");
-            tell.send_replace(false);
+            tell.send_replace(Acts::Other);
         }
     }
 
@@ -168,9 +174,14 @@ impl Ours {
         }
         loop {
             tokio::time::sleep(self.part.every).await;
-            match look(&self.part.client).await.map(|seen| seen.owner()) {
-                Ok(Owner::Peer(why)) => return why,
-                Ok(Owner::Caprock) => {}
+            match look(&self.part.client).await {
+                Ok(evidence) => match evidence.owner() {
+                    Owner::Peer(why) => return why,
+                    Owner::Caprock if evidence.taken_over != self.takeover => {
+                        return "the cluster was taken over anew".to_owned();
+                    }
+                    Owner::Caprock => {}
+                },
                 Err(error) => tracing::debug!(%error, "who acts on this cluster is not known now"),
             }
         }
@@ -206,7 +217,8 @@ pub(crate) async fn look(client: &Client) -> kube::Result<Evidence> {
     let maps: Api<ConfigMap> = Api::namespaced(client.clone(), keys::NAMESPACE);
     Ok(Evidence {
         operator,
-        taken_over: allowed(maps.get_opt(keys::TAKEOVER).await)?.is_some(),
+        taken_over: allowed(maps.get_opt(keys::TAKEOVER).await)?
+            .map(|marker| marker.uid().unwrap_or_default()),
         running: running(client).await?,
     })
 }

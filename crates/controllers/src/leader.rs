@@ -8,8 +8,10 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::rbac::v1::ClusterRole;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{Api, ObjectMeta};
-use kube::{Client, ResourceExt};
+use kube::{Client, Resource, ResourceExt};
 use model::keys;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -98,16 +100,34 @@ impl Candidate {
                 return Ok(None);
             }
         }
+        let owner = self.owner().await;
         let before = seen.as_ref().and_then(|lease| lease.spec.as_ref());
         let wanted = Lease {
             metadata: ObjectMeta {
                 name: Some(keys::CONTROLLER_LEASE.to_owned()),
                 namespace: Some(keys::NAMESPACE.to_owned()),
+                owner_references: owner.map(|owner| vec![owner]),
                 ..ObjectMeta::default()
             },
             spec: Some(self.terms.taken(&self.identity, Timestamp::now(), before)),
         };
         Held::take(api.clone(), seen, wanted, self.terms).await
+    }
+}
+
+impl Candidate {
+    /// What the Lease belongs to, so that it goes when Caprock is removed, by whichever tool: the role by which controllers
+    /// may act at all. Their Deployment is in another namespace, and owns nothing in this one. None where controllers
+    /// act by another's rights; who may not know leads all the same.
+    async fn owner(&self) -> Option<OwnerReference> {
+        let roles: Api<ClusterRole> = Api::all(self.client.clone());
+        match roles.get_metadata_opt(keys::CONTROLLER_ROLE).await {
+            Ok(role) => role?.owner_ref(&()),
+            Err(error) => {
+                tracing::debug!(%error, "the Lease is made without an owner");
+                None
+            }
+        }
     }
 }
 

@@ -99,6 +99,9 @@ impl Held {
             }
             Some(mut lease) => {
                 lease.spec = wanted.spec;
+                if wanted.metadata.owner_references.is_some() {
+                    lease.metadata.owner_references = wanted.metadata.owner_references;
+                }
                 lease.annotations_mut().extend(said_by_holder());
                 api.replace(&name, &PostParams::default(), &lease).await
             }

@@ -24,6 +24,8 @@ pub const MAX_FILE_BYTES: usize = 128 * 1024;
 /// Most bytes of all values of a node. Its Secret may have 1 MiB, with these in base64 and its credentials beside them.
 pub const MAX_NODE_BYTES: usize = 256 * 1024;
 
+/// Most values that a node tells the versions of: all of a node's annotations together have 256 KiB.
+const MAX_TOLD: usize = 100;
 /// The longest name of a Secret, and the longest key in one.
 const MAX_NAME: usize = 253;
 
@@ -144,6 +146,19 @@ pub fn versions(values: &Values) -> SecretVersions {
     let each = values.iter();
     each.map(|(from, value)| (from.clone(), value.version.clone()))
         .collect()
+}
+
+/// Versions as an annotation of a Node has them: JSON by `NAME/KEY`, the first [`MAX_TOLD`]; none of none.
+pub fn to_annotation(versions: &SecretVersions) -> Option<String> {
+    let told: BTreeMap<_, _> = versions.iter().take(MAX_TOLD).collect();
+    (!told.is_empty())
+        .then(|| serde_json::to_string(&told).expect("names and versions become JSON"))
+}
+
+/// Reads such an annotation. One that somebody wrote over tells nothing.
+pub fn from_annotation(text: Option<&str>) -> SecretVersions {
+    let told = text.and_then(|text| serde_json::from_str(text).ok());
+    told.unwrap_or_default()
 }
 
 /// A file of a MachineConfig that takes its content from a Secret.

@@ -75,6 +75,10 @@ pub const PEER_SYNCED: &str =
 pub const STATE: &str = "machineconfiguration.openshift.io/state";
 /// Node annotation: since when the node runs what it was told and is well, as an RFC 3339 time of its own clock.
 pub const DONE_SINCE: &str = "caprock.dev/done-since";
+/// Node annotation: of which versions of Secrets the node's files are that come from those, as `file_secret` writes it.
+pub const FILE_SECRETS: &str = "caprock.dev/file-secrets";
+/// Node annotation: which versions of Secrets wait for the node's next update, in the same form.
+pub const HELD_BACK: &str = "caprock.dev/held-back-secrets";
 /// Node annotation: why the node is degraded.
 pub const REASON: &str = "machineconfiguration.openshift.io/reason";
 /// Longest text of the `reason` annotation, in bytes.
@@ -93,6 +97,8 @@ pub const SIMULATED: &str = "caprock.dev/simulated";
 pub const VERSION: &str = "caprock.dev/version";
 /// The Lease of the controller that leads.
 pub const CONTROLLER_LEASE: &str = "caprock-controller";
+/// The ClusterRole of the controllers where Caprock is installed on a cluster.
+pub const CONTROLLER_ROLE: &str = "caprock-controller";
 /// ConfigMap by which somebody said that Caprock acts on a cluster that has the Machine Config Operator.
 pub const TAKEOVER: &str = "caprock-takeover";
 

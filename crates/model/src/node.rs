@@ -7,8 +7,8 @@ use std::fmt;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, NodeCondition};
 
-use crate::deadline;
 use crate::drain::{DRAIN_OVERDUE, DRAIN_WAITS_FOR, Request};
+use crate::file_secret::{SecretVersions, from_annotation};
 use crate::keys;
 
 /// What `status.nodeInfo.kubeletVersion` begins with on a Node that our agent registered and keeps Ready.
@@ -163,6 +163,8 @@ pub struct NodeView {
     pub drain_waits_for: Option<String>,
     /// When it was told what to run.
     pub told_at: Option<Timestamp>,
+    /// Values of Secrets that its next update brings along: one that drains or reboots it.
+    pub held_back: SecretVersions,
 }
 
 impl NodeView {
@@ -194,6 +196,7 @@ impl NodeView {
                 .then(|| annotation(DRAIN_WAITS_FOR).map(str::to_owned))
                 .flatten(),
             told_at: annotation(keys::TOLD_AT).and_then(|time| time.parse().ok()),
+            held_back: from_annotation(annotation(keys::HELD_BACK)),
             labels,
         }
     }
@@ -241,19 +244,6 @@ impl NodeView {
             (Phase::Working, None, _) => Some(format!("is updating: {}", self.reason)),
             (Phase::New | Phase::Done | Phase::Failing | Phase::Degraded, ..) => None,
         }
-    }
-
-    /// Since when its agent was to have answered what the node was told, when it has not and should have by `now`.
-    pub fn unanswered(&self, now: Timestamp) -> Option<Timestamp> {
-        self.told_long_ago(now)
-            .filter(|_| self.phase() == Phase::Pending)
-    }
-
-    /// When it was told what to run, if an agent would have begun by `now`.
-    pub(crate) fn told_long_ago(&self, now: Timestamp) -> Option<Timestamp> {
-        let passed = |told: &Timestamp| std::time::Duration::try_from(now.duration_since(*told));
-        self.told_at
-            .filter(|told| passed(told).is_ok_and(|passed| passed >= deadline::ANSWER))
     }
 
     /// Whether the node runs `target` and its agent has finished.

@@ -39,8 +39,8 @@ pub enum Found {
 pub struct Evidence {
     /// The ClusterOperator of the Machine Config Operator.
     pub operator: Found,
-    /// Whether somebody has written that Caprock acts here.
-    pub taken_over: bool,
+    /// The take-over by which somebody has said that Caprock acts here: the uid of what says so. Each has another one.
+    pub taken_over: Option<String>,
     /// Workloads of the Machine Config Operator that run, as `Deployment name`.
     pub running: Vec<String>,
 }
@@ -57,7 +57,7 @@ pub enum Owner {
 impl Evidence {
     /// Who acts. In doubt it is the other one.
     pub fn owner(&self) -> Owner {
-        let why = match (self.operator, self.taken_over) {
+        let why = match (self.operator, self.taken_over.is_some()) {
             (Found::Absent, _) => return Owner::Caprock,
             (Found::Present | Found::Unknown, true) => match self.running.is_empty() {
                 true => return Owner::Caprock,
@@ -148,10 +148,10 @@ mod tests {
     #[test]
     fn in_doubt_it_is_the_other_one() {
         let running = || vec!["Deployment `machine-config-controller`".to_owned()];
-        let check = |operator, taken_over, running: Vec<String>, expected: Option<&str>| {
+        let check = |operator, taken_over: bool, running: Vec<String>, expected: Option<&str>| {
             let owner = Evidence {
                 operator,
-                taken_over,
+                taken_over: taken_over.then(|| "uid".to_owned()),
                 running,
             }
             .owner();

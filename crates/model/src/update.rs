@@ -28,7 +28,7 @@ pub use policy::{Policy, problems as policy_problems};
 pub use reason::Reason;
 pub use rebuild::rebuild;
 pub use steps::{DrainRequest, Failure, Plan, Seen, Step, plan};
-pub use values::hold_back;
+pub use values::{hold_back, with_held_back};
 pub use version::{Version, same_image};
 
 /// How much an update disturbs a node; the more, the greater.

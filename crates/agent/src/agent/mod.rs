@@ -31,6 +31,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::Acts;
 use crate::credentials::Credentials;
 use crate::drift::{Known, Watch};
 use crate::error::{AgentError, chain};
@@ -39,7 +40,7 @@ use crate::machine::Machine;
 use crate::notify::Notifier;
 use crate::progress::{self, Doing};
 use crate::register::Registration;
-use crate::report::{Reporter, Told};
+use crate::report::{Reporter, Secrets, Told};
 use crate::state;
 use crate::telemetry::Telemetry;
 use follow::Trust;
@@ -79,8 +80,8 @@ pub(crate) struct Settings {
     pub(crate) notifier: Notifier,
     /// What the agent tells of itself.
     pub(crate) telemetry: Telemetry,
-    /// Whether Caprock acts on this cluster, where another operator may.
-    pub(crate) ours: Option<watch::Receiver<bool>>,
+    /// Who acts on this cluster, where another operator may.
+    pub(crate) ours: Option<watch::Receiver<Acts>>,
 }
 
 /// One node's agent.
@@ -126,6 +127,8 @@ pub(crate) struct Agent<M = Host> {
     logged: String,
     /// Paths that MachineConfigs write, once they are known.
     taken: Option<BTreeSet<Utf8PathBuf>>,
+    /// Of which versions of Secrets the node's files are, and which wait for the next update.
+    secrets: Secrets,
     /// Files whose other value waits for the next update.
     held_back: Vec<String>,
     /// Why credentials and authorities could not be followed last.
@@ -172,6 +175,7 @@ impl<M: Machine> Agent<M> {
             changed: Arc::default(),
             logged: String::new(),
             taken: None,
+            secrets: Secrets::default(),
             held_back: Vec::new(),
             not_followed: None,
         }
@@ -276,12 +280,7 @@ impl<M: Machine> Agent<M> {
         let Some((node, progress)) = own else {
             return Ok(Next::Within(IDLE));
         };
-        if self
-            .settings
-            .ours
-            .as_ref()
-            .is_some_and(|ours| !*ours.borrow())
-        {
+        if self.acts() == Acts::Other {
             let why =
                 "stands by: another operator acts on this cluster, or it is not known yet who does";
             self.settings.notifier.status(why);
@@ -336,6 +335,12 @@ impl<M: Machine> Agent<M> {
             Err(_) => {}
         }
         done
+    }
+
+    fn acts(&self) -> Acts {
+        let alone = Acts::Caprock { takeover: None };
+        let ours = self.settings.ours.as_ref();
+        ours.map_or(alone, |ours| ours.borrow().clone())
     }
 
     /// What a new machine booted into before it became a Node.
@@ -441,6 +446,7 @@ impl<M: Machine> Agent<M> {
         Told {
             has: observed.sight.record.as_ref().map(state::Record::target),
             reboots: self.reboots.as_deref(),
+            secrets: &self.secrets,
         }
     }
 

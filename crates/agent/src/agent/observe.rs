@@ -20,6 +20,7 @@ use crate::error::{AgentError, chain, is_not_found};
 use crate::host::{Sight, digest_in};
 use crate::machine::Machine;
 use crate::registry;
+use crate::report::Secrets;
 use crate::state;
 
 /// Everything that one turn is decided from.
@@ -197,15 +198,15 @@ impl<M: Machine> Agent<M> {
             if !kept.is_empty() {
                 self.host.state().keep_values(&Values::new())?;
             }
+            self.secrets = Secrets::default();
             return Ok(version);
         }
         let current = observed.sight.current.as_ref();
-        let written = current.map(|current| current.ignition.values());
+        let written = current
+            .map(|current| current.ignition.values())
+            .unwrap_or_default();
         let given = self.node_secret().await?.values;
-        let version = version
-            .filled(&kept)
-            .filled(&written.unwrap_or_default())
-            .filled(&given);
+        let version = version.filled(&kept).filled(&written).filled(&given);
         let unfilled = version.unfilled();
         if !unfilled.is_empty() {
             return Err(AgentError::NotGiven {
@@ -219,6 +220,7 @@ impl<M: Machine> Agent<M> {
         };
         self.tell_held_back(&observed.node, held).await;
         let values = version.ignition.values();
+        self.secrets = Secrets::of(&written, &values, &given);
         if values != kept {
             self.host.state().keep_values(&values)?;
         }
@@ -367,7 +369,8 @@ impl<M: Machine> Agent<M> {
             true => None,
             false => next,
         };
-        let booted = sight.booted_image().map(|digest| format!("@{digest}"));
+        let booted = sight.booted_as(&[desired.as_ref(), sight.current.as_ref()]);
+        let booted = booted.map(|digest| format!("@{digest}"));
         let pending = sight.pending.as_ref().map(state::Record::target);
         Ok(plan(&Seen {
             node: &self.settings.node_name,

@@ -34,7 +34,7 @@ impl Host {
     ) -> Result<Health, HostError> {
         let wanted = version.image().and_then(digest_in);
         if let (Some(wanted), Some(booted)) = (wanted, sight.booted_image())
-            && wanted != booted
+            && sight.has_booted(&wanted) == Some(false)
         {
             return Ok(Health::Unwell(format!(
                 "the booted image is `{booted}`, not `{wanted}`"

@@ -247,7 +247,6 @@ fn made_for(journal: &Journal, image: Digest, deployments: &Deployments) -> Opti
     let Journal::Deploy { digest, before, .. } = journal else {
         return None;
     };
-    let is_new =
-        |d: &&Deployment| *digest == image && d.image == Some(image) && !before.contains(&d.id);
+    let is_new = |d: &&Deployment| *digest == image && d.is_of(&image) && !before.contains(&d.id);
     deployments.0.iter().find(is_new).cloned()
 }

@@ -191,6 +191,14 @@ impl Memory for State {
         State::reboots(self)
     }
 
+    fn takeover(&self) -> Result<Option<String>, StateError> {
+        State::takeover(self)
+    }
+
+    fn set_takeover(&self, takeover: &str) -> Result<(), StateError> {
+        State::set_takeover(self, takeover)
+    }
+
     fn first_boot(&self) -> Result<Option<FirstBoot>, StateError> {
         State::first_boot(self)
     }

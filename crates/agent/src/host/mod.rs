@@ -24,6 +24,7 @@ use crate::root::{Found, Root, RootError};
 use crate::state::{Journal, Record, State, StateError, mine};
 use crate::systemd::{Systemd, SystemdError};
 
+pub use crate::os::digest_in;
 pub use check::Health;
 pub use deploy::TakenBack;
 pub use finalize::finalize;
@@ -115,6 +116,23 @@ impl Sight {
     #[must_use]
     pub fn booted_image(&self) -> Option<Digest> {
         self.deployments.booted().and_then(|booted| booted.image)
+    }
+
+    /// Whether an image is the booted one, by whichever of its digests it is named; none when the host does not know.
+    #[must_use]
+    pub fn has_booted(&self, image: &Digest) -> Option<bool> {
+        let booted = self.deployments.booted()?;
+        booted.image.map(|_| booted.is_of(image))
+    }
+
+    /// The booted image by the digest that one of these versions names it by, else by its own: whoever compares versions
+    /// sees no other image where there is none.
+    #[must_use]
+    pub fn booted_as(&self, versions: &[Option<&Version>]) -> Option<Digest> {
+        let names = versions.iter().copied().flatten();
+        let mut names = names.filter_map(|version| digest_in(version.image()?));
+        let named = names.find(|name| self.has_booted(name) == Some(true));
+        named.or(self.booted_image())
     }
 }
 
@@ -324,12 +342,4 @@ pub(crate) fn is_soft(boot: &str) -> bool {
 pub(crate) fn soft_since(boot: &str) -> Option<Timestamp> {
     let began = boot.strip_suffix(SOFT)?.split('-').next()?;
     Timestamp::from_nanosecond(i128::from_str_radix(began, 16).ok()?).ok()
-}
-
-/// Digest of a pull spec that has one.
-#[must_use]
-pub fn digest_in(pull_spec: &str) -> Option<Digest> {
-    pull_spec
-        .rsplit_once('@')
-        .and_then(|(_, digest)| digest.parse().ok())
 }

@@ -15,8 +15,32 @@ use crate::command::{Command, CommandError};
 
 /// Refs of images.
 const IMAGES: &str = "ostree/container/image";
+/// How a digest is written in such a ref, which has letters and digits as they are and of the rest only some.
+const DIGEST_IN_REF: &str = "sha256_3A_";
 /// Commit metadata: the manifest's digest.
 pub(super) const DIGEST_KEY: &str = "ostree.manifest-digest";
+
+/// An image of the store.
+struct Stored {
+    /// Its ref.
+    name: String,
+    /// Its manifest's.
+    image: Digest,
+    /// The digest that it was asked for by: of a list, perhaps.
+    named: Option<Digest>,
+}
+
+impl Stored {
+    fn is_of(&self, image: &Digest) -> bool {
+        self.image == *image || self.named.as_ref() == Some(image)
+    }
+}
+
+/// The digest in the ref of an image that was asked for by digest.
+fn named_in(name: &str) -> Option<Digest> {
+    let (_, hex) = name.rsplit_once(DIGEST_IN_REF)?;
+    Digest::from_hex(hex).ok()
+}
 
 /// The store of one host.
 #[derive(Debug)]
@@ -34,7 +58,7 @@ impl ImageStore {
 
     /// Whether the image is there.
     pub(super) fn has(&self, image: &Digest) -> Result<bool, OsError> {
-        Ok(self.images()?.iter().any(|(_, found)| found == image))
+        Ok(self.images()?.iter().any(|found| found.is_of(image)))
     }
 
     /// Brings an image there by its digest.
@@ -82,12 +106,12 @@ impl ImageStore {
         deployments: &Deployments,
         keep: &[Digest],
     ) -> Result<(), OsError> {
-        let deployed: Vec<Digest> = deployments.0.iter().filter_map(|d| d.image).collect();
+        let is_deployed = |found: &Stored| deployments.0.iter().any(|d| d.is_of(&found.image));
         let stale: Vec<String> = self
             .images()?
             .into_iter()
-            .filter(|(_, image)| !deployed.contains(image) && !keep.contains(image))
-            .map(|(name, _)| name)
+            .filter(|found| !is_deployed(found) && !keep.iter().any(|keep| found.is_of(keep)))
+            .map(|found| found.name)
             .collect();
         if stale.is_empty() {
             return Ok(());
@@ -168,12 +192,16 @@ impl ImageStore {
         Ok((reference, verified))
     }
 
-    fn images(&self) -> Result<Vec<(String, Digest)>, OsError> {
+    fn images(&self) -> Result<Vec<Stored>, OsError> {
         let names = self.ostree(&["refs"]).args(["--list", IMAGES]).run()?;
         let mut found = Vec::new();
         for name in names.lines() {
-            if let Some(digest) = self.digest(name)? {
-                found.push((name.to_owned(), digest));
+            if let Some(image) = self.digest(name)? {
+                found.push(Stored {
+                    name: name.to_owned(),
+                    image,
+                    named: named_in(name),
+                });
             }
         }
         Ok(found)
@@ -196,10 +224,24 @@ pub(super) fn staged_of(deployments: Deployments, image: &Digest) -> Result<Depl
         .0
         .into_iter()
         .next()
-        .filter(|d| matches!(d.role, Role::Staged | Role::Pending) && d.image == Some(*image));
+        .filter(|d| matches!(d.role, Role::Staged | Role::Pending) && d.is_of(image));
     next.ok_or_else(|| {
         OsError::Unexpected(format!(
             "no deployment of `{image}` to be next, after it was staged"
         ))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ref_tells_by_what_digest_an_image_was_asked_for() {
+        let hex = "ab".repeat(32);
+        let name = format!("{IMAGES}/docker_3A__2F__2Fquay.io/example/os_40_sha256_3A_{hex}");
+        assert_eq!(named_in(&name), Digest::from_hex(&hex).ok());
+        let tag = format!("{IMAGES}/docker_3A__2F__2Fquay.io/example/os_3A_stable");
+        assert_eq!(named_in(&tag), None);
+    }
 }

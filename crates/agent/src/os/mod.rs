@@ -98,6 +98,31 @@ pub struct Deployment {
     pub role: Role,
     /// Manifest digest of the image it was made from; absent when it was not made from one by us.
     pub image: Option<Digest>,
+    /// The digest that the image was asked for by, where that is another: of the list that has an image for each
+    /// architecture.
+    pub named: Option<Digest>,
+}
+
+impl Deployment {
+    /// Whether it was made from the image that a digest names: the manifest's own, or that of a list that it was chosen from.
+    #[must_use]
+    pub fn is_of(&self, image: &Digest) -> bool {
+        self.image.as_ref() == Some(image) || self.named.as_ref() == Some(image)
+    }
+}
+
+/// Digest of a pull spec that has one.
+#[must_use]
+pub fn digest_in(pull_spec: &str) -> Option<Digest> {
+    pull_spec
+        .rsplit_once('@')
+        .and_then(|(_, digest)| digest.parse().ok())
+}
+
+/// By what digest an image was asked for, where that is not its manifest's.
+fn named(reference: Option<&str>, image: Option<Digest>) -> Option<Digest> {
+    let named = digest_in(reference?);
+    named.filter(|_| named != image && image.is_some())
 }
 
 /// The deployments of a host, in boot order: the first is what the next boot takes.
@@ -389,8 +414,10 @@ pub(crate) fn shown(deployments: &Deployments) -> String {
         let image = d
             .image
             .map_or("no image".to_owned(), |image| image.hex()[..6].to_owned());
+        let named = d.named.map(|named| format!(" of {}", &named.hex()[..6]));
+        let named = named.unwrap_or_default();
         format!(
-            "{} {}.{} {:?} {image}\n",
+            "{} {}.{} {:?} {image}{named}\n",
             d.os,
             &d.id.checksum[..6],
             d.id.serial,

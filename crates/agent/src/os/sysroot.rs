@@ -1,10 +1,18 @@
 //! What every ostree host has, whichever tool drives it: where deployments are, the boot loader's entries, and mounts
 //! that are read-only for everybody else.
 
+use std::fs::File;
+use std::io::{ErrorKind, Read as _};
+
 use camino::{Utf8Path, Utf8PathBuf};
 
 use super::{Deployment, Deployments, OsError, Role, boot_entry, deployment_root, io_error};
 use crate::command::Command;
+
+/// How the line of a deployment's origin begins that says from what image it was made.
+const REFERENCE: &str = "container-image-reference=";
+/// Longest origin that is read, in bytes.
+const MAX_ORIGIN: u64 = 1 << 16;
 
 /// A sysroot: `/` is the running host's.
 #[derive(Debug, Clone)]
@@ -14,6 +22,22 @@ impl Sysroot {
     /// Where a deployment's root directory is.
     pub(super) fn root_of(&self, deployment: &Deployment) -> Utf8PathBuf {
         deployment_root(&self.0, &deployment.os, &deployment.id)
+    }
+
+    /// The image that bootc or rpm-ostree made a deployment from, in their words.
+    pub(super) fn reference_of(&self, deployment: &Deployment) -> Result<Option<String>, OsError> {
+        let origin = Utf8PathBuf::from(format!("{}.origin", self.root_of(deployment)));
+        let text = match File::open(&origin) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            opened => opened.and_then(|file| {
+                let mut text = String::new();
+                file.take(MAX_ORIGIN).read_to_string(&mut text)?;
+                Ok(text)
+            }),
+        };
+        let text = text.map_err(io_error("read", &origin))?;
+        let said = text.lines().find_map(|line| line.strip_prefix(REFERENCE));
+        Ok(said.map(|said| said.trim().to_owned()))
     }
 
     pub(super) fn repo(&self) -> Utf8PathBuf {

@@ -118,6 +118,7 @@ impl Root {
             role,
             // What a machine that nobody has configured has booted is what its Node says.
             image: self.version.as_ref().map(|_| self.image),
+            named: None,
         }
     }
 }
@@ -493,6 +494,15 @@ impl Memory for Simulated {
 
     fn reboots(&self) -> Result<Vec<Reboot>, StateError> {
         Ok(self.disk().reboots.clone())
+    }
+
+    /// A simulation begins anew with each process.
+    fn takeover(&self) -> Result<Option<String>, StateError> {
+        Ok(None)
+    }
+
+    fn set_takeover(&self, _: &str) -> Result<(), StateError> {
+        Ok(())
     }
 
     fn first_boot(&self) -> Result<Option<FirstBoot>, StateError> {

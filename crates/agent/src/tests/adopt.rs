@@ -8,8 +8,10 @@ use model::keys;
 use model::node::annotation;
 use oci::Digest;
 use serde_json::{Value, json};
+use tokio::sync::watch;
 
 use super::world::{NODE, SERVICE, World, rendered};
+use crate::Acts;
 
 const CONFIG: &str = "rendered-worker-0123456789abcdef0123456789abcdef";
 
@@ -145,4 +147,69 @@ async fn a_node_that_runs_another_image_than_it_says_is_left_alone() {
     world.until_degraded().await;
     assert_eq!((world.machine.reboots(), world.machine.pulls()), (0, 0));
     assert!(!world.annotations().await.contains_key("version"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_list_that_an_image_was_chosen_from_is_no_other_image() {
+    let list = Digest::of(b"an image for each architecture");
+    for (said, told) in [(Some(list), list), (None, list)] {
+        let mut world = node(said).await;
+        let image = world.machine.booted_image();
+        world.machine.name_by_list(image, told);
+        world.start();
+        until_taken_over(&mut world).await;
+        // Whichever of the two names the next config has.
+        for (config, name) in [("rendered-2", list), ("rendered-3", image)] {
+            world.reach(config, theirs(name), None).await;
+        }
+        assert_eq!((world.machine.reboots(), world.machine.pulls()), (0, 0));
+        assert_eq!(world.machine.jobs(), Vec::<String>::new());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_second_take_over_nothing_counts_that_was_remembered_of_the_first() {
+    const LATER: &str = "rendered-worker-fedcba9876543210fedcba9876543210";
+    let acts = |takeover: &str| Acts::Caprock {
+        takeover: Some(takeover.to_owned()),
+    };
+    let mut world = node(None).await;
+    let (tell, ours) = watch::channel(acts("first"));
+    world.ours = Some(ours);
+    world.start();
+    until_taken_over(&mut world).await;
+    let image = world.machine.booted_image();
+    let mut mine = theirs(image);
+    mine["config"]["storage"]["files"][0]["contents"]["source"] = json!("data:,mine");
+    world.reach("rendered-2", mine, None).await;
+    assert_eq!(world.machine.read("/etc/motd"), "mine");
+
+    // The cluster is given back. The other operator writes a service anew and has it started, and says so.
+    tell.send_replace(Acts::Other);
+    world.kill().await;
+    let service = format!("# later\n{SERVICE}");
+    let mut later = theirs(image);
+    later["config"]["systemd"]["units"][0]["contents"] = json!(service);
+    let root = world.machine.root();
+    fs::write(root.join("etc/motd"), "theirs").unwrap();
+    fs::write(root.join("etc/systemd/system/kubelet.service"), &service).unwrap();
+    world.config(LATER, later.clone()).await;
+    world
+        .annotate(json!({keys::CURRENT_CONFIG: LATER, keys::DESIRED_CONFIG: LATER}))
+        .await;
+    let before = world.machine.jobs();
+
+    tell.send_replace(acts("second"));
+    world.start();
+    world.until_done(LATER).await;
+    world.reach("rendered-3", later, None).await;
+    assert_eq!(world.machine.jobs(), before);
+    assert_eq!((world.machine.reboots(), world.machine.pulls()), (0, 0));
+
+    // Of the second one everything counts: who is killed goes on.
+    world.kill().await;
+    fs::write(root.join("etc/motd"), "by hand").unwrap();
+    world.start();
+    let reason = world.until_degraded().await;
+    assert!(reason.contains("/etc/motd"), "{reason}");
 }

@@ -72,6 +72,8 @@ struct Disk {
     /// Units that fail when they run in this image.
     broken: BTreeSet<&'static str>,
     pulls: u32,
+    /// Digests of lists that images were chosen from, by image.
+    lists: BTreeMap<Digest, Digest>,
 }
 
 impl Machine {
@@ -98,6 +100,11 @@ impl Machine {
         let digest = Digest::of(format!("{image:?}").as_bytes());
         self.state.lock().unwrap().registry.insert(digest, image);
         digest
+    }
+
+    /// Lets the host tell that an image was asked for by the digest of a list.
+    pub(crate) fn name_by_list(&self, image: Digest, list: Digest) {
+        self.state.lock().unwrap().lists.insert(image, list);
     }
 
     pub(crate) fn break_unit(&self, unit: &'static str) {
@@ -315,6 +322,7 @@ impl Os for Fake {
                 os: "fake".to_owned(),
                 role: role(place),
                 image: Some(*image),
+                named: disk.lists.get(image).copied(),
             });
         Ok(Deployments(deployments.collect()))
     }

@@ -139,6 +139,7 @@ impl Os for Plain {
                 os: "plain".to_owned(),
                 role: own,
                 image,
+                named: None,
                 id,
             }
         };

@@ -70,6 +70,19 @@ async fn until_written(world: &mut World, text: &str) {
         .await;
 }
 
+/// The node tells which version of the Secret its files have, and which one waits.
+async fn until_told(world: &mut World, version: &str, waits: Option<&str>) {
+    let told = |version: &str| json!({"sssd/bind.conf": version}).to_string();
+    let (has, waits) = (told(version), waits.map(told));
+    world
+        .play("versions are told", move |node| {
+            let says = |key| model::node::annotation(node, key);
+            says(keys::FILE_SECRETS) == Some(has.as_str())
+                && says(keys::HELD_BACK) == waits.as_deref()
+        })
+        .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_value_is_written_and_followed_without_a_reboot() {
     let mut world = World::settled(&[("/etc/motd", "one")]).await;
@@ -91,6 +104,7 @@ async fn a_value_is_written_and_followed_without_a_reboot() {
     assert!(jobs.iter().all(|job| !job.contains("reboot")), "{jobs:?}");
     // The same value of another version is no change.
     give(&world, "second", "13").await;
+    until_told(&mut world, "13", None).await;
     assert_eq!(world.machine.reboots(), 0);
     // What it was given stays when it is given no more.
     let secrets: Api<Secret> = Api::namespaced(world.client(), keys::NODE_SECRET_NAMESPACE);
@@ -170,9 +184,11 @@ async fn a_value_that_would_reboot_waits_for_the_next_update() {
         .unwrap();
     assert_eq!(world.machine.read(BIND), "first");
     assert_eq!(world.machine.reboots(), reboots);
+    until_told(&mut world, "11", Some("12")).await;
     world.config("rendered-3", config(&world, "three")).await;
     world.desire("rendered-3", None).await;
     world.until_done("rendered-3").await;
     until_written(&mut world, "second").await;
     assert_eq!(world.machine.reboots(), reboots + 1);
+    until_told(&mut world, "12", None).await;
 }

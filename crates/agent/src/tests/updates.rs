@@ -12,6 +12,7 @@ use serde_json::json;
 use tokio::sync::watch;
 
 use super::world::{World, base, layered, pull_spec, rendered};
+use crate::Acts;
 use crate::os::Os;
 use crate::telemetry::Telemetry;
 
@@ -61,7 +62,7 @@ async fn where_another_operator_acts_the_agent_looks_on() {
     let more = rendered(image, &[("/etc/motd", "two")], json!([]));
     world.config("rendered-2", more).await;
     world.desire("rendered-2", None).await;
-    let (tell, ours) = watch::channel(false);
+    let (tell, ours) = watch::channel(Acts::Other);
     world.ours = Some(ours);
     world.telemetry = Telemetry::default();
     world.writes();
@@ -71,7 +72,7 @@ async fn where_another_operator_acts_the_agent_looks_on() {
     }
     assert_eq!(world.machine.read("/etc/motd"), "one");
     assert_eq!(world.writes(), (vec![], 0));
-    tell.send_replace(true);
+    tell.send_replace(Acts::Caprock { takeover: None });
     world.until_done("rendered-2").await;
     assert_eq!(world.machine.read("/etc/motd"), "two");
 }

@@ -24,6 +24,7 @@ use tower::ServiceExt;
 
 use super::fake::{Fake, Image, Machine};
 use super::kill::Life;
+use crate::Acts;
 use crate::agent::{Agent, Settings};
 use crate::credentials::Credentials;
 use crate::host::Host;
@@ -52,8 +53,8 @@ pub(super) struct World {
     refused: Writes,
     /// With what the agent comes in where a kubelet keeps the Node.
     own: Option<(Credentials, String)>,
-    /// Whether Caprock acts on the cluster, for the agent that is started next.
-    pub(super) ours: Option<watch::Receiver<bool>>,
+    /// Who acts on the cluster, for the agent that is started next.
+    pub(super) ours: Option<watch::Receiver<Acts>>,
     /// What the agent tells of itself.
     pub(super) telemetry: Telemetry,
 }
@@ -254,7 +255,7 @@ impl World {
         self.annotate(annotations).await;
     }
 
-    async fn annotate(&self, annotations: Value) {
+    pub(super) async fn annotate(&self, annotations: Value) {
         let patch = json!({"metadata": {"annotations": annotations}});
         self.all::<Node>()
             .patch(NODE, &PatchParams::default(), &Patch::Merge(patch))

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use agent::credentials::{CredentialError, Credentials, Obtained, Pod};
 use agent::os::ostree::Source;
-use agent::{AgentConfig, Paths};
+use agent::{Acts, AgentConfig, Paths};
 use anyhow::anyhow;
 use jiff::Timestamp;
 use tokio::sync::watch;
@@ -104,7 +104,7 @@ pub(crate) async fn run(args: cli::Agent) -> Result<(), Failure> {
             let client = client.expect("it is made before when there is no pod");
             // Thousands of agents do not each write an event.
             let part = Part::new(client.clone(), &standby, None);
-            let (tell, ours) = watch::channel(false);
+            let (tell, ours) = watch::channel(Acts::Other);
             config.ours = Some(ours);
             tokio::select! {
                 ended = agent::run(client, config, stop) => Ok::<(), anyhow::Error>(ended?),

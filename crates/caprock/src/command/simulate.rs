@@ -9,12 +9,14 @@ use agent::simulated::{self, Census, Fleet, Member};
 use anyhow::{Context, anyhow};
 use kube::{Api, Client};
 use model::api::MachineConfigPool;
+use model::ownership::Owner;
 
 use crate::cli;
 use crate::client::client;
 use crate::exit::{Failure, refused};
 use crate::host::run_until_stopped;
 use crate::output;
+use crate::ownership::look;
 
 /// Between two lines of progress, where they are not drawn over each other.
 const TELL: Duration = Duration::from_secs(2);
@@ -27,6 +29,9 @@ pub(super) async fn run(args: cli::Simulate) -> Result<(), Failure> {
 
 async fn nodes(args: cli::SimulateNodes) -> Result<(), Failure> {
     let client = client(&args.cluster).await?;
+    if let Owner::Peer(why) = look(&client).await?.owner() {
+        return Err(refused(anyhow!("read-only: {why}")));
+    }
     let mut pools = Vec::new();
     for pool in &args.pool {
         pools.push(labels_of(&client, pool).await?);

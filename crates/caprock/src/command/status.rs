@@ -1,11 +1,13 @@
 //! `caprock status`: pools, images, builds and nodes, and what each waits for.
 
+use std::collections::HashMap;
+
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Node;
 use kube::ResourceExt;
 use kube::api::{Api, ListParams};
-use model::api::{MachineConfigPool, MachineOSBuild, MachineOSConfig};
+use model::api::{MachineConfigNode, MachineConfigPool, MachineOSBuild, MachineOSConfig};
 use model::explain;
 use model::node::NodeView;
 use model::ownership::Owner;
@@ -44,12 +46,14 @@ pub(crate) async fn run(args: cli::Status) -> Result<(), Failure> {
     let images: Api<MachineOSConfig> = Api::all(client.clone());
     let builds: Api<MachineOSBuild> = Api::all(client.clone());
     let nodes: Api<Node> = Api::all(client.clone());
+    let progress: Api<MachineConfigNode> = Api::all(client.clone());
     let leases: Api<Lease> = Api::namespaced(client.clone(), keys::NAMESPACE);
-    let (pools, images, builds, nodes, leases, evidence) = tokio::try_join!(
+    let (pools, images, builds, nodes, progress, leases, evidence) = tokio::try_join!(
         pools.list(&all),
         images.list(&all),
         builds.list(&all),
         nodes.list(&all),
+        progress.list(&all),
         leases.list(&all),
         look(&client)
     )?;
@@ -58,6 +62,10 @@ pub(crate) async fn run(args: cli::Status) -> Result<(), Failure> {
         Owner::Caprock => None,
     };
     let now = Timestamp::now();
+    let progress: HashMap<String, &MachineConfigNode> = progress
+        .iter()
+        .map(|progress| (progress.name_any(), progress))
+        .collect();
     let overview = Overview {
         notices: read_only
             .into_iter()
@@ -66,7 +74,10 @@ pub(crate) async fn run(args: cli::Status) -> Result<(), Failure> {
         pools: pools.iter().map(pool).collect(),
         images: images.iter().map(image).collect(),
         builds: builds.iter().map(build).collect(),
-        nodes: nodes.iter().map(|object| node(object, now)).collect(),
+        nodes: nodes
+            .iter()
+            .map(|object| node(object, progress.get(&object.name_any()).copied(), now))
+            .collect(),
     };
     Ok(output::value(args.output, &overview, text)?)
 }
@@ -187,10 +198,10 @@ fn build(build: &MachineOSBuild) -> Line {
 }
 
 /// What a node waits for comes before what follows from that: one that drains is cordoned.
-fn node(node: &Node, now: Timestamp) -> Line {
+fn node(node: &Node, progress: Option<&MachineConfigNode>, now: Timestamp) -> Line {
     let view = NodeView::of(node);
     let state = format!("{:?}", view.phase());
-    let silent = view.unanswered(now);
+    let silent = explain::unanswered(&view, progress, now);
     let message = match (silent, view.drain_waits_for, view.obstacle) {
         _ if !view.reason.is_empty() => view.reason,
         (Some(told), _, _) => format!(

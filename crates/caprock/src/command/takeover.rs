@@ -21,7 +21,7 @@ pub(crate) async fn run(args: cli::Takeover) -> Result<(), Failure> {
     let client = client(&args.cluster).await?;
     let evidence = look(&client).await?;
     if args.undo {
-        return undo(&client, evidence.taken_over).await;
+        return undo(&client, evidence.taken_over.is_some()).await;
     }
     if evidence.operator == Found::Absent {
         output::words(
@@ -29,7 +29,7 @@ pub(crate) async fn run(args: cli::Takeover) -> Result<(), Failure> {
         );
         return Ok(());
     }
-    if evidence.taken_over && evidence.running.is_empty() {
+    if evidence.taken_over.is_some() && evidence.running.is_empty() {
         output::words("this cluster was taken over already\n");
         return Ok(());
     }

@@ -95,6 +95,11 @@ fn check(cluster: &Cluster, ways: &Ways<'_>) {
         ));
         assert_eq!(listed, "", "{kind} is left");
     }
+    // Who leads the next installation need not wait for the one of this.
+    cluster.eventually("the controllers' Lease is gone", || {
+        let lease = "-n openshift-machine-config-operator lease/caprock-controller";
+        cluster.get(lease).is_none()
+    });
     // What people wrote is there, and nothing begins while nobody looks.
     let pool = cluster.get("machineconfigpool caprock-test").unwrap();
     assert_eq!(pool["spec"]["paused"], true);

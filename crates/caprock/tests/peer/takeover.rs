@@ -159,6 +159,10 @@ async fn a_cluster_is_taken_over_without_a_disturbance_and_given_back() {
         ],
     );
     assert!(!cluster.is_taken_over().await);
+    refused(
+        &cluster.caprock("simulate nodes --count 1 --pool worker"),
+        &["read-only", "the Machine Config Operator acts"],
+    );
 
     // As the guide has it.
     for pool in ["master", "worker"] {

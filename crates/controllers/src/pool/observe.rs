@@ -90,6 +90,10 @@ fn drains(ctx: &Context, seen: &Seen) -> BTreeSet<String> {
         .filter(|node| node.desired.as_ref() != Some(&target));
     outdated
         .filter(|node| {
+            // It waits with what drains the node for its next update, which is this one.
+            if !node.held_back.is_empty() {
+                return true;
+            }
             let from = node.current.as_ref();
             *known.entry(from).or_insert_with(|| drains(from))
         })

@@ -7,10 +7,11 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use jiff::Timestamp;
 use kube::ResourceExt;
-use model::api::{MachineConfigPool, MachineConfigPoolStatus, MachineOSBuild};
+use model::api::{MachineConfigNode, MachineConfigPool, MachineConfigPoolStatus, MachineOSBuild};
 use model::build_state::BuildState;
 use model::drain::{DRAIN_SINCE, DRAIN_WAITS_FOR};
-use model::node::{Phase, annotation};
+use model::explain;
+use model::node::{NodeView, Phase, annotation};
 use model::rollout::{Plan, Seen};
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder};
 use prometheus_client::metrics::MetricType;
@@ -50,6 +51,8 @@ struct Figures {
     by_phase: BTreeMap<&'static str, usize>,
     /// Nodes that wait for a turn, and why.
     waiting: Option<(&'static str, usize)>,
+    /// Nodes that were told what to run: whether their agents answer shows with time alone.
+    told: Vec<NodeView>,
 }
 
 impl Figures {
@@ -69,7 +72,25 @@ impl Figures {
                 .filter(|node| !told(&node.name));
             (hold.word(), waits.count())
         });
-        Self { by_phase, waiting }
+        let is_told = |node: &&NodeView| matches!(node.phase(), Phase::Pending | Phase::Working);
+        let told = seen.nodes.iter().filter(is_told).cloned().collect();
+        Self {
+            by_phase,
+            waiting,
+            told,
+        }
+    }
+
+    /// Of how many nodes the agents do not answer.
+    fn unanswered(
+        &self,
+        progress: impl Fn(&str) -> Option<Arc<MachineConfigNode>>,
+        now: Timestamp,
+    ) -> usize {
+        let is_silent = |node: &&NodeView| {
+            explain::unanswered(node, progress(&node.name).as_deref(), now).is_some()
+        };
+        self.told.iter().filter(is_silent).count()
     }
 }
 
@@ -89,7 +110,7 @@ impl Fleet {
         let pools = cache.map(|cache| cache.pools.state()).unwrap_or_default();
         self.lock()
             .retain(|name, _| pools.iter().any(|pool| pool.name_any() == *name));
-        self.encode_figures(to)?;
+        self.encode_figures(cache, to)?;
         encode_machines(&pools, to)?;
         encode_conditions(&pools, to)?;
         encode_certificates(&pools, to)?;
@@ -97,7 +118,7 @@ impl Fleet {
         encode_drains(cache, to)
     }
 
-    fn encode_figures(&self, to: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    fn encode_figures(&self, cache: Option<&Cache>, to: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let pools = self.lock().clone();
         let mut nodes = family(
             to,
@@ -126,6 +147,16 @@ impl Fleet {
                     count as f64,
                 )?;
             }
+        }
+        let mut unanswered = family(
+            to,
+            "caprock_pool_unanswered_nodes",
+            "Nodes of a pool that were told to update three minutes ago or longer, and whose agents have not begun",
+        )?;
+        let progress = |name: &str| Cache::get(&cache?.machine_config_nodes, name);
+        for (pool, figures) in &pools {
+            let count = figures.unanswered(progress, Timestamp::now());
+            put(&mut unanswered, &[("pool", pool)], count as f64)?;
         }
         Ok(())
     }
@@ -340,4 +371,57 @@ fn encode_drains(cache: Option<&Cache>, to: &mut DescriptorEncoder<'_>) -> fmt::
         put(&mut since, &[("node", node)], at.as_second() as f64)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use jiff::SignedDuration;
+    use k8s_openapi::api::core::v1::Node;
+    use model::keys;
+    use serde_json::json;
+
+    #[test]
+    fn an_agent_that_does_not_answer_is_counted_when_it_had_time_to() {
+        let now = Timestamp::constant(1_700_000_000, 0);
+        let node = |minutes: i64, state: &str, drained: bool| {
+            let told = now - SignedDuration::from_mins(minutes);
+            let mut annotations = json!({
+                keys::CURRENT_CONFIG: "a", keys::DESIRED_CONFIG: "b", keys::STATE: state, keys::TOLD_AT: told,
+                keys::DESIRED_DRAIN: "drain-b",
+            });
+            if drained {
+                annotations[keys::LAST_APPLIED_DRAIN] = json!("drain-b");
+            }
+            let object = json!({"metadata": {"name": "n", "annotations": annotations}});
+            NodeView::of(&serde_json::from_value::<Node>(object).unwrap())
+        };
+        let at = |step: &str| {
+            let object = json!({
+                "metadata": {"name": "n"},
+                "spec": {"node": {"name": "n"}, "pool": {"name": "p"}, "configVersion": {"desired": "b"}},
+                "status": {"conditions": [{
+                    "type": step, "status": "Unknown", "reason": "R", "message": "", "lastTransitionTime": now,
+                }]},
+            });
+            Some(Arc::new(serde_json::from_value(object).unwrap()))
+        };
+        let check = |node: NodeView, progress: Option<Arc<MachineConfigNode>>, silent: usize| {
+            let figures = Figures {
+                by_phase: BTreeMap::new(),
+                waiting: None,
+                told: vec![node.clone()],
+            };
+            let found = figures.unanswered(|_| progress.clone(), now);
+            assert_eq!(found, silent, "{node:?} {progress:?}");
+        };
+        check(node(2, "Done", false), None, 0);
+        check(node(3, "Done", false), None, 1);
+        check(node(9, "Done", false), at("ImagePulledFromRegistry"), 0);
+        // Its drain was asked for when it was told.
+        check(node(9, "Working", false), None, 0);
+        check(node(9, "Working", true), None, 1);
+        check(node(9, "Working", true), at("AppliedFilesAndOS"), 0);
+    }
 }

@@ -422,16 +422,41 @@ async fn drains_wait_for_a_window() {
     world
         .merge::<RolloutPolicy>("calm", json!({"spec": {"windows": null}}))
         .await;
-    eventually("told", || async {
-        let node: Node = world.get("worker-1").await;
-        let get = |key| node.annotations().get(key).cloned();
-        let (desired, current) = (get(keys::DESIRED_CONFIG), get(keys::CURRENT_CONFIG));
-        match desired != current {
-            true => Ok(()),
-            false => Err(desired),
-        }
-    })
-    .await;
+    let until_told = || {
+        eventually("told", || async {
+            let node: Node = world.get("worker-1").await;
+            let get = |key| node.annotations().get(key).cloned();
+            let (desired, current) = (get(keys::DESIRED_CONFIG), get(keys::CURRENT_CONFIG));
+            match desired != current {
+                true => Ok(()),
+                false => Err(desired),
+            }
+        })
+    };
+    until_told().await;
+    world.play(&mut agents).await;
+    world.until_updated("worker").await;
+
+    // So does a change that drains nothing, where it brings along what a node has held back.
+    world
+        .merge::<RolloutPolicy>("calm", json!({"spec": {"windows": windows}}))
+        .await;
+    let held_back =
+        |value: serde_json::Value| json!({"metadata": {"annotations": {keys::HELD_BACK: value}}});
+    let told = held_back(json!(r#"{"sssd-bind/bind.conf":"2"}"#));
+    world.merge::<Node>("worker-1", told).await;
+    world
+        .config("70-live", "worker", ignition(&[("/etc/live", "one")], &[]))
+        .await;
+    world.until_condition("worker", Updating, held).await;
+    world
+        .merge::<Node>("worker-1", held_back(serde_json::Value::Null))
+        .await;
+    until_told().await;
+    // These agents drain for anything.
+    world
+        .merge::<RolloutPolicy>("calm", json!({"spec": {"windows": null}}))
+        .await;
     world.play(&mut agents).await;
     world.until_updated("worker").await;
 

@@ -15,7 +15,7 @@ use crate::ledger::Reboot;
 
 pub use build::build;
 pub use image::troubles;
-pub use node::{NodeSeen, node};
+pub use node::{NodeSeen, node, unanswered};
 pub use pool::{PoolSeen, pool};
 
 /// What is to be said of one object.
@@ -32,6 +32,9 @@ pub struct Explanation {
     /// When something else happens at the latest, and what.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub until: Option<Deadline>,
+    /// What it has that no other object shows.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub has: Vec<String>,
     /// What went wrong.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub because: Vec<String>,
@@ -99,6 +102,7 @@ impl Explanation {
                 .iter()
                 .map(|deadline| format!("{}, then {}", when(deadline.at), deadline.then)),
         );
+        say("has", &mut self.has.iter().cloned());
         say("because", &mut self.because.iter().cloned());
         say("waits for", &mut self.waits_for.iter().cloned());
         say("next", &mut self.next.iter().cloned());

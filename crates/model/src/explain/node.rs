@@ -11,9 +11,10 @@ use crate::api::{MachineConfigNode, MachineConfigPool, RolloutPolicy};
 use crate::condition::{self, NodeConditionType as Type, PoolConditionType};
 use crate::deadline;
 use crate::drain::{DRAIN_OVERDUE, DRAIN_SINCE, DRAIN_WAITS_FOR, LONG_DRAIN, Request};
+use crate::file_secret::{SecretVersions, from_annotation};
 use crate::health::DEFAULT_DEADLINE;
 use crate::keys;
-use crate::ledger::from_annotation;
+use crate::ledger;
 use crate::node::{NodeView, Phase, annotation, is_kept_by_agent, is_kept_by_peer};
 use crate::pool::Membership;
 use crate::trial::GRACE;
@@ -58,7 +59,7 @@ pub fn node(seen: NodeSeen<'_>) -> Explanation {
     let view = NodeView::of(seen.node);
     let mut told = explain(&seen, &view);
     if let Some(silence) = silence(&seen) {
-        let reboots = step(&seen).is_some_and(|(kind, _)| kind == Type::RebootedNode);
+        let reboots = step(seen.progress).is_some_and(|(kind, _)| kind == Type::RebootedNode);
         match reboots {
             // It cannot speak meanwhile.
             true => told.waits_for.push(silence),
@@ -80,10 +81,27 @@ pub fn node(seen: NodeSeen<'_>) -> Explanation {
     {
         told.waits_for.push(format!("the node {obstacle}"));
     }
+    let versions = |versions: &SecretVersions| {
+        let each = versions.iter();
+        each.map(|(from, version)| format!("`{from}` of version {version}"))
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
+    let has = from_annotation(annotation(seen.node, keys::FILE_SECRETS));
+    if !has.is_empty() {
+        told.has
+            .push(format!("files from Secrets: {}", versions(&has)));
+    }
+    if !view.held_back.is_empty() {
+        told.waits_for.push(format!(
+            "the node's next update, with {}: its disruption policy drains or reboots for another value",
+            versions(&view.held_back)
+        ));
+    }
     if seen.reboots {
         let kept = annotation(seen.node, keys::REBOOTS).unwrap_or("[]");
         // An annotation that somebody wrote over is as good as none.
-        told.reboots = Some(from_annotation(kept).unwrap_or_default());
+        told.reboots = Some(ledger::from_annotation(kept).unwrap_or_default());
     }
     told
 }
@@ -132,12 +150,7 @@ fn explain(seen: &NodeSeen<'_>, view: &NodeView) -> Explanation {
         }
         Phase::Pending => pending(seen, view, &desired),
         // Its drain was asked for when it was told, and is done; whoever takes longer than a moment says with what.
-        Phase::Working
-            if step(seen).is_none()
-                && !view.asks
-                && view.current != view.desired
-                && view.told_long_ago(seen.now).is_some() =>
-        {
+        Phase::Working if unanswered(view, seen.progress, seen.now).is_some() => {
             pending(seen, view, &desired)
         }
         Phase::Working => working(seen, new(format!("is on its way to {desired}"))),
@@ -162,6 +175,24 @@ fn explain(seen: &NodeSeen<'_>, view: &NodeView) -> Explanation {
     }
 }
 
+/// When a node was told what to run, if its agent should have begun by `now` and has said nothing of it. Its drain says
+/// nothing of that: it may have been asked for in the same write that told the node.
+pub fn unanswered(
+    view: &NodeView,
+    progress: Option<&MachineConfigNode>,
+    now: Timestamp,
+) -> Option<Timestamp> {
+    let doing = step(progress).map(|(kind, _)| kind);
+    let silent = match view.phase() {
+        // What it fetches ahead it may have begun before.
+        Phase::Pending => doing != Some(Type::ImagePulledFromRegistry),
+        Phase::Working => doing.is_none() && !view.asks && view.current != view.desired,
+        Phase::New | Phase::Done | Phase::Failing | Phase::Degraded => false,
+    };
+    let asked_long_ago = |told: &Timestamp| now.duration_since(*told) >= span(deadline::ANSWER);
+    view.told_at.filter(asked_long_ago).filter(|_| silent)
+}
+
 /// What is different on a node that the Machine Config Operator looks after.
 struct Peer {
     agent: &'static str,
@@ -181,8 +212,8 @@ const PEER_DRAIN: SignedDuration = SignedDuration::from_hours(1);
 
 /// Told, and nothing heard of it yet.
 fn pending(seen: &NodeSeen<'_>, view: &NodeView, desired: &str) -> Explanation {
-    let ahead = step(seen).filter(|(kind, _)| *kind == Type::ImagePulledFromRegistry);
-    let silent = view.told_long_ago(seen.now).filter(|_| ahead.is_none());
+    let ahead = step(seen.progress).filter(|(kind, _)| *kind == Type::ImagePulledFromRegistry);
+    let silent = unanswered(view, seen.progress, seen.now);
     let mut told = Explanation::new(
         "node",
         &view.name,
@@ -260,7 +291,7 @@ fn settled(
 }
 
 fn working(seen: &NodeSeen<'_>, mut told: Explanation) -> Explanation {
-    let (kind, found) = match (step(seen), Request::open(seen.node)) {
+    let (kind, found) = match (step(seen.progress), Request::open(seen.node)) {
         (Some((kind, found)), _) => (kind, Some(found)),
         // Its agent tells only of what takes long.
         (None, Ok(Some(Request::Drain { .. }))) => (Type::Drained, None),
@@ -429,8 +460,8 @@ fn waits_for_window<'a>(seen: &NodeSeen<'a>) -> Option<&'a str> {
 }
 
 /// The step that is under way.
-fn step<'a>(seen: &NodeSeen<'a>) -> Option<(Type, &'a Condition)> {
-    let conditions = &seen.progress?.status.as_ref()?.conditions;
+fn step(progress: Option<&MachineConfigNode>) -> Option<(Type, &Condition)> {
+    let conditions = &progress?.status.as_ref()?.conditions;
     STEPS.iter().find_map(|(kind, _)| {
         let found = condition::get(conditions, *kind)?;
         (found.status == condition::Status::Unknown.as_str()).then_some((*kind, found))

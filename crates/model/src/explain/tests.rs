@@ -142,6 +142,17 @@ fn nodes() {
         updating(),
     );
     check_node(
+        "node-that-held-a-value-back",
+        node_object(
+            json!({"currentConfig": "rendered-2", "desiredConfig": "rendered-2", "state": "Done",
+                "caprock.dev/file-secrets": r#"{"db/password":"4711","sssd-bind/bind.conf":"4712"}"#,
+                "caprock.dev/held-back-secrets": r#"{"db/password":"4802"}"#}),
+            "True",
+        ),
+        Some(progress(&[("Updated", "True", "")])),
+        updating(),
+    );
+    check_node(
         "node-waits-for-its-turn",
         node_object(
             json!({"currentConfig": "rendered-1", "desiredConfig": "rendered-1", "state": "Done"}),

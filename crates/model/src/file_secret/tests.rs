@@ -164,3 +164,20 @@ proptest! {
         prop_assert_eq!(serde_json::from_str::<Values>(&text).unwrap(), values);
     }
 }
+
+#[test]
+fn versions_are_told_by_where_they_come_from() {
+    let versions = |count: usize| -> SecretVersions {
+        let from = |at: usize| format!("s-{at}/key").parse().unwrap();
+        (0..count).map(|at| (from(at), at.to_string())).collect()
+    };
+    assert_eq!(to_annotation(&versions(0)), None);
+    let told = to_annotation(&versions(2)).unwrap();
+    assert_eq!(told, r#"{"s-0/key":"0","s-1/key":"1"}"#);
+    assert_eq!(from_annotation(Some(&told)), versions(2));
+    let told = to_annotation(&versions(1000));
+    assert_eq!(from_annotation(told.as_deref()).len(), 100);
+    for other in [None, Some("[]"), Some("{\"s\":1}")] {
+        assert_eq!(from_annotation(other), SecretVersions::new());
+    }
+}

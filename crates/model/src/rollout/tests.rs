@@ -34,6 +34,7 @@ fn node(name: &str) -> NodeView {
         drain_overdue: None,
         drain_waits_for: None,
         told_at: None,
+        held_back: Default::default(),
     }
 }
 

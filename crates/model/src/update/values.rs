@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{Disruption, Policy, Update, Version};
-use crate::file_secret::SecretKey;
+use crate::file_secret::{SecretKey, SecretVersions, Value, Values};
 
 /// Leaves to the next update what a node must not do by itself: a value of which one of its files drains or reboots the
 /// node under the policy. Returns `desired` with the values of `current` there, and the paths of those files. A node that
@@ -37,12 +37,28 @@ pub fn hold_back(
     (desired, paths)
 }
 
+/// Both sides of a node's next update with the values that it held back: different ones, whatever they are.
+pub fn with_held_back(from: &Version, to: &Version, held: &SecretVersions) -> (Version, Version) {
+    let of = |bytes: &[u8]| -> Values {
+        let value = |version: &String| Value {
+            bytes: bytes.to_vec(),
+            version: version.clone(),
+        };
+        let each = held.iter();
+        each.map(|(from, version)| (from.clone(), value(version)))
+            .collect()
+    };
+    (
+        from.clone().filled(&of(b"")),
+        to.clone().filled(&of(b"new")),
+    )
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::api::NodeDisruptionPolicy;
-    use crate::file_secret::{Value, Values};
     use serde_json::json;
 
     const FILES: [(&str, &str); 4] = [
@@ -110,5 +126,26 @@ mod tests {
             &[("/srv/bind", "Reboot")],
             ["new"; 4],
         );
+    }
+
+    #[test]
+    fn the_next_update_does_what_a_value_that_was_held_back_asks_for() {
+        let unfilled = |name: &str| {
+            let file = json!({"path": "/srv/bind", "contents": {"source": "secret:s/bind"}});
+            let config = json!({"ignition": {"version": "3.4.0"}, "storage": {"files": [file]}});
+            let spec = serde_json::from_value(json!({"config": config})).unwrap();
+            Version::new(name, &spec, None).unwrap()
+        };
+        let files = json!({"files": [{"path": "/srv/bind", "actions": [{"type": "Reboot"}]}]});
+        let policy = Policy::of(&serde_json::from_value(files).unwrap());
+        let disruption = |held: &SecretVersions| {
+            let (from, to) = with_held_back(&unfilled("a"), &unfilled("b"), held);
+            Update::between(&from, &to, &[], &policy).disruption
+        };
+        assert_eq!(disruption(&SecretVersions::new()), Disruption::None);
+        let held = [("s/bind".parse().unwrap(), "12".to_owned())].into();
+        assert_eq!(disruption(&held), Disruption::Reboot);
+        let other = [("t/bind".parse().unwrap(), "12".to_owned())].into();
+        assert_eq!(disruption(&other), Disruption::None);
     }
 }

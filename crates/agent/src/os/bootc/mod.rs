@@ -65,7 +65,7 @@ impl Bootc {
         let done = switch.arg(reference.to_string()).run();
         // It may have staged the image and failed after that.
         if let Err(error) = done
-            && self.seen()?.staged_image() != Some(*image)
+            && !self.seen()?.has_staged(image)
         {
             return Err(error.into());
         }
@@ -138,12 +138,12 @@ impl Os for Bootc {
         packages.refuse()?;
         let seen = self.seen()?;
         match seen.deployments.booted() {
-            Some(booted) if booted.image == Some(*image) => {
+            Some(booted) if booted.is_of(image) => {
                 self.store
                     .stage_booted(booted, &seen.deployments, arguments)?;
             }
             _ => {
-                let taken_up = seen.staged_image() == Some(*image);
+                let taken_up = seen.has_staged(image);
                 if taken_up && seen.download_only {
                     self.bootc("upgrade").arg("--from-downloaded").run()?;
                 } else if !taken_up {

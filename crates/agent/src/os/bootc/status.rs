@@ -3,7 +3,7 @@
 use oci::Digest;
 use serde::Deserialize;
 
-use super::super::{Deployment, DeploymentId, Deployments, OsError, Role};
+use super::super::{Deployment, DeploymentId, Deployments, OsError, Role, named};
 
 /// What bootc says of the host.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,7 +53,13 @@ struct Entry {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct ImageStatus {
+    image: ImageReference,
     image_digest: String,
+}
+
+#[derive(Deserialize)]
+struct ImageReference {
+    image: String,
 }
 
 #[derive(Deserialize)]
@@ -115,9 +121,10 @@ impl Status {
         Ok(found)
     }
 
-    pub(super) fn staged_image(&self) -> Option<Digest> {
-        let staged = self.deployments.0.iter().find(|d| d.role == Role::Staged);
-        staged?.image
+    /// Whether the staged deployment is of an image.
+    pub(super) fn has_staged(&self, image: &Digest) -> bool {
+        let mut staged = self.deployments.0.iter().filter(|d| d.role == Role::Staged);
+        staged.any(|staged| staged.is_of(image))
     }
 }
 
@@ -125,6 +132,8 @@ impl Entry {
     /// None for what is not in ostree.
     fn deployment(self, role: Role) -> Option<Deployment> {
         let ostree = self.ostree?;
+        let image = self.image.as_ref();
+        let manifest = image.and_then(|image| image.image_digest.parse().ok());
         Some(Deployment {
             id: DeploymentId {
                 checksum: ostree.checksum,
@@ -132,7 +141,8 @@ impl Entry {
             },
             os: ostree.stateroot,
             role,
-            image: self.image.and_then(|image| image.image_digest.parse().ok()),
+            image: manifest,
+            named: named(image.map(|image| image.image.image.as_str()), manifest),
         })
     }
 }
@@ -177,6 +187,16 @@ mod tests {
     #[test]
     fn rollback_queued() {
         insta::assert_snapshot!(seen(include_str!("fixtures/rollback-queued.json")));
+    }
+
+    #[test]
+    fn asked_for_by_the_list_of_its_architectures() {
+        let printed = include_str!("fixtures/named-by-its-list.json");
+        assert!(
+            seen(printed).contains("Booted aaaaaa of dddddd"),
+            "{}",
+            seen(printed)
+        );
     }
 
     #[test]

@@ -16,7 +16,7 @@ use super::image_store::DIGEST_KEY;
 use super::sysroot::Sysroot;
 use super::{
     Deployment, DeploymentId, Deployments, KernelArguments, Os, OsError, PackageChanges, Progress,
-    ProgressSink, SoftReboot, Tools, access, boot_entry, io_error,
+    ProgressSink, SoftReboot, Tools, access, boot_entry, io_error, named,
 };
 use crate::command::Command;
 use import::{Import, LAYER_REF, LAYERS_KEY, Layer, chain_ids, image_ref, layer_ref};
@@ -203,6 +203,8 @@ impl Os for Ostree {
         for deployment in &mut found.0 {
             if deployment.image.is_none() {
                 deployment.image = self.image_of_others(&deployment.id.checksum)?;
+                let reference = self.sysroot.reference_of(deployment)?;
+                deployment.named = named(reference.as_deref(), deployment.image);
             }
         }
         Ok(found)

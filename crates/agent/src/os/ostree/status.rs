@@ -65,6 +65,7 @@ fn deployment(booted: bool, rest: &str, line: &str) -> Result<Deployment, OsErro
         os: os.to_owned(),
         role,
         image: None,
+        named: None,
     })
 }
 

@@ -165,7 +165,8 @@ impl Os for RpmOstree {
         packages: &PackageChanges,
     ) -> Result<Deployment, OsError> {
         let seen = self.idle()?;
-        let is_booted = seen.deployments.booted().and_then(|booted| booted.image) == Some(*image);
+        let booted = seen.deployments.booted();
+        let is_booted = booted.is_some_and(|booted| booted.is_of(image));
         match seen.deployments.booted() {
             Some(booted) if is_booted && self.left(&seen.booted, packages)?.is_empty() => {
                 self.store

@@ -1,8 +1,9 @@
 //! Reads what `rpm-ostree status --json` prints.
 
+use oci::Digest;
 use serde::Deserialize;
 
-use super::super::{Deployment, DeploymentId, Deployments, OsError, Role};
+use super::super::{Deployment, DeploymentId, Deployments, OsError, Role, named};
 
 /// What rpm-ostree says of the host.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,6 +44,8 @@ struct Entry {
     staged: bool,
     /// Absent where the origin is no image, or none that is understood.
     container_image_reference_digest: Option<String>,
+    /// As the image was asked for.
+    container_image_reference: Option<String>,
     #[serde(default)]
     requested_packages: Vec<String>,
     #[serde(default)]
@@ -50,6 +53,11 @@ struct Entry {
 }
 
 impl Entry {
+    fn image(&self) -> Option<Digest> {
+        let digest = self.container_image_reference_digest.as_ref()?;
+        digest.parse().ok()
+    }
+
     fn requested(&self) -> Requested {
         Requested {
             added: self.requested_packages.clone(),
@@ -91,10 +99,8 @@ impl Status {
                 serial: entry.serial,
             },
             os: entry.osname.clone(),
-            image: entry
-                .container_image_reference_digest
-                .as_ref()
-                .and_then(|digest| digest.parse().ok()),
+            image: entry.image(),
+            named: named(entry.container_image_reference.as_deref(), entry.image()),
         });
         Ok(Status {
             deployments: Deployments(deployments.collect()),
@@ -141,6 +147,16 @@ mod tests {
     #[test]
     fn rolled_back_for_the_next_boot() {
         insta::assert_snapshot!(seen(include_str!("fixtures/rollback-pending.json")));
+    }
+
+    #[test]
+    fn asked_for_by_the_list_of_its_architectures() {
+        let printed = include_str!("fixtures/named-by-its-list.json");
+        assert!(
+            seen(printed).contains("Booted aaaaaa of dddddd"),
+            "{}",
+            seen(printed)
+        );
     }
 
     #[test]

@@ -10,7 +10,7 @@ use model::problem::summary;
 use model::render::Provenance;
 use model::rollout::{self, Gate, Seen};
 use model::schedule::{Opening, Schedule, Wave};
-use model::update::{Disruption, Listed, Reason, Update, Version, rebuild};
+use model::update::{Disruption, Listed, Reason, Update, Version, rebuild, with_held_back};
 use serde::Serialize;
 
 use super::build::{self, Build};
@@ -348,7 +348,14 @@ fn node_plan(now: &Cluster, then: &Cluster, node: &NodeView, target: &Version) -
             }
         }),
     };
-    let update = from.map(|from| Update::between(&from, target, &[], &then.policy));
+    let update = from.map(|from| {
+        // Without an update the node goes on holding it back.
+        let (from, target) = match from.target() == target.target() {
+            true => (from, target.clone()),
+            false => with_held_back(&from, target, &node.held_back),
+        };
+        Update::between(&from, &target, &[], &then.policy)
+    });
     let waits_for = match &update {
         Err(gone) => Some(format!("cannot be told beforehand: {gone}")),
         Ok(update) if update.is_empty() => None,
