@@ -56,6 +56,10 @@ fn check(cluster: &Cluster, ways: &Ways<'_>) {
     cluster.kubectl("wait --for=condition=Established crd/machineconfigpools.machineconfiguration.openshift.io --timeout=60s");
     cluster.apply(POOL);
     renders(cluster);
+    // It goes with what the tool removes.
+    let lease = "-n openshift-machine-config-operator lease/caprock-controller";
+    let owners = &cluster.get(lease).unwrap()["metadata"]["ownerReferences"];
+    assert_eq!(owners[0]["kind"], "ClusterRole", "{owners}");
 
     // A node that is on its way when Caprock is upgraded, and one that a person has cordoned.
     for (name, annotation) in [
@@ -97,7 +101,6 @@ fn check(cluster: &Cluster, ways: &Ways<'_>) {
     }
     // Who leads the next installation need not wait for the one of this.
     cluster.eventually("the controllers' Lease is gone", || {
-        let lease = "-n openshift-machine-config-operator lease/caprock-controller";
         cluster.get(lease).is_none()
     });
     // What people wrote is there, and nothing begins while nobody looks.
