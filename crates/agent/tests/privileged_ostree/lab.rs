@@ -4,12 +4,12 @@ use std::fs;
 use std::process::Command;
 
 use agent::os::ostree::{Ostree, Source};
-use agent::os::{KernelArguments, Os, OsError, PackageChanges, Role};
+use agent::os::{Deployment, KernelArguments, Os, OsError, PackageChanges, Role};
 use camino::{Utf8Path, Utf8PathBuf};
 use oci::Digest;
 use serde_json::{Value, json};
 
-use crate::suite::{Published, Subject};
+use crate::suite::{Published, Subject, arguments};
 
 const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -191,6 +191,13 @@ pub(crate) fn read(root: &Utf8Path, path: &str) -> String {
     fs::read_to_string(root.join(path)).unwrap_or_else(|error| error.kind().to_string())
 }
 
+/// Deploys an image without packages on top of it.
+pub(crate) fn deploy(ostree: &Ostree, image: &Digest, arguments: &KernelArguments) -> Deployment {
+    ostree
+        .deploy(image, None, arguments, &PackageChanges::default())
+        .unwrap()
+}
+
 pub(crate) fn deployment(ostree: &Ostree, role: Role) -> Utf8PathBuf {
     let deployments = ostree.status().unwrap();
     ostree.root_of(
@@ -241,12 +248,6 @@ pub(crate) fn installed() -> (Lab, Digest) {
     let lab = Lab::new();
     let ostree = lab.ostree();
     let image = ostree.import(&lab.image("base", &[base()])).unwrap();
-    let arguments = KernelArguments {
-        remove: Vec::new(),
-        add: vec!["rw".to_owned(), "quiet".to_owned()],
-    };
-    ostree
-        .deploy(&image, None, &arguments, &PackageChanges::default())
-        .unwrap();
+    deploy(&ostree, &image, &arguments(&[], &["rw", "quiet"]));
     (lab, image)
 }

@@ -10,13 +10,13 @@ use std::path::Path;
 use std::process::Command;
 
 use agent::os::ostree::{Ostree, Source};
-use agent::os::{KernelArguments, Os as _, PackageChanges, Role};
+use agent::os::{KernelArguments, Os as _, Role};
 use camino::Utf8PathBuf;
 use oci::Digest;
 
 use lab::Entry::{Directory, File, Hard};
-use lab::{Lab, base, deployment, installed, layer, read};
-use suite::Subject as _;
+use lab::{Lab, base, deploy, deployment, installed, layer, read};
+use suite::{Subject as _, arguments};
 
 /// Skips, saying so, where the test cannot run.
 fn privileged() -> bool {
@@ -65,14 +65,7 @@ fn privileged_a_layered_image_imports_only_its_own_layers() {
         ]
     );
 
-    ostree
-        .deploy(
-            &image,
-            None,
-            &KernelArguments::default(),
-            &PackageChanges::default(),
-        )
-        .unwrap();
+    deploy(&ostree, &image, &KernelArguments::default());
     let root = deployment(&ostree, Role::Pending);
     assert_eq!(read(&root, "etc/motd"), "layered\n");
     assert_eq!(read(&root, "usr/bin/tool"), "base\n");
@@ -106,22 +99,8 @@ fn privileged_layers_delete_and_change_kinds() {
     let image = ostree
         .import(&lab.image("both", &[base(), deleting]))
         .unwrap();
-    ostree
-        .deploy(
-            &base_image,
-            None,
-            &KernelArguments::default(),
-            &PackageChanges::default(),
-        )
-        .unwrap();
-    ostree
-        .deploy(
-            &image,
-            None,
-            &KernelArguments::default(),
-            &PackageChanges::default(),
-        )
-        .unwrap();
+    deploy(&ostree, &base_image, &KernelArguments::default());
+    deploy(&ostree, &image, &KernelArguments::default());
     let root = deployment(&ostree, Role::Pending);
     assert_eq!(read(&root, "usr/bin/doomed"), "entity not found");
     assert_eq!(read(&root, "usr/lib/gone/a"), "entity not found");
@@ -156,14 +135,7 @@ fn privileged_a_killed_import_is_taken_up() {
     fs::create_dir_all(lab.path("sysroot/ostree/caprock-import/layer/usr/left/over")).unwrap();
     fs::write(&blob, &third).unwrap();
     let image = ostree.import(&source).unwrap();
-    ostree
-        .deploy(
-            &image,
-            None,
-            &KernelArguments::default(),
-            &PackageChanges::default(),
-        )
-        .unwrap();
+    deploy(&ostree, &image, &KernelArguments::default());
     let root = deployment(&ostree, Role::Pending);
     assert_eq!(
         (
@@ -188,27 +160,13 @@ fn privileged_deployments_take_kernel_arguments_turns_and_a_clean_up() {
     let unused = ostree
         .import(&lab.image("unused", &[base(), layer(&[File("usr/bin/unused", "3")])]))
         .unwrap();
-    let arguments = |remove: &[&str], add: &[&str]| KernelArguments {
-        remove: remove.iter().map(ToString::to_string).collect(),
-        add: add.iter().map(ToString::to_string).collect(),
-    };
-    ostree
-        .deploy(
-            &first,
-            None,
-            &arguments(&[], &["rw", "quiet"]),
-            &PackageChanges::default(),
-        )
-        .unwrap();
+    deploy(&ostree, &first, &arguments(&[], &["rw", "quiet"]));
     assert_eq!(ostree.kernel_arguments().unwrap(), ["rw", "quiet"]);
-    ostree
-        .deploy(
-            &second,
-            None,
-            &arguments(&["quiet", "absent"], &["rw", "audit=0"]),
-            &PackageChanges::default(),
-        )
-        .unwrap();
+    deploy(
+        &ostree,
+        &second,
+        &arguments(&["quiet", "absent"], &["rw", "audit=0"]),
+    );
     assert_eq!(ostree.kernel_arguments().unwrap(), ["rw", "audit=0"]);
 
     let images = || {
@@ -258,19 +216,15 @@ fn privileged_after_a_rollback_the_next_deployment_boots() {
         import("third", "3"),
     ];
     let [first, second, third] = images.map(Result::unwrap);
-    let deploy = |image| {
-        let (arguments, packages) = (KernelArguments::default(), PackageChanges::default());
-        ostree.deploy(image, None, &arguments, &packages).unwrap()
-    };
-    deploy(&first);
-    deploy(&second);
+    deploy(&ostree, &first, &KernelArguments::default());
+    deploy(&ostree, &second, &KernelArguments::default());
     let deployed = || -> Vec<String> {
         let status = ostree.status().unwrap();
         status.0.iter().map(|d| d.id.to_string()).collect()
     };
     ostree.rollback().unwrap();
     assert_eq!(lab.boots(), deployed());
-    let made = deploy(&third);
+    let made = deploy(&ostree, &third, &KernelArguments::default());
     assert_eq!(lab.boots(), deployed());
     assert_eq!(lab.boots()[0], made.id.to_string());
 }
@@ -371,14 +325,7 @@ fn on_a_read_only_sysroot() {
         tag: Some("second".to_owned()),
     };
     let image = open().import(&source).unwrap();
-    let made = open()
-        .deploy(
-            &image,
-            None,
-            &KernelArguments::default(),
-            &PackageChanges::default(),
-        )
-        .unwrap();
+    let made = deploy(&open(), &image, &KernelArguments::default());
     let root = open().root_of(&made);
     fs::write(root.join("etc/configured"), "by the agent").unwrap();
     fs::write(dir.join("sysroot/written-there"), "").unwrap();

@@ -24,7 +24,7 @@ pub(crate) struct Published {
     pub(crate) pull_spec: String,
 }
 
-fn arguments(remove: &[&str], add: &[&str]) -> KernelArguments {
+pub(crate) fn arguments(remove: &[&str], add: &[&str]) -> KernelArguments {
     KernelArguments {
         remove: remove.iter().map(ToString::to_string).collect(),
         add: add.iter().map(ToString::to_string).collect(),

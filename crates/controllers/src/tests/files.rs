@@ -8,6 +8,7 @@ use model::file_secret::Values;
 use model::keys;
 use serde_json::{Value, json};
 
+use super::fake::FakeAgent;
 use super::world::{World, eventually};
 
 const BIND: &str = "/etc/sssd/conf.d/bind.conf";
@@ -65,43 +66,31 @@ async fn until_given(world: &World, node: &str, expected: &[&str]) {
     .await;
 }
 
-#[tokio::test]
-async fn a_node_is_given_what_its_configs_ask_for() {
-    let world = World::new().await;
-    secret(
-        &world,
-        "sssd-bind",
-        json!({"caprock.dev/node-files": "true"}),
-        "bind.conf",
-        "one",
-    )
-    .await;
-    secret(
-        &world,
-        "other",
-        json!({"caprock.dev/node-files": "true"}),
-        "k",
-        "theirs",
-    )
-    .await;
-    world
-        .config(
-            "50-bind",
-            "worker",
-            from_secret(BIND, "sssd-bind/bind.conf"),
-        )
-        .await;
-    world.pool("worker", false).await;
-    world
-        .config("50-other", "infra", from_secret("/etc/other", "other/k"))
-        .await;
-    world.pool("infra", false).await;
+/// Two pools, each with a file from a Secret of its own, and a node of each that runs its pool's config.
+async fn two_pools(world: &World) -> [FakeAgent; 2] {
+    let label = json!({"caprock.dev/node-files": "true"});
+    secret(world, "sssd-bind", label.clone(), "bind.conf", "one").await;
+    secret(world, "other", label, "k", "theirs").await;
+    for (pool, config, path, from) in [
+        ("worker", "50-bind", BIND, "sssd-bind/bind.conf"),
+        ("infra", "50-other", "/etc/other", "other/k"),
+    ] {
+        world.config(config, pool, from_secret(path, from)).await;
+        world.pool(pool, false).await;
+    }
     let mut agents = [
         world.register("worker-1", &["worker"]).await,
         world.register("infra-1", &["worker", "infra"]).await,
     ];
     world.play(&mut agents).await;
-    until_given(&world, "worker-1", &["sssd-bind/bind.conf=one"]).await;
+    until_given(world, "worker-1", &["sssd-bind/bind.conf=one"]).await;
+    agents
+}
+
+#[tokio::test]
+async fn a_node_is_given_what_its_configs_ask_for() {
+    let world = World::new().await;
+    let agents = two_pools(&world).await;
     until_given(
         &world,
         "infra-1",
@@ -121,22 +110,7 @@ async fn a_node_is_given_what_its_configs_ask_for() {
 #[tokio::test]
 async fn a_node_that_names_the_config_of_another_pool_is_given_nothing() {
     let world = World::new().await;
-    let label = json!({"caprock.dev/node-files": "true"});
-    secret(&world, "sssd-bind", label.clone(), "bind.conf", "ours").await;
-    secret(&world, "other", label, "k", "theirs").await;
-    for (pool, config, path, from) in [
-        ("worker", "50-bind", BIND, "sssd-bind/bind.conf"),
-        ("infra", "50-other", "/etc/other", "other/k"),
-    ] {
-        world.config(config, pool, from_secret(path, from)).await;
-        world.pool(pool, false).await;
-    }
-    let mut agents = [
-        world.register("worker-1", &["worker"]).await,
-        world.register("infra-1", &["worker", "infra"]).await,
-    ];
-    world.play(&mut agents).await;
-    until_given(&world, "worker-1", &["sssd-bind/bind.conf=ours"]).await;
+    two_pools(&world).await;
     // Nobody puts the annotation right while the pool is paused.
     let pools: Api<MachineConfigPool> = Api::all(world.client.clone());
     let paused = json!({"spec": {"paused": true}});
