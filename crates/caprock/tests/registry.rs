@@ -1,47 +1,20 @@
 //! `caprock registry` as a cluster sees it: killed, started twice, given nonsense. The cluster is `caprock serve`.
 #![allow(clippy::unwrap_used)]
 
+mod served;
+
 use std::collections::BTreeMap;
 use std::net::TcpListener;
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
-use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client};
 use oci::{BlobSource, ClientConfig, ClientError, Digest, DockerConfig, Reference, manifest};
 
+use served::{DEADLINE, caprock, client, serve, start};
+
 const NAMESPACE: &str = "openshift-machine-config-operator";
 const KEY: &str = "openshift-machine-config-operator/caprock-registry-credentials";
-const DEADLINE: Duration = Duration::from_secs(120);
-
-/// A process that is killed when dropped.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        drop(self.0.kill());
-        drop(self.0.wait());
-    }
-}
-
-fn caprock(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_caprock"));
-    command
-        .args(args)
-        .env_remove("KUBECONFIG")
-        .env("HOME", "/nonexistent")
-        .stdin(Stdio::null());
-    command
-}
-
-fn start(args: &[&str], log: &Path) -> Running {
-    let log = std::fs::File::create(log).unwrap();
-    let process = caprock(args).stdout(Stdio::null()).stderr(log).spawn();
-    Running(process.unwrap())
-}
 
 /// A port that nobody has, below those that the system gives out by itself: it is taken again after a restart.
 fn free_port() -> u16 {
@@ -106,30 +79,11 @@ async fn push(user: &oci::Client, image: &Reference) -> Result<Reference, Client
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_registry_that_is_killed_goes_on_where_it_was() {
-    // Another test may have been first.
-    drop(rustls::crypto::ring::default_provider().install_default());
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
-    let data = path("data");
-    let serve = [
-        "serve",
-        "--listen",
-        "127.0.0.1:0",
-        "--registry-listen",
-        "127.0.0.1:0",
-        "--data-dir",
-        &data,
-    ];
-    let _server = start(&serve, &dir.path().join("serve.log"));
     let kubeconfig = path("data/kubeconfig");
-    eventually("the server is ready", async || {
-        Path::new(&kubeconfig).exists().then_some(())
-    })
-    .await;
-    let config = Kubeconfig::read_from(&kubeconfig).unwrap();
-    let options = KubeConfigOptions::default();
-    let config = kube::Config::from_custom_kubeconfig(config, &options);
-    let cluster = Client::try_from(config.await.unwrap()).unwrap();
+    let _server = serve(dir.path(), &[]);
+    let cluster = client(dir.path()).await;
 
     let host = format!("127.0.0.1:{}", free_port());
     let images = path("images");
@@ -172,7 +126,7 @@ async fn a_registry_that_is_killed_goes_on_where_it_was() {
     // A second one would write into the first one's data.
     let mut second = args;
     second[6] = "127.0.0.1:0";
-    let output = caprock(&second).output().unwrap();
+    let output = caprock().args(second).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     let words = String::from_utf8(output.stderr).unwrap();
     assert!(
@@ -196,7 +150,9 @@ fn nonsense_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().to_str().unwrap();
     let words = |args: &[&str]| {
-        let output = caprock(&[&["registry", "--data-dir", data], args].concat())
+        let output = caprock()
+            .args(["registry", "--data-dir", data])
+            .args(args)
             .output()
             .unwrap();
         let text = String::from_utf8(output.stderr).unwrap();

@@ -1,81 +1,44 @@
 //! `caprock serve` as other programs see it: its files, its certificates, its end.
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
+mod served;
+
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Command, Output};
 
-/// A server on ports of its own, killed when dropped.
+use served::{Process, caprock, kubeconfig, serve};
+
+/// A server with a directory of its own.
 struct Server {
-    data: tempfile::TempDir,
-    process: Child,
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        drop(self.process.kill());
-        drop(self.process.wait());
-    }
-}
-
-fn caprock() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_caprock"));
-    command.env_remove("KUBECONFIG").env("HOME", "/nonexistent");
-    command
+    _process: Process,
+    dir: tempfile::TempDir,
 }
 
 impl Server {
     fn start(flags: &[&str]) -> Self {
-        let data = tempfile::tempdir().unwrap();
-        let log = std::fs::File::create(data.path().join("serve.log")).unwrap();
-        let process = caprock()
-            .args([
-                "serve",
-                "--listen",
-                "127.0.0.1:0",
-                "--registry-listen",
-                "127.0.0.1:0",
-                "--data-dir",
-            ])
-            .arg(data.path().join("data"))
-            .args(flags)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        let mut server = Self { data, process };
-        let deadline = Instant::now() + Duration::from_secs(120);
-        while !server.kubeconfig().exists() {
-            assert!(
-                Instant::now() < deadline && server.process.try_wait().unwrap().is_none(),
-                "the server is not ready: {}",
-                std::fs::read_to_string(server.data.path().join("serve.log")).unwrap()
-            );
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        server
+        let dir = tempfile::tempdir().unwrap();
+        let _process = serve(dir.path(), flags);
+        Self { _process, dir }
     }
 
-    fn dir(&self) -> PathBuf {
-        self.data.path().join("data")
+    fn data(&self) -> PathBuf {
+        self.dir.path().join("data")
     }
 
     fn kubeconfig(&self) -> PathBuf {
-        self.dir().join("kubeconfig")
+        kubeconfig(self.dir.path())
     }
 
     /// Writes what `caprock certs user` prints.
     fn user(&self, name: &str, flags: &[&str]) -> PathBuf {
         let output = caprock()
             .args(["certs", "user", name, "--data-dir"])
-            .arg(self.dir())
+            .arg(self.data())
             .args(flags)
             .output()
             .unwrap();
         assert!(output.status.success(), "{}", text(&output.stderr));
-        let path = self.data.path().join(format!("{name}.kubeconfig"));
+        let path = self.dir.path().join(format!("{name}.kubeconfig"));
         std::fs::write(&path, output.stdout).unwrap();
         path
     }
@@ -137,7 +100,7 @@ fn a_client_certificate_is_a_user_and_a_group() {
     assert!(!kubectl(&foreign, "get nodes").status.success());
 
     // Unless the administrator says so.
-    let authority = other.dir().join("pki/ca.crt");
+    let authority = other.data().join("pki/ca.crt");
     let third = Server::start(&["--client-ca-file", authority.to_str().unwrap()]);
     let mine: serde_json::Value =
         serde_json::from_str(&std::fs::read_to_string(third.kubeconfig()).unwrap()).unwrap();

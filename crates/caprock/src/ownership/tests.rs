@@ -5,40 +5,27 @@ use std::time::Instant;
 
 use apiserver::{ApiServer, Config, Token};
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
-use serde_json::{Value, json};
+use serde_json::json;
 use tower::ServiceExt;
 
 use super::*;
 
 const TOKEN: &str = "a token that only tests know";
 
+/// What OpenShift has and other clusters do not.
+const OPENSHIFT: &str = include_str!("../../tests/peer/objects/kinds.yaml");
+
 struct World {
     _dir: tempfile::TempDir,
     client: Client,
 }
 
-fn crd(kind: &str, plural: &str) -> Value {
-    json!({
-        "apiVersion": "apiextensions.k8s.io/v1",
-        "kind": "CustomResourceDefinition",
-        "metadata": {"name": format!("{plural}.config.openshift.io")},
-        "spec": {
-            "group": "config.openshift.io",
-            "scope": "Cluster",
-            "names": {"kind": kind, "plural": plural, "singular": kind.to_lowercase(), "listKind": format!("{kind}List")},
-            "versions": [{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": {
-                "type": "object", "x-kubernetes-preserve-unknown-fields": true,
-            }}}],
-        },
-    })
-}
-
 impl World {
-    fn new(crds: Vec<Value>) -> Self {
+    fn new(crds: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let mut config = Config::new(dir.path().join("api"));
         config.tokens = vec![Token::new("admin", &["system:masters"], TOKEN)];
-        config.crds = crds;
+        config.crds = serde_saphyr::from_multiple(crds).unwrap();
         config.namespaces.push(keys::NAMESPACE.to_owned());
         let router = ApiServer::open(config).unwrap().router_as(TOKEN);
         let service = tower::service_fn(move |request: http::Request<kube::client::Body>| {
@@ -52,7 +39,7 @@ impl World {
 
     /// OpenShift with a Machine Config Operator that runs.
     async fn openshift() -> Self {
-        let world = World::new(vec![crd("ClusterOperator", "clusteroperators")]);
+        let world = World::new(OPENSHIFT);
         let operator: DynamicObject = serde_json::from_value(json!({
             "apiVersion": "config.openshift.io/v1", "kind": "ClusterOperator", "metadata": {"name": "machine-config"},
         }))
@@ -125,13 +112,13 @@ async fn until(what: &str, test: impl Fn() -> bool) {
 
 #[tokio::test]
 async fn on_any_other_cluster_nobody_is_asked_for() {
-    let world = World::new(Vec::new());
+    let world = World::new("");
     assert_eq!(look(&world.client).await.unwrap(), Evidence::default());
     let standby = Standby::default();
     let ours = world.part(&standby).until_ours().await;
     assert!(!ours.may_change && !standby.holds());
     // OpenShift's API alone is no Machine Config Operator.
-    let world = World::new(vec![crd("ClusterOperator", "clusteroperators")]);
+    let world = World::new(OPENSHIFT);
     assert_eq!(look(&world.client).await.unwrap().owner(), Owner::Caprock);
 }
 

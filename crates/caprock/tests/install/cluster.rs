@@ -1,17 +1,15 @@
 //! The cluster of a test: a server of its own, or the one that the environment names.
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use crate::kubelet::Kubelet;
+use crate::served::{self, DEADLINE, Process};
 use crate::tools::{caprock, command, json_of, ok, tool};
-
-/// Real clusters are slow, and so is a busy test machine.
-const DEADLINE: Duration = Duration::from_secs(120);
 
 /// Tests use a cluster one after the other: there can be one Caprock in it.
 static TURN: Mutex<()> = Mutex::new(());
@@ -21,18 +19,16 @@ pub(crate) struct Cluster {
     pub(crate) kubeconfig: PathBuf,
     /// What the parts run from.
     pub(crate) image: String,
-    server: Option<(Child, Kubelet)>,
+    server: Option<(Process, Kubelet)>,
     scratch: tempfile::TempDir,
     _turn: MutexGuard<'static, ()>,
 }
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        if let Some((mut server, kubelet)) = self.server.take() {
+        if let Some((server, kubelet)) = self.server.take() {
             drop(kubelet);
-            // It may have ended by itself.
-            drop(server.kill());
-            drop(server.wait());
+            drop(server);
         }
         if std::thread::panicking() {
             for entry in std::fs::read_dir(self.scratch.path()).unwrap().flatten() {
@@ -66,7 +62,9 @@ impl Cluster {
         let (kubeconfig, server) = match std::env::var_os("CAPROCK_TEST_KUBECONFIG") {
             Some(given) => (PathBuf::from(given), None),
             None => {
-                let (kubeconfig, server) = serve(scratch.path());
+                let elsewhere = ["--without", "controllers", "--without", "builder"];
+                let server = served::serve(scratch.path(), &elsewhere);
+                let kubeconfig = served::kubeconfig(scratch.path());
                 let kubelet = Kubelet::start(&kubectl, &kubeconfig, scratch.path());
                 (kubeconfig, Some((server, kubelet)))
             }
@@ -119,41 +117,4 @@ impl Cluster {
             std::thread::sleep(Duration::from_millis(200));
         }
     }
-}
-
-/// A `caprock serve` that leaves controllers and builder to others; its kubeconfig.
-fn serve(scratch: &Path) -> (PathBuf, Child) {
-    let log = std::fs::File::create(scratch.join("serve.log")).unwrap();
-    let mut server = Command::new(caprock())
-        .args([
-            "serve",
-            "--listen",
-            "127.0.0.1:0",
-            "--registry-listen",
-            "127.0.0.1:0",
-        ])
-        .args([
-            "--without",
-            "controllers",
-            "--without",
-            "builder",
-            "--data-dir",
-        ])
-        .arg(scratch.join("data"))
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(log)
-        .spawn()
-        .unwrap();
-    let kubeconfig = scratch.join("data/kubeconfig");
-    let began = Instant::now();
-    while !kubeconfig.exists() {
-        assert!(
-            began.elapsed() < DEADLINE && server.try_wait().unwrap().is_none(),
-            "the server is not ready: {}",
-            std::fs::read_to_string(scratch.join("serve.log")).unwrap()
-        );
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    (kubeconfig, server)
 }

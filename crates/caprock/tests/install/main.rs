@@ -10,4 +10,6 @@ mod cluster;
 mod kubelet;
 mod lifecycle;
 mod objects;
+#[path = "../served/mod.rs"]
+mod served;
 mod tools;

@@ -1,16 +1,17 @@
 //! A server with the objects of another operator.
 
 use std::path::PathBuf;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 use kube::api::{Api, DynamicObject, Patch, PatchParams};
-use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::{ApiResource, GroupVersionKind};
 use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
 
-const DEADLINE: Duration = Duration::from_secs(120);
+use super::served::{DEADLINE, Process, caprock, client, kubeconfig, serve};
+
+const KINDS: &str = include_str!("objects/kinds.yaml");
 const IDLE: &str = include_str!("objects/idle.yaml");
 const STATUS: &str = "status";
 
@@ -20,88 +21,29 @@ pub(crate) struct Cluster {
     _server: Process,
 }
 
-/// A process that is killed when nobody needs it any more.
-pub(crate) struct Process(pub(crate) Child);
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        drop(self.0.kill());
-        drop(self.0.wait());
-    }
-}
-
-/// A kind of OpenShift's configuration, of which no test needs more than that it is there.
-fn crd(kind: &str, plural: &str) -> Value {
-    json!({
-        "apiVersion": "apiextensions.k8s.io/v1",
-        "kind": "CustomResourceDefinition",
-        "metadata": {"name": format!("{plural}.config.openshift.io")},
-        "spec": {
-            "group": "config.openshift.io",
-            "scope": "Cluster",
-            "names": {"kind": kind, "plural": plural, "singular": kind.to_lowercase(), "listKind": format!("{kind}List")},
-            "versions": [{"name": "v1", "served": true, "storage": true, "subresources": {STATUS: {}}, "schema": {"openAPIV3Schema": {
-                "type": "object", "x-kubernetes-preserve-unknown-fields": true,
-            }}}],
-        },
-    })
-}
-
 impl Cluster {
     /// The idle cluster, with what differs from it.
     pub(crate) async fn start(differs: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let log = std::fs::File::create(dir.path().join("serve.log")).unwrap();
-        let data = dir.path().join("data");
-        let server = Command::new(env!("CARGO_BIN_EXE_caprock"))
-            .args([
-                "serve",
-                "--listen",
-                "127.0.0.1:0",
-                "--registry-listen",
-                "127.0.0.1:0",
-            ])
-            .args(["--without", "controllers", "--without", "builder"])
-            .arg("--audit-log")
-            .arg(dir.path().join("audit.log"))
-            .arg("--data-dir")
-            .arg(&data)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        let mut server = Process(server);
-        let kubeconfig = data.join("kubeconfig");
-        let began = Instant::now();
-        while !kubeconfig.exists() {
-            assert!(
-                began.elapsed() < DEADLINE && server.0.try_wait().unwrap().is_none(),
-                "the server is not ready: {}",
-                std::fs::read_to_string(dir.path().join("serve.log")).unwrap()
-            );
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        rustls::crypto::ring::default_provider()
-            .install_default()
-            .ok();
-        let config = Kubeconfig::read_from(&kubeconfig).unwrap();
-        let options = KubeConfigOptions::default();
-        let config = kube::Config::from_custom_kubeconfig(config, &options);
-        let client = Client::try_from(config.await.unwrap()).unwrap();
+        let audit = dir.path().join("audit.log");
+        let server = serve(
+            dir.path(),
+            &[
+                "--without",
+                "controllers",
+                "--without",
+                "builder",
+                "--audit-log",
+                audit.to_str().unwrap(),
+            ],
+        );
+        let client = client(dir.path()).await;
         let cluster = Self {
             client,
             dir,
             _server: server,
         };
-        for (kind, plural) in [
-            ("ClusterOperator", "clusteroperators"),
-            ("ClusterVersion", "clusterversions"),
-        ] {
-            cluster.write(crd(kind, plural)).await;
-        }
-        for text in [IDLE, differs] {
+        for text in [KINDS, IDLE, differs] {
             for object in serde_saphyr::from_multiple::<Value>(text).unwrap() {
                 cluster.write(object).await;
             }
@@ -163,7 +105,7 @@ impl Cluster {
             "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": name}],
         }))
         .await;
-        let output = Command::new(env!("CARGO_BIN_EXE_caprock"))
+        let output = caprock()
             .args(["certs", "user", name, "--data-dir"])
             .arg(self.path("data"))
             .output()
@@ -180,13 +122,11 @@ impl Cluster {
     }
 
     pub(crate) fn command(&self, line: &str) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_caprock"));
+        let mut command = caprock();
         command
             .args(line.split(' '))
-            .env("KUBECONFIG", self.path("data/kubeconfig"))
-            .env("HOME", "/nonexistent")
-            .env("NO_COLOR", "1")
-            .stdin(Stdio::null());
+            .env("KUBECONFIG", kubeconfig(self.dir.path()))
+            .env("NO_COLOR", "1");
         command
     }
 }

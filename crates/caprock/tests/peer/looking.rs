@@ -28,13 +28,13 @@ fn steady(text: &str) -> String {
     steady
 }
 
-/// What each command says; every one must succeed.
-async fn look(cluster: &Cluster, commands: &[&str]) -> String {
+/// What each command, a line, says; every one must succeed.
+async fn look(cluster: &Cluster, commands: &str) -> String {
     let reader = cluster.person("reader", &["get", "list", "watch"]).await;
     std::fs::write(cluster.path("change.yaml"), CHANGE).unwrap();
     let begun = cluster.text("audit.log").lines().count();
     let mut said = String::new();
-    for line in commands {
+    for line in commands.lines().map(str::trim) {
         let run = |flags: &[&str]| {
             let mut command = cluster.command(line);
             command
@@ -77,20 +77,17 @@ fn export(name: &str) -> String {
 #[tokio::test]
 async fn an_idle_cluster() {
     let cluster = Cluster::start("").await;
-    insta::assert_snapshot!(
-        look(
-            &cluster,
-            &[
-                "status",
-                "plan",
-                "plan -f change.yaml",
-                "explain pool/worker",
-                "explain node/worker-0",
-                "diff rendered-worker-6f8c1e2b9d3a4750a1b2c3d4e5f60718 50-worker-chrony",
-            ],
-        )
-        .await
-    );
+    let said = look(
+        &cluster,
+        "status
+         plan
+         plan -f change.yaml
+         explain pool/worker
+         explain node/worker-0
+         diff rendered-worker-6f8c1e2b9d3a4750a1b2c3d4e5f60718 50-worker-chrony",
+    )
+    .await;
+    insta::assert_snapshot!(said);
     // What it rendered is what Caprock renders.
     let rendered = cluster.caprock(&export("idle.yaml"));
     assert!(rendered.status.success(), "{rendered:?}");
@@ -110,53 +107,44 @@ async fn an_idle_cluster() {
 #[tokio::test]
 async fn a_cluster_that_is_being_updated() {
     let cluster = Cluster::start(include_str!("objects/rolling.yaml")).await;
-    insta::assert_snapshot!(
-        look(
-            &cluster,
-            &[
-                "status",
-                "plan --pool worker",
-                "explain pool/worker",
-                "explain node/worker-0",
-                "explain node/worker-1"
-            ],
-        )
-        .await
-    );
+    let said = look(
+        &cluster,
+        "status
+         plan --pool worker
+         explain pool/worker
+         explain node/worker-0
+         explain node/worker-1",
+    )
+    .await;
+    insta::assert_snapshot!(said);
 }
 
 #[tokio::test]
 async fn a_cluster_with_a_degraded_node() {
     let cluster = Cluster::start(include_str!("objects/degraded.yaml")).await;
-    insta::assert_snapshot!(
-        look(
-            &cluster,
-            &[
-                "status",
-                "explain pool/worker",
-                "explain node/worker-0",
-                "diff rendered-worker-6f8c1e2b9d3a4750a1b2c3d4e5f60718 rendered-worker-c04be98d7f6a51324e5d6c7b8a990011",
-            ],
-        )
-        .await
-    );
+    let said = look(
+        &cluster,
+        "status
+         explain pool/worker
+         explain node/worker-0
+         diff rendered-worker-6f8c1e2b9d3a4750a1b2c3d4e5f60718 rendered-worker-c04be98d7f6a51324e5d6c7b8a990011",
+    )
+    .await;
+    insta::assert_snapshot!(said);
 }
 
 #[tokio::test]
 async fn a_cluster_with_layered_images() {
     let cluster = Cluster::start(include_str!("objects/layered.yaml")).await;
-    insta::assert_snapshot!(
-        look(
-            &cluster,
-            &[
-                "status",
-                "plan --pool worker",
-                "explain pool/worker",
-                "explain node/worker-0",
-                "explain build/worker-9a8b7c6d5e4f3a2b1c0d9e8f7a6b5c4d",
-                "explain build/worker-2b6d8e0f1a3c5d7e9f1b3d5f7a9c1e3f",
-            ],
-        )
-        .await
-    );
+    let said = look(
+        &cluster,
+        "status
+         plan --pool worker
+         explain pool/worker
+         explain node/worker-0
+         explain build/worker-9a8b7c6d5e4f3a2b1c0d9e8f7a6b5c4d
+         explain build/worker-2b6d8e0f1a3c5d7e9f1b3d5f7a9c1e3f",
+    )
+    .await;
+    insta::assert_snapshot!(said);
 }

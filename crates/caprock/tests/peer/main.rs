@@ -3,4 +3,6 @@
 
 mod cluster;
 mod looking;
+#[path = "../served/mod.rs"]
+mod served;
 mod takeover;

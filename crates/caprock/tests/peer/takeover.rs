@@ -12,9 +12,9 @@ use model::keys;
 use model::node::annotation;
 use serde_json::{Value, json};
 
-use super::cluster::{Cluster, Process};
+use super::cluster::Cluster;
+use super::served::{DEADLINE, Process};
 
-const DEADLINE: Duration = Duration::from_secs(120);
 const WORKERS: [&str; 2] = ["worker-0", "worker-1"];
 
 fn text(bytes: &[u8]) -> String {
