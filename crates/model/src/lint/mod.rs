@@ -11,7 +11,7 @@ mod tree;
 
 use std::fmt;
 
-use seen::{Item, Seen};
+use seen::{File, Item, Seen};
 
 /// How bad it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -98,6 +98,17 @@ impl Report<'_> {
         hint: &str,
     ) {
         self.tell_at(item, item.place_of_line(field, line), message, hint);
+    }
+
+    /// Tells of a line of a file's content.
+    fn tell_content(
+        &mut self,
+        file: &File<'_, '_>,
+        line: usize,
+        message: impl Into<String>,
+        hint: &str,
+    ) {
+        self.tell_line(file.item, (&file.contents_field(), line), message, hint);
     }
 
     fn tell_at(&mut self, item: &Item<'_>, at: Place, message: impl Into<String>, hint: &str) {

@@ -44,12 +44,7 @@ pub(in crate::lint) static MOUNT_BELOW_LINK: Rule = Rule {
                     "mount point `{point}` of `{}` is below a link: what is mounted there never expires, and holds up the reboot",
                     file.node.path
                 );
-                report.tell_line(
-                    file.item,
-                    (&file.contents_field(), line),
-                    message,
-                    &hint(&point),
-                );
+                report.tell_content(&file, line, message, &hint(&point));
             }
         }
         for unit in seen.units() {
@@ -87,7 +82,7 @@ pub(in crate::lint) static HIDES_HOME: Rule = Rule {
                     file.node.path
                 );
                 let hint = "mount under a prefix of its own, such as `/var/mnt/home`";
-                report.tell_line(file.item, (&file.contents_field(), line), message, hint);
+                report.tell_content(&file, line, message, hint);
             }
         }
     },

@@ -24,7 +24,7 @@ pub(in crate::lint) static PASSWORD_IN_IMAGE_INPUT: Rule = Rule {
                     file.node.path
                 );
                 let hint = "give it to the build with `build-secret.caprock.dev/NAME`";
-                report.tell_line(file.item, (&file.contents_field(), line), message, hint);
+                report.tell_content(&file, line, message, hint);
             }
         }
     },
@@ -79,7 +79,7 @@ pub(in crate::lint) static PASSWORD_IN_MACHINECONFIG: Rule = Rule {
                     file.node.path
                 );
                 let hint = "put it into a Secret, and write `source: secret:NAME/KEY`";
-                report.tell_line(file.item, (&file.contents_field(), line), message, hint);
+                report.tell_content(&file, line, message, hint);
             }
         }
     },

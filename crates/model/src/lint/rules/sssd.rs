@@ -30,7 +30,7 @@ pub(in crate::lint) static NO_SECTION: Rule = Rule {
                     file.node.path
                 );
                 let hint = "put `[domain/NAME]` or another section above them";
-                report.tell_line(file.item, (&file.contents_field(), line), message, hint);
+                report.tell_content(&file, line, message, hint);
             }
         }
     },
@@ -144,12 +144,7 @@ pub(in crate::lint) static PLAIN_LDAP: Rule = Rule {
                     let message =
                         format!("`{}` of `{}` is not encrypted", entry.key, file.node.path);
                     let hint = "write `ldaps://`, or `ldap_id_use_start_tls = true`";
-                    report.tell_line(
-                        file.item,
-                        (&file.contents_field(), entry.line),
-                        message,
-                        hint,
-                    );
+                    report.tell_content(file, entry.line, message, hint);
                 }
             }
         }
@@ -171,12 +166,7 @@ pub(in crate::lint) static UNVERIFIED_LDAP: Rule = Rule {
                         file.node.path, entry.value
                     );
                     let hint = "give the authority with `ldap_tls_cacert`";
-                    report.tell_line(
-                        file.item,
-                        (&file.contents_field(), entry.line),
-                        message,
-                        hint,
-                    );
+                    report.tell_content(&file, entry.line, message, hint);
                 }
             }
         }
