@@ -15,28 +15,30 @@
 //!
 //! Every file is replaced atomically and synced before the call returns.
 
+mod failure;
+mod journal;
 mod originals;
-
+mod record;
+mod references;
+mod shared;
 mod staged;
 
 use camino::{Utf8Path, Utf8PathBuf};
 use model::api::{MachineConfigSpec, RolloutPolicy};
-use model::file_secret::{SecretVersions, Values};
+use model::file_secret::Values;
 use model::node::Target;
-use model::update::{Failure, Version};
-use oci::Digest;
+use model::update::Version;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::os::DeploymentId;
 use crate::root::{Access, Found, Root, RootError, is_temporary};
-use crate::systemd::Job;
 
+pub use journal::{Concerned, Journal};
 pub(crate) use originals::{CoreOriginal, Enablement, Original, Originals};
-
+pub use record::Record;
+pub use shared::Shared;
 pub use staged::Staged;
-use staged::staged_path;
 
 /// A file of the state directory that cannot be used.
 #[derive(Debug, Error)]
@@ -82,167 +84,6 @@ impl StateError {
                 false
             }
         }
-    }
-}
-
-/// What a deployment was configured with.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Record {
-    /// Rendered config.
-    pub config: String,
-    /// Layered image, as the annotation named it.
-    pub image: Option<String>,
-    /// Content from Secrets that its files were written with.
-    #[serde(default, skip_serializing_if = "Values::is_empty")]
-    pub values: Values,
-    /// Boot in which the deployment was found well.
-    #[serde(default)]
-    pub verified: Option<String>,
-    /// What a live change replaced that is not verified yet: where the deployment goes back to.
-    #[serde(default)]
-    pub replaced: Option<Box<Record>>,
-}
-
-impl Record {
-    /// A record of a version that was not verified yet.
-    #[must_use]
-    pub fn of(target: &Target) -> Self {
-        Self {
-            config: target.config.clone(),
-            image: target.image.clone(),
-            values: Values::new(),
-            verified: None,
-            replaced: None,
-        }
-    }
-
-    /// A record of a version that was written and not verified yet.
-    #[must_use]
-    pub fn written(version: &Version) -> Self {
-        Self {
-            values: version.ignition.values(),
-            ..Self::of(&version.target())
-        }
-    }
-
-    /// It and what it replaced.
-    fn all(mut self) -> impl Iterator<Item = Record> {
-        let replaced = self.replaced.take();
-        std::iter::once(self).chain(replaced.map(|record| *record))
-    }
-
-    /// The version's name.
-    #[must_use]
-    pub fn target(&self) -> Target {
-        Target {
-            config: self.config.clone(),
-            image: self.image.clone(),
-        }
-    }
-}
-
-/// A unit that a live change concerns.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Concerned {
-    /// Its name.
-    pub unit: String,
-    /// Whether it was running before.
-    pub running: bool,
-    /// How it takes up another configuration.
-    pub job: Job,
-}
-
-/// A step that must be finished or undone after a crash.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "step", rename_all = "lowercase")]
-pub enum Journal {
-    /// Files and units of the running deployment are being written.
-    Apply {
-        /// Rendered config that is written.
-        config: String,
-        /// Layered image that goes with it.
-        image: Option<String>,
-        /// Boot in which that began.
-        #[serde(default)]
-        boot: String,
-        /// Units that it concerns, as they were before.
-        #[serde(default)]
-        units: Vec<Concerned>,
-    },
-    /// A deployment is being made and configured.
-    Deploy {
-        /// Rendered config that it gets.
-        config: String,
-        /// Layered image that goes with it.
-        image: Option<String>,
-        /// Rendered config of the deployment whose `/etc` it starts from.
-        from: Option<String>,
-        /// Digest of the image that is deployed.
-        digest: Digest,
-        /// Deployments that were there before: any other one of this image is the new one.
-        before: Vec<DeploymentId>,
-    },
-    /// A reboot was asked for.
-    Reboot {
-        /// Rendered config of the deployment that is to boot.
-        config: String,
-        /// Layered image that goes with it.
-        image: Option<String>,
-        /// Boot in which it was asked for.
-        boot: String,
-    },
-}
-
-impl Journal {
-    /// The version that is being applied.
-    #[must_use]
-    pub fn target(&self) -> Target {
-        match self {
-            Journal::Apply { config, image, .. }
-            | Journal::Deploy { config, image, .. }
-            | Journal::Reboot { config, image, .. } => Target {
-                config: config.clone(),
-                image: image.clone(),
-            },
-        }
-    }
-}
-
-#[derive(Serialize, Deserialize)]
-struct StoredFailure {
-    config: String,
-    image: Option<String>,
-    #[serde(default, skip_serializing_if = "SecretVersions::is_empty")]
-    secrets: SecretVersions,
-    reason: String,
-}
-
-/// Which rendered configs the places that deployments share were written by.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Shared {
-    /// The one that they follow completely; none before the first.
-    pub config: Option<String>,
-    /// The one that they are being brought to.
-    #[serde(default)]
-    pub towards: Option<String>,
-    /// Content from Secrets that goes with the one that they follow.
-    #[serde(default, skip_serializing_if = "Values::is_empty")]
-    pub values: Values,
-}
-
-impl Shared {
-    /// They follow one completely; the empty name is what was there before any.
-    pub(crate) fn following(config: &str, values: Values) -> Self {
-        Self {
-            config: Some(config.to_owned()).filter(|name| !name.is_empty()),
-            towards: None,
-            values,
-        }
-    }
-
-    /// All that may have written there.
-    pub(crate) fn writers(&self) -> impl Iterator<Item = &String> {
-        self.config.iter().chain(&self.towards)
     }
 }
 
@@ -342,15 +183,6 @@ impl State {
         }
     }
 
-    /// The version that a record is of, with the content from Secrets that was written; none when its config is gone.
-    ///
-    /// # Errors
-    /// When its config cannot be read.
-    pub fn version_of(&self, record: &Record) -> Result<Option<Version>, StateError> {
-        let version = self.version(&record.target())?;
-        Ok(version.map(|version| version.filled(&record.values)))
-    }
-
     /// A version that is to be written now, with the content from Secrets that is known.
     ///
     /// # Errors
@@ -371,160 +203,6 @@ impl State {
             return Ok(None);
         };
         version(target, &spec).map(Some)
-    }
-
-    /// What a deployment was configured with; none when it was not by us, or not completely.
-    ///
-    /// # Errors
-    /// When the record cannot be read.
-    pub fn record(&self, id: &DeploymentId) -> Result<Option<Record>, StateError> {
-        self.read(&record_path(id))
-    }
-
-    /// Says that a deployment is completely configured.
-    ///
-    /// # Errors
-    /// When it cannot be written.
-    pub fn set_record(&self, id: &DeploymentId, record: &Record) -> Result<(), StateError> {
-        self.write(&record_path(id), record)
-    }
-
-    /// The step that was started and not finished.
-    ///
-    /// # Errors
-    /// When it cannot be read.
-    pub fn journal(&self) -> Result<Option<Journal>, StateError> {
-        self.read(Utf8Path::new("/journal.json"))
-    }
-
-    /// Says which step starts now.
-    ///
-    /// # Errors
-    /// When it cannot be written.
-    pub fn begin(&self, journal: &Journal) -> Result<(), StateError> {
-        self.write(Utf8Path::new("/journal.json"), journal)
-    }
-
-    /// Says that the step is finished.
-    ///
-    /// # Errors
-    /// When it cannot be written.
-    pub fn finish(&self) -> Result<(), StateError> {
-        self.root.remove(Utf8Path::new("/journal.json"))?;
-        Ok(())
-    }
-
-    /// The version that was taken back last.
-    ///
-    /// # Errors
-    /// When it cannot be read.
-    pub fn failure(&self) -> Result<Option<Failure>, StateError> {
-        let stored: Option<StoredFailure> = self.read(Utf8Path::new("/failure.json"))?;
-        Ok(stored.map(|stored| Failure {
-            target: Target {
-                config: stored.config,
-                image: stored.image,
-            },
-            secrets: stored.secrets,
-            reason: stored.reason,
-        }))
-    }
-
-    /// Remembers, or forgets, the version that was taken back.
-    ///
-    /// # Errors
-    /// When it cannot be written.
-    pub fn set_failure(&self, failure: Option<&Failure>) -> Result<(), StateError> {
-        let path = Utf8Path::new("/failure.json");
-        let Some(failure) = failure else {
-            self.root.remove(path)?;
-            return Ok(());
-        };
-        let stored = StoredFailure {
-            config: failure.target.config.clone(),
-            image: failure.target.image.clone(),
-            secrets: failure.secrets.clone(),
-            reason: failure.reason.clone(),
-        };
-        self.write(path, &stored)
-    }
-
-    /// Which rendered configs the shared places were written by.
-    ///
-    /// # Errors
-    /// When it cannot be read.
-    pub fn shared(&self) -> Result<Shared, StateError> {
-        Ok(self
-            .read(Utf8Path::new("/shared.json"))?
-            .unwrap_or_default())
-    }
-
-    /// Says which rendered config the shared places follow, or are about to.
-    ///
-    /// # Errors
-    /// When it cannot be written.
-    pub fn set_shared(&self, shared: &Shared) -> Result<(), StateError> {
-        self.write(Utf8Path::new("/shared.json"), shared)
-    }
-
-    /// Removes records of deployments that are gone, and configs that nothing refers to any more.
-    ///
-    /// # Errors
-    /// When something cannot be removed.
-    pub fn collect(&self, deployments: &[DeploymentId], keep: &[&str]) -> Result<(), StateError> {
-        let mut configs: Vec<String> = keep.iter().map(|name| (*name).to_owned()).collect();
-        configs.extend(self.shared()?.writers().cloned());
-        let journal = self.journal()?;
-        configs.extend(journal.as_ref().map(|journal| journal.target().config));
-        if let Some(Journal::Deploy { from, .. }) = journal {
-            configs.extend(from);
-        }
-        let mut kept: Vec<Utf8PathBuf> = deployments.iter().map(record_path).collect();
-        kept.extend(deployments.iter().map(staged_path));
-        for dir in ["/deployments", "/staged"] {
-            for path in self.list(dir)? {
-                if !kept.contains(&path) {
-                    self.root.remove(&path)?;
-                }
-            }
-        }
-        for id in deployments {
-            let records = self.record(id)?.into_iter().flat_map(Record::all);
-            configs.extend(records.map(|record| record.config));
-        }
-        for (_, staged) in self.all_staged()? {
-            configs.push(staged.config);
-            configs.extend(staged.from);
-        }
-        let kept: Vec<Utf8PathBuf> = configs.iter().map(|name| config_path(name)).collect();
-        for path in self.list("/configs")? {
-            if !kept.contains(&path) {
-                self.root.remove(&path)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Every version that a deployment, the shared places or a started step refer to.
-    pub(crate) fn versions(
-        &self,
-        deployments: &[DeploymentId],
-    ) -> Result<Vec<Version>, StateError> {
-        let mut targets = Vec::new();
-        for id in deployments {
-            let records = self.record(id)?.into_iter().flat_map(Record::all);
-            targets.extend(records.map(|record| record.target()));
-        }
-        targets.extend(self.shared()?.writers().map(|config| Target {
-            config: config.clone(),
-            image: None,
-        }));
-        targets.extend(self.journal()?.map(|journal| journal.target()));
-        targets.extend(self.all_staged()?.iter().map(|(_, staged)| staged.target()));
-        targets
-            .iter()
-            .filter_map(|target| self.version(target).transpose())
-            .collect()
     }
 
     /// Removes what a killed run had begun to write here. Nothing else may be writing.
@@ -609,10 +287,6 @@ pub(crate) fn mine(mode: u32) -> Access {
 fn config_path(name: &str) -> Utf8PathBuf {
     // Names of objects hold no slash; one that did would only name a file of ours below `configs`.
     Utf8Path::new("/configs").join(format!("{}.json", name.replace('/', "_")))
-}
-
-fn record_path(id: &DeploymentId) -> Utf8PathBuf {
-    Utf8Path::new("/deployments").join(format!("{id}.json"))
 }
 
 #[cfg(test)]

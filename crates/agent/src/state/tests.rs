@@ -1,5 +1,8 @@
 #![allow(clippy::unwrap_used)]
+use oci::Digest;
+
 use super::*;
+use crate::os::DeploymentId;
 use crate::root::Attributes;
 
 fn state() -> (tempfile::TempDir, State) {
