@@ -10,6 +10,7 @@ pub(crate) mod files;
 pub(crate) mod join;
 mod limit;
 pub(crate) mod login;
+mod parts;
 pub(crate) mod pki;
 pub(crate) mod presented;
 mod provision;
@@ -19,6 +20,7 @@ mod rules;
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -26,7 +28,6 @@ use camino::{Utf8Path, Utf8PathBuf};
 use jiff::Timestamp;
 use oci::{Access, Registry};
 use tokio::net::TcpListener;
-use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::cli;
@@ -36,20 +37,18 @@ use crate::telemetry::Telemetry;
 use certificates::{Certificates, Publisher};
 use credentials::Secret;
 use login::Logins;
+use parts::{Parts, STOP_DEADLINE};
 use provision::Provisioning;
 use revocation::Admitted;
 
-/// How long the parts may take to stop after SIGTERM before the process ends without them.
-const STOP_DEADLINE: Duration = Duration::from_secs(20);
-
 /// Runs until SIGTERM or Ctrl-C, or until a part fails.
 pub(crate) async fn run(args: cli::Serve) -> Result<(), Failure> {
-    let stop = CancellationToken::new();
     let mut shown = Telemetry::new();
     let data_dir = prepare(&args.data_dir)?;
     let lock = lock(&data_dir)?;
     // A leftover kubeconfig would say "ready" before this process is.
-    remove_if_present(&data_dir.join("kubeconfig"))?;
+    let ready = data_dir.join("kubeconfig");
+    remove_if_present(&ready)?;
 
     let now = Timestamp::now();
     let api_socket = listen(args.listen, "--listen").await?;
@@ -59,122 +58,146 @@ pub(crate) async fn run(args: cli::Serve) -> Result<(), Failure> {
     let certificates =
         Certificates::open(data_dir.clone(), hosts, args.client_ca_file.as_deref(), now)?;
     shown.certificate("serving", certificates.ends());
-    let tls = certificates.api_config();
+    let server = format!("https://{}", reachable(api_address));
     let registry_host = reachable(registry_address).to_string();
     let logins = Logins::load_or_create(&data_dir, &registry_host)?;
-    let token = credentials::admin(&data_dir, now)?;
+    let admin_token = credentials::admin(&data_dir, now)?;
 
-    let mut parts = JoinSet::new();
+    let mut parts = Parts::default();
     let registry = Registry::open(
         data_dir.join("registry").as_std_path(),
         logins.admit(Access::nobody()),
     )
     .context("failed to open the registry")?;
-    parts.spawn(collect_garbage(registry.clone(), stop.clone()));
-    let registry = apiserver::serve_tls(
+    serve_registry(
+        &mut parts,
+        registry,
         registry_socket,
         certificates.registry_config(),
-        registry.router(),
-        stop.clone().cancelled_owned(),
-        STOP_DEADLINE,
     );
-    parts.spawn(async move { registry.await.context("the registry failed") });
 
     let mut config = rules::config(&data_dir, now)?;
-    config.audit_log = args.audit_log.map(Into::into);
+    config.audit_log = args.audit_log.clone().map(Into::into);
     let admitted = Admitted::new(&config.tokens);
     let api =
         apiserver::ApiServer::open(config).context("failed to open the API server's store")?;
-    parts.spawn(reload_tokens(
-        api.clone(),
-        admitted.clone(),
-        data_dir.clone(),
-        stop.clone(),
-    ));
-    let server = format!("https://{}", reachable(api_address));
-    let kubeconfig = credentials::kubeconfig(
-        &server,
-        &certificates.bundle(),
-        "admin",
-        Secret::Token(&token),
-    );
-    let client = crate::client::client_trusting(
-        &kubeconfig,
-        &data_dir.join("pki/ca.crt"),
-        &shown.requests(),
-    )
-    .await?;
+    let ca = certificates.bundle();
+    let kubeconfig = credentials::kubeconfig(&server, &ca, "admin", Secret::Token(&admin_token));
+    let trusted = data_dir.join("pki/ca.crt");
+    let client = crate::client::client_trusting(&kubeconfig, &trusted, &shown.requests()).await?;
     let provisioning = Provisioning {
         data_dir: data_dir.clone(),
         api: api.clone(),
-        admitted: admitted.clone(),
+        admitted,
         client: client.clone(),
         server: server.clone(),
         node_life: args.node_credential_life,
     };
+    serve_api(
+        &mut parts,
+        provisioning,
+        api_socket,
+        certificates.api_config(),
+    );
+
+    let facts = bootstrap::Facts {
+        registry_host: &registry_host,
+        ca: &ca,
+        logins: &logins,
+        base_image: args.base_image.as_deref(),
+    };
+    let written = bootstrap::write(&client, &facts).await;
+    written.context("failed to write the first objects")?;
+
+    let (of_api, store) = (api.clone(), api);
+    shown.text(move || of_api.metrics());
+    shown.ready("store", move || store.failure());
+    start_controllers(&mut parts, &args, &data_dir, client.clone(), shown).await?;
+
+    files::write_private(&ready, &kubeconfig)?;
+    tracing::info!(api = %server, registry = %registry_host, kubeconfig = %ready, "ready");
+    let publisher = Publisher {
+        client,
+        registry_host,
+        server,
+        admin_token,
+    };
+    parts.spawn(certificates.keep(publisher, parts.stop()));
+
+    let ended = parts.wait().await;
+    drop(lock);
+    ended.map_err(Failure::from)
+}
+
+/// The registry, which removes what no image needs.
+fn serve_registry(
+    parts: &mut Parts,
+    registry: Registry,
+    socket: TcpListener,
+    tls: Arc<rustls::ServerConfig>,
+) {
+    let stop = parts.stop();
+    let router = registry.router();
+    parts.spawn(collect_garbage(registry, stop.clone()));
+    let served = apiserver::serve_tls(socket, tls, router, stop.cancelled_owned(), STOP_DEADLINE);
+    parts.spawn(async move { served.await.context("the registry failed") });
+}
+
+/// The API with what nodes are given at their first boot. Who has a token is asked again all the time.
+fn serve_api(
+    parts: &mut Parts,
+    provisioning: Provisioning,
+    socket: TcpListener,
+    tls: Arc<rustls::ServerConfig>,
+) {
+    let (api, admitted) = (provisioning.api.clone(), provisioning.admitted.clone());
+    parts.spawn(reload_tokens(
+        api.clone(),
+        admitted.clone(),
+        provisioning.data_dir.clone(),
+        parts.stop(),
+    ));
     let watched = axum::middleware::from_fn_with_state(admitted, revocation::end_with_token);
     let router = provisioning.routes().merge(api.router().layer(watched));
-    let stopped = stop.clone();
-    let served = api.clone();
+    let stopped = parts.stop().cancelled_owned();
     parts.spawn(async move {
-        served
-            .serve_within(router, api_socket, tls, stopped.cancelled_owned())
-            .await
-            .context("the API server failed")
+        let served = api.serve_within(router, socket, tls, stopped);
+        served.await.context("the API server failed")
     });
+}
 
-    bootstrap::write(
-        &client,
-        &bootstrap::Facts {
-            registry_host: &registry_host,
-            ca: &certificates.bundle(),
-            logins: &logins,
-            base_image: args.base_image.as_deref(),
-        },
-    )
-    .await
-    .context("failed to write the first objects")?;
-
-    let publisher = Publisher {
-        client: client.clone(),
-        registry_host: registry_host.clone(),
-        server: server.clone(),
-        admin_token: token,
-    };
-    let builder = controllers::BuilderOptions {
-        cache_dir: args.build_cache.unwrap_or_else(|| data_dir.join("builder")),
+/// Controllers and builder, as far as they are not somebody else's, and what is shown of all parts.
+async fn start_controllers(
+    parts: &mut Parts,
+    args: &cli::Serve,
+    data_dir: &Utf8Path,
+    client: kube::Client,
+    mut shown: Telemetry,
+) -> Result<(), Failure> {
+    let with = |part| !args.without.contains(&part);
+    let builder = with(cli::Part::Builder).then(|| controllers::BuilderOptions {
+        cache_dir: args
+            .build_cache
+            .clone()
+            .unwrap_or_else(|| data_dir.join("builder")),
         // One data directory has one builder: a restart takes its own claims up at once.
         identity: "serve".to_owned(),
         // The machine has other things to do, too.
         parallel_builds: NonZeroU32::MIN,
-    };
+    });
     let telemetry = controllers::Telemetry::default();
     // Nobody else acts on this server.
     shown.controllers(&telemetry, &Standby::default());
-    let (of_api, store) = (api.clone(), api.clone());
-    shown.text(move || of_api.metrics());
-    shown.ready("store", move || store.failure());
     let shown = shown.listen(args.monitoring.metrics_listen).await?;
-    let with = |part| !args.without.contains(&part);
     let options = controllers::Options {
         client,
-        builder: with(cli::Part::Builder).then_some(builder),
+        builder,
         controllers: with(cli::Part::Controllers).then_some(controllers::Controllers::Alone),
         telemetry,
     };
-    let stopped = stop.clone();
-    parts.spawn(async move {
-        let running = controllers::run(options, stopped);
-        shown.during(running).await.context("a controller failed")
-    });
-
-    files::write_private(&data_dir.join("kubeconfig"), &kubeconfig)?;
-    parts.spawn(certificates.keep(publisher, stop.clone()));
-    tracing::info!(api = %server, registry = %registry_host, kubeconfig = %data_dir.join("kubeconfig"), "ready");
-
-    let ended = wait(&mut parts, &stop).await;
-    drop(lock);
-    ended.map_err(Failure::from)
+    let running = controllers::run(options, parts.stop());
+    parts.spawn(async move { shown.during(running).await.context("a controller failed") });
+    Ok(())
 }
 
 /// Makes the data directory, closed to other users.
@@ -322,46 +345,6 @@ pub(crate) fn valid_node_name(name: &str) -> bool {
                 && label.ends_with(edge)
                 && label.chars().all(|c| edge(c) || c == '-')
         })
-}
-
-/// Waits for a signal or for a part that ends, then stops the others.
-async fn wait(
-    parts: &mut JoinSet<anyhow::Result<()>>,
-    stop: &CancellationToken,
-) -> anyhow::Result<()> {
-    let first = tokio::select! {
-        signal = crate::host::stop_signal() => {
-            tracing::info!("stopping on {}", signal?);
-            Ok(())
-        }
-        ended = parts.join_next() => match ended {
-            Some(Ok(Ok(()))) => Err(anyhow::anyhow!("a part of the server ended by itself")),
-            Some(Ok(Err(error))) => Err(error),
-            Some(Err(error)) => Err(anyhow::Error::new(error).context("a part of the server panicked")),
-            None => Ok(()),
-        },
-    };
-    stop.cancel();
-    let drained = tokio::time::timeout(STOP_DEADLINE, async {
-        let mut result = Ok(());
-        while let Some(ended) = parts.join_next().await {
-            result = result.and(
-                ended
-                    .context("a part of the server panicked")
-                    .and_then(|r| r),
-            );
-        }
-        result
-    })
-    .await;
-    let rest = match drained {
-        Ok(result) => result,
-        Err(_) => {
-            tracing::warn!("some parts did not stop in {} s", STOP_DEADLINE.as_secs());
-            Ok(())
-        }
-    };
-    first.and(rest)
 }
 
 #[cfg(test)]
