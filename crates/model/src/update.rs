@@ -6,8 +6,10 @@
 
 mod action;
 mod change;
+mod compare;
 mod follow;
 mod listed;
+mod obstacle;
 mod policy;
 mod reason;
 mod rebuild;
@@ -112,9 +114,9 @@ impl Update {
         interrupted: &[&Version],
         policy: &Policy,
     ) -> Update {
-        let mut changes = change::between(from, to);
+        let mut changes = compare::between(from, to);
         for half in interrupted {
-            for change in change::between(half, to) {
+            for change in compare::between(half, to) {
                 if change.is_live()
                     && !changes
                         .iter()
@@ -144,7 +146,7 @@ impl Update {
                 .iter()
                 .map(|change| change.reason(from, to))
                 .collect(),
-            obstacles: change::obstacles(from, to, &changes),
+            obstacles: obstacle::obstacles(from, to, &changes),
             changes,
             actions,
             drain,
@@ -238,7 +240,7 @@ pub fn changes(from: &Version, to: &Version) -> Vec<(Change, Reason)> {
         let reason = change.reason(from, to);
         (change, reason)
     };
-    change::between(from, to)
+    compare::between(from, to)
         .into_iter()
         .map(with_reason)
         .collect()

@@ -1,6 +1,7 @@
 //! Whether a pool with a layered image builds a new one.
 
-use super::change::{self, Change};
+use super::change::Change;
+use super::compare;
 use super::reason::Reason;
 use super::version::{Version, same_image};
 use crate::layering::Reads;
@@ -13,7 +14,7 @@ pub fn rebuild(from: &Version, to: &Version, containerfile: &str) -> Vec<Reason>
         ..version.clone()
     };
     let (from, to) = (base(from), base(to));
-    let mut changes = change::between(&from, &to);
+    let mut changes = compare::between(&from, &to);
     changes.retain(|change| match change {
         Change::Image { .. } => !same_image(&from.os_image_url, &to.os_image_url),
         Change::Extensions { .. } | Change::ExtensionsImage { .. } | Change::KernelType { .. } => {
