@@ -10,6 +10,7 @@ mod protobuf;
 pub(crate) mod query;
 mod resource;
 pub(crate) mod review;
+mod subresource;
 mod token;
 mod watch;
 

@@ -3,9 +3,8 @@
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use http::{HeaderMap, Method, Request};
-use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::accept::Shape;
@@ -13,7 +12,8 @@ use super::body::{self, Document};
 use super::encode::Encoder;
 use super::path::ResourcePath;
 use super::query::Query;
-use super::{success, token, watch};
+use super::subresource::Virtual;
+use super::{success, watch};
 use crate::admission::{self, Notes, Operation, Review};
 use crate::auth::{Action, Decision, User};
 use crate::cluster::Cluster;
@@ -22,33 +22,22 @@ use crate::resources::apply::apply;
 use crate::resources::create::create;
 use crate::resources::delete::{DeleteOptions, Deleted, delete};
 use crate::resources::update::{Proposal, replace, update};
-use crate::resources::{
-    FieldValidation, Outcome, Part, Target, WriteOptions, eviction, read, scale,
-};
+use crate::resources::{FieldValidation, Outcome, Part, Target, WriteOptions, read};
 use crate::selector::Selector;
 use crate::status::{ApiError, Subject};
-use crate::store::Object;
 use crate::table::IncludeObject;
 
 /// Everything about a request that operations need.
-struct Call<'a> {
-    cluster: &'a Arc<Cluster>,
-    target: Target,
+pub(super) struct Call<'a> {
+    pub(super) cluster: &'a Arc<Cluster>,
+    pub(super) target: Target,
     part: Part,
     query: Query,
-    headers: HeaderMap,
+    pub(super) headers: HeaderMap,
     user: &'a User,
     only_name: Option<String>,
     may_create: bool,
     notes: Notes,
-}
-
-/// A subresource that is no part of the stored object.
-#[derive(Debug, Clone, Copy)]
-enum Virtual {
-    Eviction,
-    Token,
-    Scale,
 }
 
 /// Serves a request on a resource; `told` becomes its verb as soon as that is known, and `notes` what policies have to say.
@@ -80,12 +69,7 @@ pub(super) async fn serve(
     let (part, subresource) = match path.subresource.as_deref() {
         None => (Part::Main, None),
         Some("status") if target.version().status => (Part::Status, None),
-        Some("eviction") if target.resource.behaviour.eviction => {
-            (Part::Main, Some(Virtual::Eviction))
-        }
-        Some("token") if target.resource.behaviour.tokens => (Part::Main, Some(Virtual::Token)),
-        Some("scale") if target.version().scale.is_some() => (Part::Main, Some(Virtual::Scale)),
-        Some(_) => return Err(ApiError::no_such_resource()),
+        Some(name) => (Part::Main, Some(Virtual::of(name, &target)?)),
     };
     let (head, body) = request.into_parts();
     let call = Call {
@@ -100,26 +84,7 @@ pub(super) async fn serve(
         notes: notes.clone(),
     };
     if let Some(subresource) = subresource {
-        return match (subresource, verb) {
-            (Virtual::Eviction, "create") => call.evict(body).await,
-            (Virtual::Token, "create") => {
-                let request = call.document(body).await?.value;
-                let request = token::parse(cluster, &call.target, request)?;
-                let (name, shown) = (call.target.name.as_str(), request.shown());
-                call.ask(
-                    &call.target,
-                    Operation::Create,
-                    name,
-                    Some("token"),
-                    Some(&shown),
-                    None,
-                )?;
-                token::create(cluster, &call.target, request)
-            }
-            (Virtual::Scale, "get") => call.get_scale(),
-            (Virtual::Scale, "update" | "patch") => call.set_scale(verb == "patch", body).await,
-            _ => Err(ApiError::method_not_allowed()),
-        };
+        return call.virtual_part(subresource, verb, body).await;
     }
     match verb {
         "get" => call.get(),
@@ -222,7 +187,7 @@ impl Call<'_> {
         Selector::parse(labels, fields, self.target.version())
     }
 
-    fn write_options(&self) -> Result<WriteOptions, ApiError> {
+    pub(super) fn write_options(&self) -> Result<WriteOptions, ApiError> {
         let dry_run = self.query.all("dryRun");
         if dry_run.iter().any(|value| !matches!(*value, "All" | "")) {
             return Err(ApiError::bad_request(
@@ -267,7 +232,7 @@ impl Call<'_> {
         })
     }
 
-    async fn document(&self, body: Body) -> Result<Document, ApiError> {
+    pub(super) async fn document(&self, body: Body) -> Result<Document, ApiError> {
         let bytes = body::read(body).await?;
         body::parse_object(&body::media_type(&self.headers), &bytes)
     }
@@ -347,7 +312,7 @@ impl Call<'_> {
 
     /// What the admission policies say to something other than the write of an object as it is stored. Warnings are
     /// returned to clients only with objects.
-    fn ask(
+    pub(super) fn ask(
         &self,
         target: &Target,
         operation: Operation,
@@ -422,90 +387,6 @@ impl Call<'_> {
                     .outcome(&Outcome::new(object, false, Vec::new())))
             }
         }
-    }
-
-    fn get_scale(&self) -> Result<Response, ApiError> {
-        let object = read::get(self.cluster, &self.target)?;
-        Ok(self.scale_of(&object))
-    }
-
-    /// The answer to a request on the scale subresource.
-    fn scale_of(&self, object: &Object) -> Response {
-        let version = self.target.version();
-        let Some(paths) = &version.scale else {
-            return ApiError::no_such_resource().into_response();
-        };
-        super::encode::json(&scale::of(&version.read(object), paths))
-    }
-
-    async fn set_scale(&self, patched: bool, body: Body) -> Result<Response, ApiError> {
-        let options = WriteOptions {
-            scales: true,
-            ..self.write_options()?
-        };
-        let version = self.target.version();
-        let paths = version
-            .scale
-            .as_ref()
-            .ok_or_else(ApiError::no_such_resource)?;
-        let media_type = body::media_type(&self.headers);
-        let bytes = body::read(body).await?;
-        let (patch, given) = if patched {
-            let document = body::parse(&bytes)?.value;
-            (
-                Some(Patch::parse(
-                    &media_type,
-                    document,
-                    self.target.resource.behaviour.custom,
-                )?),
-                Value::Null,
-            )
-        } else {
-            (None, body::parse_object(&media_type, &bytes)?.value)
-        };
-        let outcome = update(self.cluster, &self.target, Part::Main, &options, |old| {
-            let proposed = match &patch {
-                Some(patch) => patch.apply(&scale::of(old, paths), &version.schema)?,
-                None => given.clone(),
-            };
-            Ok(Proposal {
-                object: scale::set(old, paths, &proposed, &self.target)?,
-                duplicates: Vec::new(),
-            })
-        })
-        .await?;
-        Ok(self.scale_of(&outcome.object))
-    }
-
-    /// Evicts a pod, if its disruption budget has pods to spare.
-    async fn evict(&self, body: Body) -> Result<Response, ApiError> {
-        let eviction = self.document(body).await?.value;
-        let options = &eviction["deleteOptions"];
-        let options = match options {
-            Value::Null => DeleteOptions::default(),
-            options => DeleteOptions::deserialize(options).map_err(|error| {
-                ApiError::bad_request(format!("malformed deleteOptions: {error}"))
-            })?,
-        };
-        let pod = read::get(self.cluster, &self.target)?;
-        eviction::check(self.cluster, &pod, &self.target)?;
-        let name = self.target.name.as_str();
-        let part = Some("eviction");
-        self.ask(
-            &self.target,
-            Operation::Create,
-            name,
-            part,
-            Some(&eviction),
-            None,
-        )?;
-        // Who may evict need not be one who may delete.
-        delete(self.cluster, &self.target, &options, |_| Ok(())).await?;
-        let status = json!({
-            "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201,
-        });
-        let body = status.to_string().into();
-        Ok(super::encode::respond(http::StatusCode::CREATED, body))
     }
 
     async fn delete_collection(&self, body: Body) -> Result<Response, ApiError> {
