@@ -42,15 +42,16 @@ impl Flags {
         (Flags { found }, line.text.len())
     }
 
+    fn take(&mut self, name: &str) -> Vec<Flag> {
+        self.found
+            .extract_if(.., |flag| flag.name == name)
+            .collect()
+    }
+
     /// All values of a flag that may be repeated.
     pub(super) fn all(&mut self, name: &str, problems: &mut Vec<Problem>) -> Vec<Word> {
-        let (taken, rest) = std::mem::take(&mut self.found)
-            .into_iter()
-            .partition(|flag| flag.name == name);
-        self.found = rest;
-        let taken: Vec<Flag> = taken;
         let mut values = Vec::new();
-        for flag in taken {
+        for flag in self.take(name) {
             match flag.value {
                 Some(raw) => values.push(Word { raw, at: flag.at }),
                 None => problems.push(Problem::new(
@@ -81,13 +82,8 @@ impl Flags {
 
     /// A flag without a value, or with `true` or `false`, that may be left out.
     pub(super) fn choice(&mut self, name: &str, problems: &mut Vec<Problem>) -> Option<bool> {
-        let (taken, rest) = std::mem::take(&mut self.found)
-            .into_iter()
-            .partition(|flag| flag.name == name);
-        self.found = rest;
-        let taken: Vec<Flag> = taken;
         let mut set = None;
-        for flag in taken {
+        for flag in self.take(name) {
             match flag.value.as_deref() {
                 None | Some("true") => set = Some(true),
                 Some("false") => set = Some(false),

@@ -1,10 +1,12 @@
 //! One logical line to one instruction.
 
+mod healthcheck;
+
 use super::flags::{Flags, clip, nearest};
 use super::lines::Line;
 use super::{
-    ArgDecl, Command, Copy, Healthcheck, Instruction, Kind, Network, Problem, Run, Source, Stage,
-    Word, mount, words,
+    ArgDecl, Command, Copy, Instruction, Kind, Network, Problem, Run, Source, Stage, Word, mount,
+    words,
 };
 
 /// What a line is.
@@ -158,6 +160,10 @@ impl Parser<'_> {
             .push(Problem::new(self.line.at(offset), message));
     }
 
+    fn wrong(&mut self, word: &Word, message: impl Into<String>) {
+        self.problems.push(Problem::new(word.at, message));
+    }
+
     fn word(&self, offset: usize, raw: &str) -> Word {
         Word {
             raw: raw.to_string(),
@@ -188,11 +194,10 @@ impl Parser<'_> {
                 return None;
             }
             [_, second, ..] => {
-                let problem = Problem::new(
-                    second.at,
+                self.wrong(
+                    second,
                     "`FROM`: expected `FROM IMAGE` or `FROM IMAGE AS NAME`",
                 );
-                self.problems.push(problem);
                 return None;
             }
         };
@@ -227,7 +232,7 @@ impl Parser<'_> {
                         "`--network`: expected default, host or none, found `{}`",
                         clip(other)
                     );
-                    self.problems.push(Problem::new(word.at, message));
+                    self.wrong(&word, message);
                     Network::default()
                 }
             },
@@ -239,7 +244,7 @@ impl Parser<'_> {
                 "`--security`: `{}` is not allowed, expected sandbox",
                 clip(&word.raw)
             );
-            self.problems.push(Problem::new(word.at, message));
+            self.wrong(&word, message);
         }
         if args >= self.line.text.len() {
             self.problem(0, "`RUN`: expected a command");
@@ -327,7 +332,7 @@ impl Parser<'_> {
             };
             if !variable_name(name) {
                 let message = format!("`ARG`: `{}` is not a variable name", clip(name));
-                self.problems.push(Problem::new(word.at, message));
+                self.wrong(&word, message);
             }
             decls.push(ArgDecl {
                 name: name.to_string(),
@@ -422,59 +427,6 @@ impl Parser<'_> {
         }
     }
 
-    fn healthcheck(&mut self, flags: &mut Flags, args: usize) -> Option<Kind> {
-        let mut duration = |name: &str| {
-            let word = flags.one(name, &mut self.problems)?;
-            let parsed = duration(&word.raw);
-            if parsed.is_none() {
-                let message = format!(
-                    "`--{name}`: expected a duration such as `30s`, found `{}`",
-                    clip(&word.raw)
-                );
-                self.problems.push(Problem::new(word.at, message));
-            }
-            parsed
-        };
-        let interval = duration("interval");
-        let timeout = duration("timeout");
-        let start_period = duration("start-period");
-        let start_interval = duration("start-interval");
-        let retries =
-            flags
-                .one("retries", &mut self.problems)
-                .and_then(|word| match word.raw.parse() {
-                    Ok(retries) => Some(retries),
-                    Err(_) => {
-                        let message = format!(
-                            "`--retries`: expected a number, found `{}`",
-                            clip(&word.raw)
-                        );
-                        self.problems.push(Problem::new(word.at, message));
-                        None
-                    }
-                });
-        let text = &self.line.text[args..];
-        let (keyword, rest) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
-        let rest = rest.trim_start();
-        let command = match keyword.to_ascii_uppercase().as_str() {
-            "NONE" if rest.is_empty() => None,
-            "CMD" if !rest.is_empty() => Some(self.command(self.line.text.len() - rest.len())),
-            _ => {
-                self.problem(args, "`HEALTHCHECK`: expected `CMD COMMAND` or `NONE`");
-                return None;
-            }
-        };
-        let check = Healthcheck {
-            command,
-            interval,
-            timeout,
-            start_period,
-            start_interval,
-            retries,
-        };
-        Some(Kind::Healthcheck(check))
-    }
-
     fn onbuild(&mut self, rest: usize) -> Option<Kind> {
         let text = &self.line.text[rest..];
         let keyword = text
@@ -530,29 +482,4 @@ fn stage_name(name: &str) -> bool {
 fn variable_name(name: &str) -> bool {
     name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
         && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
-}
-
-/// A duration such as `1m30s` or `500ms` in nanoseconds.
-fn duration(text: &str) -> Option<u64> {
-    let mut total = 0u64;
-    let mut rest = text;
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit())?;
-        let number: u64 = rest[..digits].parse().ok()?;
-        let unit_end = rest[digits..]
-            .find(|c: char| c.is_ascii_digit())
-            .map_or(rest.len(), |offset| digits + offset);
-        let unit = match &rest[digits..unit_end] {
-            "ns" => 1,
-            "us" | "µs" => 1_000,
-            "ms" => 1_000_000,
-            "s" => 1_000_000_000,
-            "m" => 60_000_000_000,
-            "h" => 3_600_000_000_000,
-            _ => return None,
-        };
-        total = total.checked_add(number.checked_mul(unit)?)?;
-        rest = &rest[unit_end..];
-    }
-    (!text.is_empty()).then_some(total)
 }
