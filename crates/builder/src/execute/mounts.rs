@@ -21,7 +21,7 @@ use crate::ignore::Ignore;
 use crate::root::{Owner, Root};
 use crate::secret::Secrets;
 use crate::snapshot::Snapshot;
-use crate::state::{CopyAction, MountAction, MountSource};
+use crate::state::{Access, CacheMount, CopyAction, MountAction, MountSource};
 
 /// Where the mounts come from.
 pub(crate) struct Sources<'a> {
@@ -75,17 +75,15 @@ pub(super) fn prepare(
 ) -> Result<Mounts, Failure> {
     let mut mounts = Mounts::default();
     for action in actions {
-        let target = action.target.clone();
-        let bind = |source: PathBuf, readonly: bool| Bind {
-            source,
-            target: target.clone(),
-            readonly,
-        };
-        match &action.source {
-            MountSource::Tmpfs { size } => mounts.tmpfs.push(Tmpfs {
-                target,
-                size: *size,
-            }),
+        let number = mounts.binds.len();
+        let (source, readonly) = match &action.source {
+            MountSource::Tmpfs { size } => {
+                mounts.tmpfs.push(Tmpfs {
+                    target: action.target.clone(),
+                    size: *size,
+                });
+                continue;
+            }
             MountSource::Bind { from, source } => {
                 let tree = (sources.tree)(from.as_ref())?;
                 let Some(path) = inside(&tree, source).map_err(host("bind mount"))? else {
@@ -93,68 +91,21 @@ pub(super) fn prepare(
                         "`--mount`: source `{source}` does not exist"
                     )));
                 };
-                if action.readonly {
-                    mounts.binds.push(bind(path, true));
-                } else if path.is_dir() {
-                    let copy = Snapshot::writable(sources.cache, &[path])
-                        .map_err(host("writable bind mount"))?;
-                    mounts.binds.push(bind(copy.root(), false));
-                    mounts._copies.push(copy);
-                } else {
-                    let message = format!(
-                        "`--mount`: source `{source}` is a file, which cannot be mounted writable"
-                    );
-                    return Err(Failure::Refused(message));
-                }
-            }
-            MountSource::Cache {
-                id,
-                sharing,
-                from,
-                source,
-                uid,
-                gid,
-                mode,
-            } => {
-                let (dir, lock) = cache_mount(sources, id, *sharing)?;
-                let dir = match (dir, lock) {
-                    (Some(dir), lock) => {
-                        mounts._locks.extend(lock);
-                        if !dir.is_dir() {
-                            make_owned(&dir, *uid, *gid, *mode).map_err(host("cache mount"))?;
-                            if from.is_some() {
-                                let tree = (sources.tree)(from.as_ref())?;
-                                fill(&dir, &tree, source.as_deref().unwrap_or("/"))?;
-                            }
-                        }
-                        sources.cache.used(&dir);
-                        dir
-                    }
-                    (None, _) => {
-                        let copy = Snapshot::writable(sources.cache, &[])
-                            .map_err(host("private cache mount"))?;
-                        let dir = copy.root();
-                        own(&dir, *uid, *gid, *mode).map_err(host("private cache mount"))?;
-                        mounts._copies.push(copy);
-                        dir
-                    }
+                let path = match action.readonly {
+                    true => path,
+                    false => mounts.writable(sources.cache, path, source)?,
                 };
-                mounts.binds.push(bind(dir, action.readonly));
+                (path, action.readonly)
             }
+            MountSource::Cache(cache) => (mounts.cache(cache, sources)?, action.readonly),
             MountSource::Secret {
                 id,
                 env,
                 required,
-                uid,
-                gid,
-                mode,
+                access,
             } => {
-                let Some(secret) = sources.secrets.get(id) else {
-                    if *required {
-                        return Err(Failure::Refused(format!(
-                            "`--mount`: the build was given no secret `{id}`"
-                        )));
-                    }
+                let secret = sources.secrets.get(id);
+                let Some(secret) = given(secret, *required, "secret", id)? else {
                     continue;
                 };
                 if let Some(name) = env {
@@ -166,35 +117,81 @@ pub(super) fn prepare(
                     mounts.env.push((name.clone(), text));
                     continue;
                 }
-                let path = keep_secret(aside, mounts.binds.len(), secret, *uid, *gid, *mode)
-                    .map_err(host("secret"))?;
-                mounts.binds.push(bind(path, true));
+                let path = keep_secret(aside, number, secret, *access).map_err(host("secret"))?;
+                (path, true)
             }
             MountSource::Ssh {
                 id,
                 required,
-                uid,
-                gid,
-                mode,
+                access,
             } => {
-                let Some(socket) = sources.agents.get(id) else {
-                    if *required {
-                        return Err(Failure::Refused(format!(
-                            "`--mount`: the build was given no SSH agent `{id}`"
-                        )));
-                    }
+                let socket = sources.agents.get(id);
+                let Some(socket) = given(socket, *required, "SSH agent", id)? else {
                     continue;
                 };
-                let path = aside.with_file_name(format!("ssh-{}", mounts.binds.len()));
+                let path = aside.with_file_name(format!("ssh-{number}"));
                 let agent = Agent::forward(socket, &path).map_err(host("SSH agent"))?;
-                own(&path, *uid, *gid, *mode).map_err(host("SSH agent"))?;
+                own(&path, *access).map_err(host("SSH agent"))?;
                 mounts._agents.push(agent);
-                mounts.binds.push(bind(path, false));
-                mounts.env.push(("SSH_AUTH_SOCK".into(), target.clone()));
+                let variable = ("SSH_AUTH_SOCK".into(), action.target.clone());
+                mounts.env.push(variable);
+                (path, false)
             }
-        }
+        };
+        mounts.binds.push(Bind {
+            source,
+            target: action.target.clone(),
+            readonly,
+        });
     }
     Ok(mounts)
+}
+
+/// What the request gave under an id; nothing when it gave nothing and need not.
+fn given<T>(found: Option<T>, required: bool, what: &str, id: &str) -> Result<Option<T>, Failure> {
+    match found {
+        None if required => Err(Failure::Refused(format!(
+            "`--mount`: the build was given no {what} `{id}`"
+        ))),
+        found => Ok(found),
+    }
+}
+
+impl Mounts {
+    /// A copy of a directory, which the step may change.
+    fn writable(&mut self, cache: &Cache, path: PathBuf, source: &str) -> Result<PathBuf, Failure> {
+        if !path.is_dir() {
+            let message =
+                format!("`--mount`: source `{source}` is a file, which cannot be mounted writable");
+            return Err(Failure::Refused(message));
+        }
+        let copy = Snapshot::writable(cache, &[path]).map_err(host("writable bind mount"))?;
+        let root = copy.root();
+        self._copies.push(copy);
+        Ok(root)
+    }
+
+    /// The directory of a cache mount, locked as it asks for.
+    fn cache(&mut self, mount: &CacheMount, sources: &mut Sources<'_>) -> Result<PathBuf, Failure> {
+        let Some((dir, lock)) = cache_mount(sources, &mount.id, mount.sharing)? else {
+            let copy =
+                Snapshot::writable(sources.cache, &[]).map_err(host("private cache mount"))?;
+            let dir = copy.root();
+            own(&dir, mount.access).map_err(host("private cache mount"))?;
+            self._copies.push(copy);
+            return Ok(dir);
+        };
+        self._locks.push(lock);
+        if !dir.is_dir() {
+            make_owned(&dir, mount.access).map_err(host("cache mount"))?;
+            if mount.from.is_some() {
+                let tree = (sources.tree)(mount.from.as_ref())?;
+                fill(&dir, &tree, mount.source.as_deref().unwrap_or("/"))?;
+            }
+        }
+        sources.cache.used(&dir);
+        Ok(dir)
+    }
 }
 
 /// Fills a new cache with a copy of what lies at a path in a tree.
@@ -248,12 +245,12 @@ pub(crate) fn inside(tree: &Path, path: &str) -> io::Result<Option<PathBuf>> {
     }
 }
 
-/// The directory of a cache mount and the lock on it; no directory when a private one is in use elsewhere.
+/// The directory of a cache mount and the lock on it; nothing when a private one is in use elsewhere.
 fn cache_mount(
     sources: &Sources<'_>,
     id: &str,
     sharing: Sharing,
-) -> Result<(Option<PathBuf>, Option<File>), Failure> {
+) -> Result<Option<(PathBuf, File)>, Failure> {
     let (dir, lock) = sources.cache.mount(id);
     let open = || {
         OpenOptions::new()
@@ -269,9 +266,9 @@ fn cache_mount(
     };
     loop {
         match rustix::fs::flock(&lock, operation) {
-            Ok(()) => return Ok((Some(dir), Some(lock))),
+            Ok(()) => return Ok(Some((dir, lock))),
             Err(rustix::io::Errno::WOULDBLOCK) if sharing == Sharing::Private => {
-                return Ok((None, None));
+                return Ok(None);
             }
             Err(rustix::io::Errno::WOULDBLOCK) => {
                 // A file lock cannot be waited for together with a cancellation.
@@ -285,27 +282,20 @@ fn cache_mount(
     }
 }
 
-fn make_owned(dir: &Path, uid: u32, gid: u32, mode: u32) -> io::Result<()> {
+fn make_owned(dir: &Path, access: Access) -> io::Result<()> {
     match fs::create_dir(dir) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
-        _ => own(dir, uid, gid, mode),
+        _ => own(dir, access),
     }
 }
 
-fn own(dir: &Path, uid: u32, gid: u32, mode: u32) -> io::Result<()> {
+fn own(dir: &Path, Access { uid, gid, mode }: Access) -> io::Result<()> {
     Owner { uid, gid }.give(CWD, dir)?;
     fs::set_permissions(dir, fs::Permissions::from_mode(mode))
 }
 
 /// Writes a secret into a memory file system, so that it never reaches a disk.
-fn keep_secret(
-    aside: &Path,
-    number: usize,
-    secret: &[u8],
-    uid: u32,
-    gid: u32,
-    mode: u32,
-) -> io::Result<PathBuf> {
+fn keep_secret(aside: &Path, number: usize, secret: &[u8], access: Access) -> io::Result<PathBuf> {
     use std::io::Write as _;
     if !aside.is_dir() {
         fs::create_dir(aside)?;
@@ -319,6 +309,6 @@ fn keep_secret(
         .mode(0o600)
         .open(&path)?;
     file.write_all(secret)?;
-    own(&path, uid, gid, mode)?;
+    own(&path, access)?;
     Ok(path)
 }

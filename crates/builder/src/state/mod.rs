@@ -78,19 +78,7 @@ pub(crate) struct MountAction {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase", tag = "type")]
 pub(crate) enum MountSource {
-    Cache {
-        id: String,
-        #[serde(skip)]
-        sharing: Sharing,
-        /// What it starts with a copy of.
-        #[serde(skip)]
-        from: Option<Word>,
-        #[serde(skip)]
-        source: Option<String>,
-        uid: u32,
-        gid: u32,
-        mode: u32,
-    },
+    Cache(CacheMount),
     Bind {
         #[serde(skip)]
         from: Option<Word>,
@@ -103,17 +91,38 @@ pub(crate) enum MountSource {
         id: String,
         env: Option<String>,
         required: bool,
-        uid: u32,
-        gid: u32,
-        mode: u32,
+        #[serde(flatten)]
+        access: Access,
     },
     Ssh {
         id: String,
         required: bool,
-        uid: u32,
-        gid: u32,
-        mode: u32,
+        #[serde(flatten)]
+        access: Access,
     },
+}
+
+/// A directory that outlives the build.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(crate) struct CacheMount {
+    pub id: String,
+    #[serde(skip)]
+    pub sharing: Sharing,
+    /// What it starts with a copy of.
+    #[serde(skip)]
+    pub from: Option<Word>,
+    #[serde(skip)]
+    pub source: Option<String>,
+    #[serde(flatten)]
+    pub access: Access,
+}
+
+/// Whose a mounted file or directory is, and who may use it.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub(crate) struct Access {
+    pub uid: u32,
+    pub gid: u32,
+    pub mode: u32,
 }
 
 /// Files to copy.

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::{DEFAULT_PATH, MountAction, MountSource, PROXIES, RunAction, State};
+use super::{
+    Access, CacheMount, DEFAULT_PATH, MountAction, MountSource, PROXIES, RunAction, State,
+};
 use crate::containerfile::{Command, Mount, MountKind, Network, Owner, Problem, Run, Word};
 
 impl State {
@@ -79,14 +81,12 @@ impl State {
             .map(|word| self.absolute(word, "`--mount`: field `target`"))
             .transpose()?;
         let text = |word: &Option<Word>| word.as_ref().map(|word| self.expand(word)).transpose();
-        let parts = |owner: &Owner, mode: u32| {
-            (
-                owner.uid.unwrap_or(0),
-                owner.gid.unwrap_or(0),
-                owner.mode.unwrap_or(mode),
-            )
+        let access = |owner: &Owner, mode: u32| Access {
+            uid: owner.uid.unwrap_or(0),
+            gid: owner.gid.unwrap_or(0),
+            mode: owner.mode.unwrap_or(mode),
         };
-        let (target, source) = match &mount.kind {
+        let (default, source) = match &mount.kind {
             MountKind::Cache {
                 id,
                 from,
@@ -94,36 +94,23 @@ impl State {
                 sharing,
                 owner,
             } => {
-                let target = target.unwrap_or_default();
-                let id = text(id)?.unwrap_or_else(|| target.clone());
-                let (uid, gid, mode) = parts(owner, 0o755);
-                (
-                    target,
-                    MountSource::Cache {
-                        id,
-                        sharing: *sharing,
-                        from: from.clone(),
-                        source: text(source)?,
-                        uid,
-                        gid,
-                        mode,
-                    },
-                )
+                let cache = CacheMount {
+                    id: text(id)?.or_else(|| target.clone()).unwrap_or_default(),
+                    sharing: *sharing,
+                    from: from.clone(),
+                    source: text(source)?,
+                    access: access(owner, 0o755),
+                };
+                (String::new(), MountSource::Cache(cache))
             }
             MountKind::Bind { from, source } => {
-                let source = text(source)?.unwrap_or_else(|| "/".into());
-                (
-                    target.unwrap_or_default(),
-                    MountSource::Bind {
-                        from: from.clone(),
-                        source,
-                    },
-                )
+                let bind = MountSource::Bind {
+                    from: from.clone(),
+                    source: text(source)?.unwrap_or_else(|| "/".into()),
+                };
+                (String::new(), bind)
             }
-            MountKind::Tmpfs { size } => (
-                target.unwrap_or_default(),
-                MountSource::Tmpfs { size: *size },
-            ),
+            MountKind::Tmpfs { size } => (String::new(), MountSource::Tmpfs { size: *size }),
             MountKind::Secret {
                 id,
                 env,
@@ -131,37 +118,29 @@ impl State {
                 owner,
             } => {
                 let id = self.expand(id)?;
-                let (uid, gid, mode) = parts(owner, 0o400);
-                let target = target.unwrap_or_else(|| format!("/run/secrets/{id}"));
-                (
-                    target,
-                    MountSource::Secret {
-                        id,
-                        env: env.clone(),
-                        required: *required,
-                        uid,
-                        gid,
-                        mode,
-                    },
-                )
+                let default = format!("/run/secrets/{id}");
+                let secret = MountSource::Secret {
+                    id,
+                    env: env.clone(),
+                    required: *required,
+                    access: access(owner, 0o400),
+                };
+                (default, secret)
             }
             MountKind::Ssh {
                 id,
                 required,
                 owner,
             } => {
-                let (uid, gid, mode) = parts(owner, 0o600);
-                let target = target.unwrap_or_else(|| format!("/run/caprock/ssh_agent.{number}"));
-                let source = MountSource::Ssh {
+                let socket = MountSource::Ssh {
                     id: self.expand(id)?,
                     required: *required,
-                    uid,
-                    gid,
-                    mode,
+                    access: access(owner, 0o600),
                 };
-                (target, source)
+                (format!("/run/caprock/ssh_agent.{number}"), socket)
             }
         };
+        let target = target.unwrap_or(default);
         if target == "/" {
             return Err(Problem::new(
                 mount.at,
