@@ -27,6 +27,30 @@ pub(super) struct Entry {
     pub(super) behaviour: Behaviour,
 }
 
+impl Entry {
+    /// A namespaced kind without subresources.
+    pub(super) fn new(
+        group: &'static str,
+        plural: &'static str,
+        kind: &'static str,
+        columns: Columns,
+    ) -> Self {
+        Self {
+            group,
+            plural,
+            kind,
+            short_names: &[],
+            categories: &[],
+            namespaced: true,
+            status: false,
+            scale: false,
+            selectable: &[],
+            columns,
+            behaviour: Behaviour::PLAIN,
+        }
+    }
+}
+
 const EVENT_FIELDS: &[&str] = &[
     "involvedObject.kind",
     "involvedObject.namespace",
@@ -54,44 +78,28 @@ fn entries() -> Vec<Entry> {
     let plain = Behaviour::PLAIN;
     vec![
         Entry {
-            group: "",
-            plural: "namespaces",
-            kind: "Namespace",
             short_names: &["ns"],
-            categories: &[],
             namespaced: false,
             status: true,
-            scale: false,
             selectable: &["status.phase"],
-            columns: columns::NAMESPACE,
             behaviour: Behaviour {
                 names: NameRule::Label,
                 prepare: prepare_namespace,
                 ..plain
             },
+            ..Entry::new("", "namespaces", "Namespace", columns::NAMESPACE)
         },
         Entry {
-            group: "",
-            plural: "nodes",
-            kind: "Node",
             short_names: &["no"],
-            categories: &[],
             namespaced: false,
             status: true,
-            scale: false,
             selectable: &["spec.unschedulable"],
-            columns: columns::NODE,
-            behaviour: plain,
+            ..Entry::new("", "nodes", "Node", columns::NODE)
         },
         Entry {
-            group: "",
-            plural: "pods",
-            kind: "Pod",
             short_names: &["po"],
             categories: &["all"],
-            namespaced: true,
             status: true,
-            scale: false,
             selectable: &[
                 "spec.nodeName",
                 "spec.restartPolicy",
@@ -100,118 +108,69 @@ fn entries() -> Vec<Entry> {
                 "status.phase",
                 "status.nominatedNodeName",
             ],
-            columns: columns::POD,
             behaviour: Behaviour {
                 eviction: true,
                 ..plain
             },
+            ..Entry::new("", "pods", "Pod", columns::POD)
         },
         Entry {
-            group: "",
-            plural: "secrets",
-            kind: "Secret",
-            short_names: &[],
-            categories: &[],
-            namespaced: true,
-            status: false,
-            scale: false,
             selectable: &["type"],
-            columns: columns::SECRET,
             behaviour: Behaviour {
                 prepare: secret::prepare,
                 validate: secret::validate,
                 ..plain
             },
+            ..Entry::new("", "secrets", "Secret", columns::SECRET)
         },
         Entry {
-            group: "",
-            plural: "configmaps",
-            kind: "ConfigMap",
             short_names: &["cm"],
-            categories: &[],
-            namespaced: true,
-            status: false,
-            scale: false,
-            selectable: &[],
-            columns: columns::CONFIG_MAP,
             behaviour: Behaviour {
                 prepare: secret::prepare_config_map,
                 validate: secret::validate_config_map,
                 ..plain
             },
+            ..Entry::new("", "configmaps", "ConfigMap", columns::CONFIG_MAP)
         },
         Entry {
-            group: "",
-            plural: "serviceaccounts",
-            kind: "ServiceAccount",
             short_names: &["sa"],
-            categories: &[],
-            namespaced: true,
-            status: false,
-            scale: false,
-            selectable: &[],
-            columns: columns::SERVICE_ACCOUNT,
             behaviour: Behaviour {
                 tokens: true,
                 ..plain
             },
+            ..Entry::new(
+                "",
+                "serviceaccounts",
+                "ServiceAccount",
+                columns::SERVICE_ACCOUNT,
+            )
         },
         Entry {
-            group: "",
-            plural: "events",
-            kind: "Event",
             short_names: &["ev"],
-            categories: &[],
-            namespaced: true,
-            status: false,
-            scale: false,
             selectable: EVENT_FIELDS,
-            columns: columns::EVENT,
             behaviour: Behaviour {
                 prepare: events::prepare,
                 ..plain
             },
+            ..Entry::new("", "events", "Event", columns::EVENT)
         },
         Entry {
-            group: "events.k8s.io",
-            plural: "events",
-            kind: "Event",
             short_names: &["ev"],
-            categories: &[],
-            namespaced: true,
-            status: false,
-            scale: false,
             selectable: EVENT_FIELDS,
-            columns: columns::EVENT,
-            behaviour: plain,
+            ..Entry::new("events.k8s.io", "events", "Event", columns::EVENT)
         },
         Entry {
-            group: "coordination.k8s.io",
-            plural: "leases",
-            kind: "Lease",
-            short_names: &[],
-            categories: &[],
-            namespaced: true,
-            status: false,
-            scale: false,
-            selectable: &[],
-            columns: columns::LEASE,
             behaviour: Behaviour {
                 unconditional_update: false,
                 ..plain
             },
+            ..Entry::new("coordination.k8s.io", "leases", "Lease", columns::LEASE)
         },
         Entry {
-            group: "apiextensions.k8s.io",
-            plural: "customresourcedefinitions",
-            kind: "CustomResourceDefinition",
             short_names: &["crd", "crds"],
             categories: &["api-extensions"],
             namespaced: false,
             status: true,
-            scale: false,
-            selectable: &[],
-            columns: columns::DEFINITION,
             behaviour: Behaviour {
                 generation: true,
                 unconditional_update: false,
@@ -219,6 +178,12 @@ fn entries() -> Vec<Entry> {
                 validate: definition::validate,
                 ..plain
             },
+            ..Entry::new(
+                "apiextensions.k8s.io",
+                "customresourcedefinitions",
+                "CustomResourceDefinition",
+                columns::DEFINITION,
+            )
         },
     ]
 }

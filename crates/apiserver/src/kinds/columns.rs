@@ -22,6 +22,13 @@ const fn wide(name: &'static str) -> Header {
     }
 }
 
+const fn count_of(name: &'static str) -> Header {
+    Header {
+        kind: "integer",
+        ..column(name)
+    }
+}
+
 const NAME: Header = column("Name");
 const AGE: Header = column("Age");
 
@@ -66,16 +73,7 @@ pub(super) const POD: Columns = Columns::Code {
 };
 
 pub(super) const SECRET: Columns = Columns::Code {
-    header: &[
-        NAME,
-        column("Type"),
-        Header {
-            name: "Data",
-            kind: "integer",
-            priority: 0,
-        },
-        AGE,
-    ],
+    header: &[NAME, column("Type"), count_of("Data"), AGE],
     row: |object, now| {
         vec![
             name(object),
@@ -87,15 +85,7 @@ pub(super) const SECRET: Columns = Columns::Code {
 };
 
 pub(super) const CONFIG_MAP: Columns = Columns::Code {
-    header: &[
-        NAME,
-        Header {
-            name: "Data",
-            kind: "integer",
-            priority: 0,
-        },
-        AGE,
-    ],
+    header: &[NAME, count_of("Data"), AGE],
     row: |object, now| {
         let entries = count(&object["data"]) + count(&object["binaryData"]);
         vec![name(object), json!(entries), age(object, now)]
@@ -103,15 +93,7 @@ pub(super) const CONFIG_MAP: Columns = Columns::Code {
 };
 
 pub(super) const SERVICE_ACCOUNT: Columns = Columns::Code {
-    header: &[
-        NAME,
-        Header {
-            name: "Secrets",
-            kind: "integer",
-            priority: 0,
-        },
-        AGE,
-    ],
+    header: &[NAME, count_of("Secrets"), AGE],
     row: |object, now| {
         let secrets = object["secrets"].as_array().map_or(0, Vec::len);
         vec![name(object), json!(secrets), age(object, now)]
@@ -133,11 +115,7 @@ pub(super) const EVENT: Columns = Columns::Code {
             kind: "integer",
             priority: 1,
         },
-        Header {
-            name: "Name",
-            kind: "string",
-            priority: 1,
-        },
+        wide("Name"),
     ],
     row: event,
 };

@@ -163,8 +163,45 @@ fn version(entry: &Value, group: &str, kind: &str, path: &str) -> Result<Version
         causes.push(Cause::required(&schema_path, "schemas are required"));
         Schema::anything()
     };
+    let columns = columns(&entry["additionalPrinterColumns"], path, &mut causes);
+    let selectable = entry["selectableFields"].as_array();
+    let selectable = selectable
+        .into_iter()
+        .flatten()
+        .filter_map(|field| field["jsonPath"].as_str())
+        .map(dotted)
+        .collect();
+    let subresources = &entry["subresources"];
+    check_scale(&subresources["scale"], path, &mut causes);
+    if !causes.is_empty() {
+        return Err(causes);
+    }
+    let api_version = format!("{group}/{name}");
+    let deprecation = (entry["deprecated"] == true).then(|| {
+        let given = entry["deprecationWarning"].as_str().map(String::from);
+        given.unwrap_or_else(|| format!("{api_version} {kind} is deprecated"))
+    });
+    Ok(Version {
+        api_version,
+        storage: entry["storage"] == true,
+        deprecation,
+        schema: Arc::new(schema.with_metadata(parsed_schema())),
+        published: Arc::new(declared.clone()),
+        status: subresources["status"].is_object(),
+        scale: subresources["scale"]
+            .is_object()
+            .then(|| scale(subresources)),
+        columns: Columns::Paths(columns),
+        selectable,
+        convert: None,
+        since: 0,
+        name,
+    })
+}
+
+/// The columns of a version's table; the age where none are listed.
+fn columns(listed: &Value, path: &str, causes: &mut Vec<Cause>) -> Vec<Column> {
     let mut columns = Vec::new();
-    let listed = &entry["additionalPrinterColumns"];
     for (index, column) in listed.as_array().into_iter().flatten().enumerate() {
         let at = format!("{path}.additionalPrinterColumns[{index}]");
         let text = |name: &str| column[name].as_str().unwrap_or_default().to_owned();
@@ -195,55 +232,29 @@ fn version(entry: &Value, group: &str, kind: &str, path: &str) -> Result<Version
                 .expect("a constant path is well formed"),
         });
     }
-    let selectable = entry["selectableFields"].as_array();
-    let selectable = selectable
-        .into_iter()
-        .flatten()
-        .filter_map(|field| field["jsonPath"].as_str())
-        .map(dotted)
-        .collect();
-    let subresources = &entry["subresources"];
-    if subresources["scale"].is_object() {
-        for (field, root) in [
-            ("specReplicasPath", ".spec."),
-            ("statusReplicasPath", ".status."),
-        ] {
-            let given = &subresources["scale"][field];
-            let at = format!("{path}.subresources.scale.{field}");
-            match given.as_str() {
-                None | Some("") => causes.push(Cause::required(at, "")),
-                Some(text) if text.starts_with(root) && !text.contains('[') => {}
-                Some(_) => {
-                    let detail = format!("should be a simple json path under {root}");
-                    causes.push(Cause::invalid(at, given, &detail));
-                }
+    columns
+}
+
+/// Replicas that cannot be found by a plain path could not be set.
+fn check_scale(scale: &Value, path: &str, causes: &mut Vec<Cause>) {
+    if !scale.is_object() {
+        return;
+    }
+    for (field, root) in [
+        ("specReplicasPath", ".spec."),
+        ("statusReplicasPath", ".status."),
+    ] {
+        let given = &scale[field];
+        let at = format!("{path}.subresources.scale.{field}");
+        match given.as_str() {
+            None | Some("") => causes.push(Cause::required(at, "")),
+            Some(text) if text.starts_with(root) && !text.contains('[') => {}
+            Some(_) => {
+                let detail = format!("should be a simple json path under {root}");
+                causes.push(Cause::invalid(at, given, &detail));
             }
         }
     }
-    if !causes.is_empty() {
-        return Err(causes);
-    }
-    let api_version = format!("{group}/{name}");
-    let deprecation = (entry["deprecated"] == true).then(|| {
-        let given = entry["deprecationWarning"].as_str().map(String::from);
-        given.unwrap_or_else(|| format!("{api_version} {kind} is deprecated"))
-    });
-    Ok(Version {
-        api_version,
-        storage: entry["storage"] == true,
-        deprecation,
-        schema: Arc::new(schema.with_metadata(parsed_schema())),
-        published: Arc::new(declared.clone()),
-        status: subresources["status"].is_object(),
-        scale: subresources["scale"]
-            .is_object()
-            .then(|| scale(subresources)),
-        columns: Columns::Paths(columns),
-        selectable,
-        convert: None,
-        since: 0,
-        name,
-    })
 }
 
 fn scale(subresources: &Value) -> Scale {

@@ -297,19 +297,12 @@ fn row(
         path: JsonPath::parse(path).expect("constant paths are well formed"),
     });
     Entry {
-        group,
-        plural,
-        kind,
         short_names,
-        categories: &[],
-        namespaced: true,
         status: true,
-        scale: false,
-        selectable: &[],
-        columns: Columns::Paths(columns.collect()),
         behaviour: Behaviour {
             generation: true,
             ..Behaviour::PLAIN
         },
+        ..Entry::new(group, plural, kind, Columns::Paths(columns.collect()))
     }
 }
