@@ -162,6 +162,9 @@ pub fn after(
         return None;
     }
     let mut next = before.clone();
+    let building = |next: &mut MachineOSBuildStatus, reason, message: &str| {
+        enter(next, BuildConditionType::Building, reason, message, now);
+    };
     match step {
         Step::Prepare => {
             if state != BuildState::New {
@@ -184,13 +187,7 @@ pub fn after(
             next.build_start.get_or_insert(Time(now));
             if !state.is_retrying() {
                 let message = format!("claimed by builder `{identity}`");
-                enter(
-                    &mut next,
-                    BuildConditionType::Building,
-                    BuildReason::Building,
-                    &message,
-                    now,
-                );
+                building(&mut next, BuildReason::Building, &message);
             }
         }
         Step::Advance(progress) => {
@@ -201,13 +198,7 @@ pub fn after(
                     "step {} of {}: {}",
                     progress.step, progress.steps, progress.message
                 );
-                enter(
-                    &mut next,
-                    BuildConditionType::Building,
-                    BuildReason::Building,
-                    &message,
-                    now,
-                );
+                building(&mut next, BuildReason::Building, &message);
             }
         }
         Step::Retry {
@@ -220,13 +211,7 @@ pub fn after(
                 "attempt {attempts} failed; next attempt at {}",
                 when.strftime("%H:%M:%S UTC")
             );
-            enter(
-                &mut next,
-                BuildConditionType::Building,
-                BuildReason::Retrying,
-                message,
-                now,
-            );
+            building(&mut next, BuildReason::Retrying, message);
         }
         Step::Succeed { image } => {
             next.digested_image_push_spec = Some(image.clone());

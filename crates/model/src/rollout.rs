@@ -474,4 +474,4 @@ pub(crate) fn listed(nodes: &BTreeMap<String, String>) -> String {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

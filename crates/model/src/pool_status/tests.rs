@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::pool::{InvalidMaxUnavailable, InvalidSelector};
-use crate::rollout::plan;
+use crate::rollout::{self, plan};
 
 fn at(second: i64) -> Timestamp {
     Timestamp::constant(1_700_000_000 + second, 0)
@@ -41,19 +41,8 @@ fn done(name: &str, config: &str) -> NodeView {
 
 fn seen(gate: Gate, nodes: Vec<NodeView>) -> Seen {
     Seen {
-        config: Some("new".to_owned()),
         gate,
-        paused: false,
-        max_unavailable: Ok(1),
-        nodes,
-        contested: BTreeMap::new(),
-        invalid_selector: None,
-        failure_budget: None,
-        policy_problems: Vec::new(),
-        schedule: Ok(Default::default()),
-        drains: Default::default(),
-        missing: Vec::new(),
-        now: Timestamp::UNIX_EPOCH,
+        ..rollout::tests::seen(1, nodes)
     }
 }
 

@@ -79,7 +79,7 @@ pub fn labels(selector: Option<&LabelSelector>) -> Option<BTreeMap<String, Strin
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::rollout::Gate;
+    use crate::rollout::{self, Gate};
     use serde_json::json;
 
     fn pool(before: Option<&Target>) -> MachineConfigPool {
@@ -94,17 +94,7 @@ mod tests {
         Seen {
             config: Some(config.to_owned()),
             gate,
-            paused: false,
-            max_unavailable: Ok(1),
-            nodes: Vec::new(),
-            contested: BTreeMap::new(),
-            invalid_selector: None,
-            failure_budget: None,
-            policy_problems: Vec::new(),
-            schedule: Ok(Default::default()),
-            drains: Default::default(),
-            missing: Vec::new(),
-            now: jiff::Timestamp::UNIX_EPOCH,
+            ..rollout::tests::seen(1, Vec::new())
         }
     }
 

@@ -87,7 +87,8 @@ fn fresh(name: &str) -> NodeView {
     }
 }
 
-fn seen(max: usize, nodes: Vec<NodeView>) -> Seen {
+/// A pool that nothing stands in the way of.
+pub(crate) fn seen(max: usize, nodes: Vec<NodeView>) -> Seen {
     Seen {
         config: Some("new".to_owned()),
         gate: Gate::NotLayered,
