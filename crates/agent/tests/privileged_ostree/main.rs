@@ -27,13 +27,20 @@ fn privileged() -> bool {
     asked
 }
 
+/// A sysroot without deployments, where the test can run.
+fn empty() -> Option<(Lab, Ostree)> {
+    privileged().then(|| {
+        let lab = Lab::new();
+        let ostree = lab.ostree();
+        (lab, ostree)
+    })
+}
+
 #[test]
 fn privileged_a_layered_image_imports_only_its_own_layers() {
-    if !privileged() {
+    let Some((lab, ostree)) = empty() else {
         return;
-    }
-    let lab = Lab::new();
-    let ostree = lab.ostree();
+    };
     let added = layer(&[
         Directory("etc"),
         File("etc/motd", "layered\n"),
@@ -80,11 +87,9 @@ fn privileged_a_layered_image_imports_only_its_own_layers() {
 
 #[test]
 fn privileged_layers_delete_and_change_kinds() {
-    if !privileged() {
+    let Some((lab, ostree)) = empty() else {
         return;
-    }
-    let lab = Lab::new();
-    let ostree = lab.ostree();
+    };
     let deleting = layer(&[
         Directory("usr/bin"),
         File("usr/bin/.wh.doomed", ""),
@@ -116,11 +121,9 @@ fn privileged_layers_delete_and_change_kinds() {
 
 #[test]
 fn privileged_a_killed_import_is_taken_up() {
-    if !privileged() {
+    let Some((lab, ostree)) = empty() else {
         return;
-    }
-    let lab = Lab::new();
-    let ostree = lab.ostree();
+    };
     let (second, third) = (
         layer(&[File("usr/bin/second", "2")]),
         layer(&[File("usr/bin/third", "3")]),
@@ -148,11 +151,9 @@ fn privileged_a_killed_import_is_taken_up() {
 
 #[test]
 fn privileged_deployments_take_kernel_arguments_turns_and_a_clean_up() {
-    if !privileged() {
+    let Some((lab, ostree)) = empty() else {
         return;
-    }
-    let lab = Lab::new();
-    let ostree = lab.ostree();
+    };
     let first = ostree.import(&lab.image("first", &[base()])).unwrap();
     let second = ostree
         .import(&lab.image("second", &[base(), layer(&[File("usr/bin/second", "2")])]))
@@ -203,11 +204,9 @@ fn privileged_deployments_take_kernel_arguments_turns_and_a_clean_up() {
 /// ostree writes no new boot loader entries when kernel and arguments stay: those that a rollback left must fit.
 #[test]
 fn privileged_after_a_rollback_the_next_deployment_boots() {
-    if !privileged() {
+    let Some((lab, ostree)) = empty() else {
         return;
-    }
-    let lab = Lab::new();
-    let ostree = lab.ostree();
+    };
     let import =
         |name, text| ostree.import(&lab.image(name, &[base(), layer(&[File("usr/bin/x", text)])]));
     let images = [
@@ -231,11 +230,9 @@ fn privileged_after_a_rollback_the_next_deployment_boots() {
 
 #[test]
 fn privileged_what_cannot_boot_is_refused_before_it_is_deployed() {
-    if !privileged() {
+    let Some((lab, ostree)) = empty() else {
         return;
-    }
-    let lab = Lab::new();
-    let ostree = lab.ostree();
+    };
     let error = ostree
         .import(&lab.image("plain", &[layer(&[File("usr/bin/tool", "x")])]))
         .unwrap_err()

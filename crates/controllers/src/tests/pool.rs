@@ -23,6 +23,16 @@ async fn worker_pool(world: &World, paused: bool) {
     world.pool("worker", paused).await;
 }
 
+/// Waits until `worker-1` is told where to go.
+async fn until_told(world: &World) {
+    eventually("told", || async {
+        let node: Node = world.get("worker-1").await;
+        let told = node.annotations().contains_key(keys::DESIRED_CONFIG);
+        if told { Ok(()) } else { Err("not yet") }
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn nodes_are_taken_to_the_config_and_the_pool_says_so() {
     let world = World::new().await;
@@ -304,14 +314,7 @@ async fn a_foreign_cordon_stays_after_the_update() {
     // Told while it served, cordoned by somebody before its agent asked for the drain.
     let told = json!({"spec": {"paused": false}});
     world.merge::<MachineConfigPool>("worker", told).await;
-    eventually("told", || async {
-        let node: Node = world.get("worker-1").await;
-        node.annotations()
-            .get(keys::DESIRED_CONFIG)
-            .cloned()
-            .ok_or("not yet")
-    })
-    .await;
+    until_told(&world).await;
     let cordon = json!({"spec": {"unschedulable": true}});
     world.merge::<Node>("worker-1", cordon).await;
     while !agent.act().await {
@@ -564,14 +567,7 @@ async fn a_drain_waits_for_pods_and_says_for_which() {
         pods.create(&PostParams::default(), &pod).await.unwrap();
     }
     // It asks for the drain, which goes on by itself then.
-    eventually("told", || async {
-        let node: Node = world.get("worker-1").await;
-        node.annotations()
-            .get(keys::DESIRED_CONFIG)
-            .cloned()
-            .ok_or("not yet")
-    })
-    .await;
+    until_told(&world).await;
     agent.act().await;
     eventually("waits", || async {
         let node: Node = world.get("worker-1").await;
