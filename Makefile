@@ -65,7 +65,8 @@ check:
 	@demo/deps.sh rust
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- --deny warnings
-	@if command -v shellcheck >/dev/null; then shellcheck demo/*.sh demo/nodes/*.sh demo/vm/*.sh demo/scenarios/*.sh demo/disruption/*.sh deploy/*.sh; \
+	@if command -v shellcheck >/dev/null; then shellcheck demo/*.sh demo/nodes/*.sh demo/vm/*.sh demo/scenarios/*.sh demo/disruption/*.sh deploy/*.sh .ci/run \
+		crates/agent/src/watch.sh crates/agent/tests/host/tool.sh crates/builder/tests/pod.sh; \
 	else echo 'shellcheck is not installed; the scripts are not checked'; fi
 
 fmt:

@@ -46,7 +46,7 @@ class Server:
         api, registry = (f"127.0.0.1:{port.getsockname()[1]}" for port in ports)
         for port in ports:
             port.close()
-        log = open(self.data.parent / "api-serve.log", "ab")
+        log = open(self.data.with_suffix(".log"), "ab")
         began = time.perf_counter()
         self.process = subprocess.Popen(
             [self.caprock, "serve", "--data-dir", self.data, "--listen", api, "--registry-listen", registry, *self.flags],
@@ -60,7 +60,7 @@ class Server:
             time.sleep(0.002)
         config = json.loads(self.kubeconfig.read_text())
         cluster = config["clusters"][0]["cluster"]
-        self.address = ("127.0.0.1", int(api.rsplit(":", 1)[1]))
+        self.address, self.registry_host = ("127.0.0.1", int(api.rsplit(":", 1)[1])), registry
         self.token = config["users"][0]["user"]["token"]
         authority = base64.b64decode(cluster["certificate-authority-data"]).decode()
         self.tls = ssl.create_default_context(cadata=authority)

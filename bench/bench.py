@@ -9,13 +9,13 @@ import json
 import os
 import random
 import shutil
-import signal
-import socket
 import statistics
 import subprocess
 import sys
 import time
 from pathlib import Path
+
+from api import Server
 
 ROOT = Path(__file__).resolve().parent.parent
 MIB = 1 << 20
@@ -51,36 +51,16 @@ def content(size, seed):
     return bytes(out[:size])
 
 
-class Registry:
+class Registry(Server):
     """The registry of `caprock serve`, which all tools push to."""
 
     def __init__(self, caprock, work):
-        self.data = work / "serve"
-        ports = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
-        api, registry = (f"127.0.0.1:{port.getsockname()[1]}" for port in ports)
-        for port in ports:
-            port.close()
-        self.host = registry
-        self.log = open(work / "serve.log", "wb")
-        self.process = subprocess.Popen(
-            [caprock, "serve", "--data-dir", self.data, "--listen", api, "--registry-listen", registry],
-            stdout=self.log,
-            stderr=self.log,
-        )
-        deadline = time.monotonic() + 60
-        while not (self.data / "kubeconfig").exists():
-            if self.process.poll() is not None or time.monotonic() > deadline:
-                sys.exit(f"caprock serve did not start, see {work / 'serve.log'}")
-            time.sleep(0.05)
+        super().__init__(caprock, work / "serve")
+        self.start()
         self.certs = work / "certs"
         self.certs.mkdir()
         shutil.copy(self.data / "pki/ca.crt", self.certs)
         self.auth = self.data / "registry-auth.json"
-
-    def stop(self):
-        self.process.send_signal(signal.SIGTERM)
-        self.process.wait()
-        self.log.close()
 
 
 class Caprock:
@@ -97,7 +77,7 @@ class Caprock:
         for arg in args:
             command += ["--build-arg", arg]
         if tag:
-            command += ["--push", "-t", f"{self.registry.host}/{tag}"]
+            command += ["--push", "-t", f"{self.registry.registry_host}/{tag}"]
         return [[*command, context]]
 
     def forget(self):
@@ -120,7 +100,7 @@ class Buildah:
         build = [*self.base, "bud", "--quiet", "--isolation", "chroot", "--layers", *self.access, "-f", file]
         for arg in args:
             build += ["--build-arg", arg]
-        name = f"{self.registry.host}/{tag or 'bench/none'}"
+        name = f"{self.registry.registry_host}/{tag or 'bench/none'}"
         commands = [[*build, "-t", name, context]]
         if tag:
             commands.append([*self.base, "push", "--quiet", *self.access, name])
@@ -168,7 +148,7 @@ class Bench:
         file = self.file("Base", "FROM scratch\nCOPY root /\n")
         for command in self.tools[0].commands(file, context, "bench/base:1"):
             sh(command)
-        return f"{self.registry.host}/bench/base:1"
+        return f"{self.registry.registry_host}/bench/base:1"
 
     def row(self, name, what, measure, bare=None, divide=1):
         """One row of the table. `measure(tool, round)` gives seconds; rounds alternate between the tools."""
@@ -265,7 +245,7 @@ class Bench:
         if self.only and not {"apt", "apt-warm"} & set(self.only):
             return
         layout = sh([ROOT / "demo/base-image.sh"]).splitlines()[-1]
-        image = f"{self.registry.host}/bench/debian:bookworm"
+        image = f"{self.registry.registry_host}/bench/debian:bookworm"
         sh([self.tools[0].binary, "copy", f"oci:{layout}:bookworm", image, *self.tools[0].access])
         empty = self.context("no-files")
         install = "apt-get update -qq && apt-get install -y -qq --no-install-recommends autofs >/dev/null"
@@ -403,4 +383,5 @@ def main():
         bench.registry.stop()
 
 
-main()
+if __name__ == "__main__":
+    main()

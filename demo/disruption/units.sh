@@ -1,21 +1,19 @@
 # Checks of docs/disruption.md: units, keys and passwords.
 # shellcheck shell=bash
 
-change_unit_new() {
+# new_unit DESCRIPTION: writes MachineConfig 50-row, whose only unit is new.service.
+new_unit() {
     {
-        printf 'config:\n  ignition: {version: 3.4.0}\n  systemd:\n    units:\n'
-        unit_entry new.service 'enabled: true' <<<"$(watched_unit 'A new unit')"
+        units_spec
+        unit_entry new.service 'enabled: true' <<<"$(watched_unit "$1")"
     } | machine_config 50-row worker
 }
+
+change_unit_new() { new_unit 'A new unit'; }
 effect_unit_new() { is_active "$1" new.service; }
 
 # Takes up what unit-new left.
-change_unit_text() {
-    {
-        printf 'config:\n  ignition: {version: 3.4.0}\n  systemd:\n    units:\n'
-        unit_entry new.service 'enabled: true' <<<"$(watched_unit 'Another text')"
-    } | machine_config 50-row worker
-}
+change_unit_text() { new_unit 'Another text'; }
 effect_unit_text() { [ "$(node exec "$1" systemctl show --value --property=Description new.service)" = 'Another text' ]; }
 
 change_unit_removed() { without_row; }

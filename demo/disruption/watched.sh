@@ -7,7 +7,7 @@ WATCHED=(ssh.service chronyd.service crio.service probe.service)
 # services_to_watch: spec of a MachineConfig with one process for each name, which lives through a reload.
 services_to_watch() {
     local name
-    printf 'config:\n  ignition: {version: 3.4.0}\n  systemd:\n    units:\n'
+    units_spec
     for name in "${WATCHED[@]}"; do
         # In place of the image's drop-in of that name, which keeps ssh.service from running in a container.
         unit_entry "$name" 'enabled: true
@@ -28,6 +28,9 @@ ExecReload=/bin/true
 WantedBy=multi-user.target
 UNIT
 }
+
+# units_spec: how a spec begins whose units follow.
+units_spec() { printf 'config:\n  ignition: {version: 3.4.0}\n  systemd:\n    units:\n'; }
 
 # unit_entry NAME FIELDS: one entry of systemd.units with the text on stdin.
 unit_entry() {

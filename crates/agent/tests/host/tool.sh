@@ -104,6 +104,7 @@ edit_kargs() {
                 case " $now " in *" $value "*) [ "${argument%%=*}" = --karg-append ] && now="$now $value" ;; *) now="$now $value" ;; esac
                 ;;
             --delete-if-present=* | --karg-delete=*)
+                # shellcheck disable=SC2086 # a line for each
                 now=$(printf '%s\n' $now | grep -v -x -F -- "${argument#*=}" | tr '\n' ' ')
                 ;;
         esac
@@ -122,7 +123,9 @@ case "$tool $1" in
     *' --version') echo "$tool 1" ;;
     'bootc status')
         entry() {
-            [ -n "$*" ] || { printf null; return; }
+            [ -n "$1" ] || { printf null; return; }
+            # shellcheck disable=SC2086 # the fields of a line
+            set -- $1
             soft=
             if [ -f soft ]; then soft="\"softRebootCapable\":$([ "$1" = staged ] && cat soft || echo false),"; fi
             printf '{"image":{"image":{"image":"r.example/os","transport":"registry"},"imageDigest":"%s","architecture":"amd64"},"incompatible":false,%s"pinned":false,"ostree":{"stateroot":"test","checksum":"%s","deploySerial":%s}}' "$4" "$soft" "$2" "$3"
@@ -130,11 +133,11 @@ case "$tool $1" in
         queued=false
         if rollback_queued; then queued=true; fi
         printf '{"apiVersion":"org.containers.bootc/v1","kind":"BootcHost","status":{"type":"bootcHost","rollbackQueued":%s,"staged":' $queued
-        entry $(grep '^staged ' deployments || true)
+        entry "$(grep '^staged ' deployments || true)"
         printf ',"booted":'
-        entry $(booted)
+        entry "$(booted)"
         printf ',"rollback":'
-        entry $(grep '^other ' deployments | head -n 1)
+        entry "$(grep '^other ' deployments | head -n 1)"
         printf '}}\n'
         ;;
     'bootc switch') change stage "$(digest_of "$*")" ;;
@@ -167,6 +170,7 @@ case "$tool $1" in
         # The pull spec is no package.
         options=
         for argument; do case $argument in --install=* | --uninstall=*) options="$options $argument" ;; esac; done
+        # shellcheck disable=SC2086 # an option each
         change rebase "$image" $options
         ;;
     'rpm-ostree install') shift; change layer + pending-packages "$@" ;;
@@ -202,10 +206,13 @@ case "$tool $1" in
         forget() { grep -v "^sha256:$1$" images >images.new || true; mv images.new images; }
         case "$*" in
             *--list*) sed 's,sha256:,ostree/container/image/,' images ;;
-            *--delete*) change forget "${*##*/}" ;;
+            *--delete*) shift $(($# - 1)) && change forget "${1##*/}" ;;
         esac
         ;;
-    'ostree show') echo "'sha256:${*##*/}'" ;;
+    'ostree show')
+        shift $(($# - 1))
+        echo "'sha256:${1##*/}'"
+        ;;
     'ostree admin')
         # `soft` is there where the host can do a soft reboot.
         restage() { stage "$(booted | cut -d' ' -f4)"; edit_kargs "$@"; }
