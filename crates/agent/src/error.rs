@@ -128,16 +128,23 @@ fn listed(files: &[SecretFile]) -> String {
 }
 
 /// An error with its causes, in one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
-        let said = error.to_string();
+        let boxed = error.downcast_ref::<Box<kube::Error>>().map(Box::as_ref);
+        // The library shows the whole answer, twice.
+        let answer = match boxed.or(error.downcast_ref()) {
+            Some(kube::Error::Api(status)) => Some(status.message.clone()),
+            Some(_) | None => None,
+        };
+        let is_last = answer.is_some();
+        let said = answer.unwrap_or_else(|| error.to_string());
         // Many errors repeat their cause in their own words.
         if !text.ends_with(&said) {
             text = format!("{text}: {said}");
         }
-        cause = error.source();
+        cause = error.source().filter(|_| !is_last);
     }
     text
 }
@@ -145,4 +152,20 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
 /// Whether the API says that there is no such object.
 pub(crate) fn is_not_found(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if status.code == 404)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_of_the_api_is_told_once_in_its_own_words() {
+        let status =
+            kube::core::Status::failure("machineconfigs `x` not found", "NotFound").with_code(404);
+        let error = AgentError::api("read MachineConfig `x`")(kube::Error::Api(status.boxed()));
+        assert_eq!(
+            chain(&error),
+            "cannot read MachineConfig `x`: machineconfigs `x` not found"
+        );
+    }
 }

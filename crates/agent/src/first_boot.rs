@@ -307,6 +307,7 @@ impl Machine {
                 applied: drained,
             },
             failure: sight.failure.as_ref(),
+            gone: None,
             prefetch: None,
             // Nothing runs here yet that a policy could protect.
             policy: None,

@@ -176,6 +176,20 @@ pub enum Hold {
 }
 
 impl Hold {
+    /// Every word that [`Hold::word`] has.
+    pub const WORDS: [&str; 10] = [
+        "paused",
+        "config",
+        "image",
+        "secret",
+        "invalid",
+        "slots",
+        "halted",
+        "wave",
+        "window",
+        "not_serving",
+    ];
+
     /// What is waited for, in a word.
     pub fn word(&self) -> &'static str {
         match self {

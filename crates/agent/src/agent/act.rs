@@ -20,6 +20,9 @@ use crate::progress::Doing;
 /// Between two reports of how far a pull is: each is a write that every watcher sees.
 const TELL_PROGRESS: Duration = Duration::from_secs(10);
 
+/// A rendered config that somebody removed is made again by its controller within a moment, and nobody tells the node.
+const UNTIL_MADE_AGAIN: Duration = Duration::from_secs(5);
+
 impl<M: Machine> Agent<M> {
     /// Nothing is left to do: says so, and cleans up once.
     pub(super) async fn settle(
@@ -59,7 +62,10 @@ impl<M: Machine> Agent<M> {
             tracing::info!("the program was replaced; the new one takes over");
             return Ok(Next::Never);
         }
-        Ok(Next::Within(IDLE))
+        Ok(Next::Within(match observed.gone {
+            Some(_) => UNTIL_MADE_AGAIN,
+            None => IDLE,
+        }))
     }
 
     pub(super) async fn act(

@@ -4,8 +4,8 @@ use k8s_openapi::api::core::v1::Node;
 use kube::Api;
 use kube::api::ListParams;
 use model::api::{
-    CLUSTER, MachineConfigNode, MachineConfigPool, MachineConfiguration, MachineOSConfig,
-    RolloutPolicy, SoftRebootPolicy,
+    CLUSTER, MachineConfig, MachineConfigNode, MachineConfigPool, MachineConfiguration,
+    MachineOSConfig, RolloutPolicy, SoftRebootPolicy,
 };
 use model::file_secret::Values;
 use model::health::policy_of;
@@ -30,6 +30,8 @@ pub(super) struct Observed {
     pub(super) layering: Option<Layering>,
     pub(super) sight: Sight,
     pub(super) desired: Option<Version>,
+    /// What the node was told to go to, when there is no such configuration any more.
+    pub(super) gone: Option<Target>,
     /// The node disruption policy in force.
     pub(super) policy: Policy,
 }
@@ -44,6 +46,14 @@ pub(super) struct Layering {
     pub(super) image: Option<String>,
     /// The MachineOSBuild that made it.
     pub(super) build: Option<String>,
+}
+
+/// What the Node's annotations ask for.
+enum Desired {
+    Nothing,
+    Version(Box<Version>),
+    /// A configuration that is not there.
+    Gone(Target),
 }
 
 impl From<MachineOSConfig> for Layering {
@@ -106,9 +116,14 @@ impl<M: Machine> Agent<M> {
             layering,
             sight,
             desired: None,
+            gone: None,
             policy: self.disruption_policy().await?,
         };
-        observed.desired = self.desired(&observed).await?;
+        match self.desired(&observed).await? {
+            Desired::Nothing => {}
+            Desired::Version(version) => observed.desired = Some(*version),
+            Desired::Gone(target) => observed.gone = Some(target),
+        }
         Ok(observed)
     }
 
@@ -160,9 +175,9 @@ impl<M: Machine> Agent<M> {
     }
 
     /// The version that the Node's annotations ask for.
-    async fn desired(&mut self, observed: &Observed) -> Result<Option<Version>, AgentError> {
+    async fn desired(&mut self, observed: &Observed) -> Result<Desired, AgentError> {
         let Some(config) = annotation(&observed.node, keys::DESIRED_CONFIG) else {
-            return Ok(None);
+            return Ok(Desired::Nothing);
         };
         let target = Target {
             config: config.to_owned(),
@@ -171,10 +186,12 @@ impl<M: Machine> Agent<M> {
         let spec = match self.host.state().config(config)? {
             Some(spec) => spec,
             None => {
-                let found = self.configs.get(config).await;
-                let spec = found
-                    .map_err(AgentError::api(format!("read MachineConfig `{config}`")))?
-                    .spec;
+                let found = self.configs.get_opt(config).await;
+                let found =
+                    found.map_err(AgentError::api(format!("read MachineConfig `{config}`")))?;
+                let Some(MachineConfig { spec, .. }) = found else {
+                    return Ok(Desired::Gone(target));
+                };
                 self.host.state().keep_config(config, &spec)?;
                 spec
             }
@@ -183,7 +200,8 @@ impl<M: Machine> Agent<M> {
         if version.layered_image.is_none() && !version.os_image_url.is_empty() {
             version.os_image_url = self.digested(&version, observed).await?;
         }
-        self.with_values(version, observed).await.map(Some)
+        let version = self.with_values(version, observed).await?;
+        Ok(Desired::Version(Box::new(version)))
     }
 
     /// The version with the content of its files that comes from Secrets: what the node is given now, else what it was
@@ -388,6 +406,7 @@ impl<M: Machine> Agent<M> {
                 applied: annotation(node, keys::LAST_APPLIED_DRAIN).map(str::to_owned),
             },
             failure: sight.failure.as_ref(),
+            gone: observed.gone.as_ref(),
             prefetch: next,
             policy: Some(policy),
             adds_packages: self.host.adds_packages(),

@@ -1,5 +1,7 @@
 //! A node whose target goes back before it rebooted: what was to boot goes, and the node is in service as it was.
 
+use model::keys;
+use model::node::annotation;
 use serde_json::json;
 
 use super::kill::Place;
@@ -70,4 +72,34 @@ async fn what_was_half_made_goes_when_the_target_goes_back() {
     for stages in [false, true] {
         turned_back(stages, Place::After("deploy")).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_whose_target_is_gone_is_given_back_and_waits() {
+    let mut world = World::settled(&[("/etc/motd", "one")]).await;
+    // It was drained when it was told, and its pool went before it could look.
+    world
+        .annotate(json!({keys::DESIRED_DRAIN: "drain-rendered-2"}))
+        .await;
+    world
+        .play("it is drained", |node| {
+            annotation(node, keys::LAST_APPLIED_DRAIN) == Some("drain-rendered-2")
+        })
+        .await;
+    world.desire("rendered-2", None).await;
+    let reason = world.until_degraded().await;
+    assert!(reason.contains("no MachineConfig `rendered-2`"), "{reason}");
+    let node = world
+        .play("it is uncordoned", |node| {
+            annotation(node, keys::LAST_APPLIED_DRAIN) == Some("uncordon-rendered-1")
+        })
+        .await;
+    assert_ne!(node.spec.unwrap_or_default().unschedulable, Some(true));
+    assert_eq!(world.machine.read("/etc/motd"), "one");
+    // One that is made again is gone to by itself.
+    let image = world.machine.booted_image();
+    let two = rendered(image, &[("/etc/motd", "two")], json!([]));
+    world.config("rendered-2", two).await;
+    world.until_done("rendered-2").await;
+    assert_eq!(world.machine.read("/etc/motd"), "two");
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
@@ -146,13 +147,17 @@ pub enum RestoreError {
 
 /// Makes the store of the server that will have this data directory from what `GET /backup` gave. No server may use
 /// the directory. Resource versions go on far above those of the backup, so that none is given out twice; watches from
-/// before start anew.
-pub fn restore(data_dir: &Path, backup: impl BufRead) -> Result<(), RestoreError> {
+/// before start anew. `amend` sees each object with the resource that it is of, and may change what does not hold any more.
+pub fn restore(
+    data_dir: &Path,
+    backup: impl BufRead,
+    amend: impl Fn(&str, &mut Value),
+) -> Result<(), RestoreError> {
     let path = data_dir.join("store.redb");
     if path.exists() {
         return Err(RestoreError::Exists { path });
     }
-    let (revision, events) = read(backup)?;
+    let (revision, events) = read(backup, amend)?;
     let at = |path: &Path| {
         let path = path.to_owned();
         move |source| RestoreError::Write { path, source }
@@ -169,7 +174,10 @@ pub fn restore(data_dir: &Path, backup: impl BufRead) -> Result<(), RestoreError
     synced.map_err(at(data_dir))
 }
 
-fn read(mut backup: impl BufRead) -> Result<(Revision, Vec<Arc<Event>>), RestoreError> {
+fn read(
+    mut backup: impl BufRead,
+    amend: impl Fn(&str, &mut Value),
+) -> Result<(Revision, Vec<Arc<Event>>), RestoreError> {
     let mut digest = Sha256::new();
     let (mut revision, mut events) = (0, Vec::new());
     let mut text = String::new();
@@ -206,8 +214,11 @@ fn read(mut backup: impl BufRead) -> Result<(Revision, Vec<Arc<Event>>), Restore
             if line.revision > revision {
                 return Err(malformed("an object is newer than the backup"));
             }
+            let mut object: Value = serde_json::from_str(line.object.get())
+                .map_err(|error| malformed(&error.to_string()))?;
+            amend(&line.resource, &mut object);
+            let bytes = Bytes::from(object.to_string());
             let key = Key::new(line.resource, &line.namespace, &line.name);
-            let bytes = Bytes::copy_from_slice(line.object.get().as_bytes());
             events.push(Arc::new(Event {
                 kind: EventKind::Added,
                 object: Arc::new(Object::new(key, line.revision, bytes)),

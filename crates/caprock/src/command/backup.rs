@@ -11,6 +11,8 @@ use anyhow::{Context, anyhow, bail};
 use camino::{Utf8Component, Utf8Path, Utf8PathBuf};
 use http_body_util::BodyExt;
 use kube::client::Body;
+use model::keys;
+use serde_json::Value;
 
 use crate::cli;
 use crate::exit::{Failure, refused};
@@ -163,6 +165,7 @@ pub(crate) fn restore(args: &cli::Restore) -> Result<(), Failure> {
             apiserver::restore(
                 data_dir.join("api").as_std_path(),
                 BufReader::new(&mut entry),
+                forget_what_nodes_were_told,
             )
             .map_err(refused)?;
             restored = true;
@@ -188,6 +191,20 @@ pub(crate) fn restore(args: &cli::Restore) -> Result<(), Failure> {
     Ok(())
 }
 
+/// What nodes were told then would take them back at once, all of those that have gone on since. Their pools tell them anew,
+/// as many at a time as may be, from what they have.
+fn forget_what_nodes_were_told(resource: &str, object: &mut Value) {
+    if resource != "nodes" {
+        return;
+    }
+    let annotations = object.pointer_mut("/metadata/annotations");
+    if let Some(annotations) = annotations.and_then(Value::as_object_mut) {
+        for told in [keys::DESIRED_CONFIG, keys::DESIRED_IMAGE, keys::TOLD_AT] {
+            annotations.remove(told);
+        }
+    }
+}
+
 /// Whether a file may be in a backup; nothing else is ever written.
 fn belongs(name: &Utf8Path) -> bool {
     let parts: Vec<Utf8Component<'_>> = name.components().collect();
@@ -202,6 +219,31 @@ fn belongs(name: &Utf8Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn restored_nodes_wait_to_be_told() {
+        let object = |desired: Value| {
+            let mut object = serde_json::json!({"metadata": {"annotations": {
+                keys::CURRENT_CONFIG: "a", keys::DESIRED_DRAIN: "uncordon-a",
+            }}});
+            if let Some(annotations) = object["metadata"]["annotations"].as_object_mut() {
+                annotations.extend(desired.as_object().cloned().unwrap_or_default());
+            }
+            object
+        };
+        let told = || {
+            object(serde_json::json!({
+                keys::DESIRED_CONFIG: "a", keys::DESIRED_IMAGE: "r/i@sha256:1", keys::TOLD_AT: "2026-03-01T12:00:00Z",
+            }))
+        };
+        let amended = |resource: &str| {
+            let mut object = told();
+            forget_what_nodes_were_told(resource, &mut object);
+            object
+        };
+        assert_eq!(amended("nodes"), object(Value::Null));
+        assert_eq!(amended("configmaps"), told());
+    }
 
     #[test]
     fn nothing_leaves_the_data_directory() {

@@ -112,6 +112,8 @@ fn explain(seen: &NodeSeen<'_>, view: &NodeView) -> Explanation {
     match seen.membership {
         Membership::Unclaimed => {
             let mut told = new("belongs to no pool, so nobody updates it".to_owned());
+            let reports = Some(&view.reason).filter(|reason| !reason.is_empty());
+            told.because.extend(reports.cloned());
             told.remedies.push(format!(
                 "give it a pool's label, such as `kubectl label node {name} {}worker=`",
                 keys::NODE_ROLE_PREFIX

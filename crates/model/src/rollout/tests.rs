@@ -430,3 +430,21 @@ proptest! {
         prop_assert_eq!(plan(&seen).to_string(), "nothing to do");
     }
 }
+
+#[test]
+fn the_document_names_everything_that_nodes_wait_for() {
+    let document = include_str!("../../../../docs/monitoring.md");
+    let (_, named) = document
+        .split_once("`caprock_pool_waiting_nodes` has")
+        .unwrap();
+    let named = named.split("\n- ").next().unwrap();
+    for word in Hold::WORDS {
+        assert!(
+            named.contains(&format!("`{word}`")),
+            "`{word}` is not in docs/monitoring.md"
+        );
+    }
+    for hold in [Hold::Paused, Hold::NoConfig, Hold::NoImage] {
+        assert!(Hold::WORDS.contains(&hold.word()));
+    }
+}

@@ -81,6 +81,8 @@ pub struct Seen<'a> {
     pub drain: DrainRequest,
     /// What was tried last and taken back.
     pub failure: Option<&'a Failure>,
+    /// What the node was told to go to, when there is no such configuration any more.
+    pub gone: Option<&'a Target>,
     /// The image that the node's pool is about to roll out, when it is not on the disk.
     pub prefetch: Option<&'a str>,
     /// The node disruption policy in force; the defaults when there is none.
@@ -225,6 +227,9 @@ pub fn plan(seen: &Seen<'_>) -> Plan {
     });
     let defaults = Policy::default();
     let policy = seen.policy.unwrap_or(&defaults);
+    if let Some(gone) = seen.gone {
+        return stranded(seen, gone, policy);
+    }
     let Some(desired) = seen.desired else {
         return Plan {
             node: seen.node.to_owned(),
@@ -268,6 +273,30 @@ pub fn plan(seen: &Seen<'_>) -> Plan {
         update,
         steps,
         stuck,
+    }
+}
+
+/// The plan of a node that cannot go where it was told to: it stays what it is, in service.
+fn stranded(seen: &Seen<'_>, gone: &Target, policy: &Policy) -> Plan {
+    let nothing = Version::default();
+    let current = seen.current.unwrap_or(&nothing);
+    let mut steps = seen
+        .current
+        .map(|current| staying(seen, current, policy))
+        .unwrap_or_default();
+    if seen.unbooted {
+        steps.insert(0, Step::Discard);
+    }
+    Plan {
+        node: seen.node.to_owned(),
+        target: Some(gone.clone()),
+        update: Update::between(current, current, &[], policy),
+        steps,
+        stuck: Some(format!(
+            "there is no MachineConfig `{}` any more: its pool is gone, or somebody removed it; the node stays what it is \
+             until a pool tells it anew",
+            gone.config
+        )),
     }
 }
 

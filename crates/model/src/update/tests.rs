@@ -2,6 +2,7 @@
 use serde_json::{Value, json};
 
 use super::*;
+use crate::node::Target;
 
 mod disruption;
 mod properties;
@@ -444,4 +445,40 @@ fn a_node_without_work_pulls_what_its_pool_rolls_out_next() {
     seen.booted_image = Some(A);
     seen.verified = true;
     assert_eq!(steps(&seen), format!("pull `{B}`"));
+}
+
+#[test]
+fn who_cannot_go_where_it_was_told_to_stays_in_service() {
+    let current = version("a", None, json!({"osImageURL": A}));
+    let gone = Target {
+        config: "b".to_owned(),
+        image: None,
+    };
+    let mut seen = Seen {
+        node: "n",
+        current: Some(&current),
+        gone: Some(&gone),
+        booted_image: Some(A),
+        verified: true,
+        ..Seen::default()
+    };
+    let planned = plan(&seen);
+    assert_eq!(planned.target.as_ref(), Some(&gone));
+    assert!(planned.stuck.unwrap().contains("no MachineConfig `b`"));
+    assert_eq!(steps(&seen), "");
+    // It was drained, or had even made what it was to boot.
+    seen.drain = drain("drain-b", "drain-b");
+    assert_eq!(steps(&seen), "ask to be uncordoned");
+    seen.unbooted = true;
+    assert_eq!(
+        steps(&seen),
+        "discard the deployment that was to boot; ask to be uncordoned"
+    );
+    seen.current = None;
+    seen.unbooted = false;
+    assert_eq!(
+        steps(&seen),
+        "",
+        "there is nothing that it could be given back as"
+    );
 }
