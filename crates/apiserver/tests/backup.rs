@@ -60,8 +60,8 @@ async fn a_restored_server_goes_on() {
         .to_owned();
 
     let directory = tempfile::tempdir().unwrap();
-    restore(directory.path(), backup.as_slice(), |_, _| {}).unwrap();
-    let again = restore(directory.path(), backup.as_slice(), |_, _| {});
+    restore(directory.path(), backup.as_slice(), |_| {}).unwrap();
+    let again = restore(directory.path(), backup.as_slice(), |_| {});
     assert!(matches!(again, Err(RestoreError::Exists { .. })));
     let config = Config {
         tokens: vec![Token::new("admin", &["system:masters"], ADMIN)],
@@ -98,7 +98,7 @@ async fn a_damaged_backup_is_refused() {
         String::new(),
         "{}\n".to_owned(),
     ] {
-        let refused = restore(directory.path(), damaged.as_bytes(), |_, _| {});
+        let refused = restore(directory.path(), damaged.as_bytes(), |_| {});
         assert!(
             matches!(refused, Err(RestoreError::Malformed { .. })),
             "{refused:?}"

@@ -242,17 +242,26 @@ pub fn plan(seen: &Seen) -> Plan {
     let Some(target) = seen.target() else {
         return wait(Hold::NoImage);
     };
-    let outdated: Vec<&NodeView> = seen
+    let tell = |node: &NodeView| Assignment {
+        node: node.name.clone(),
+        resource_version: node.resource_version.clone(),
+        from: node.desired.clone(),
+        to: target.clone(),
+    };
+    let (arrived, outdated): (Vec<&NodeView>, Vec<&NodeView>) = seen
         .nodes
         .iter()
         .filter(|node| node.desired.as_ref() != Some(&target))
-        .collect();
+        .partition(|node| node.desired.is_none() && node.runs(&target));
+    // Whoever has it and was never told, or not since a backup was restored, is told at any time: it looks after that then.
+    let assign: Vec<Assignment> = arrived.into_iter().map(tell).collect();
     if outdated.is_empty() {
-        return Plan {
-            assign: Vec::new(),
-            hold: None,
-        };
+        return Plan { assign, hold: None };
     }
+    let wait = |hold| Plan {
+        assign: assign.clone(),
+        hold: Some(hold),
+    };
     if seen.paused {
         return wait(Hold::Paused);
     }
@@ -337,14 +346,10 @@ pub fn plan(seen: &Seen) -> Plan {
         })
     };
     Plan {
-        assign: chosen
-            .into_iter()
-            .map(|node| Assignment {
-                node: node.name.clone(),
-                resource_version: node.resource_version.clone(),
-                from: node.desired.clone(),
-                to: target.clone(),
-            })
+        assign: assign
+            .iter()
+            .cloned()
+            .chain(chosen.into_iter().map(tell))
             .collect(),
         hold,
     }

@@ -147,11 +147,12 @@ pub enum RestoreError {
 
 /// Makes the store of the server that will have this data directory from what `GET /backup` gave. No server may use
 /// the directory. Resource versions go on far above those of the backup, so that none is given out twice; watches from
-/// before start anew. `amend` sees each object with the resource that it is of, and may change what does not hold any more.
+/// before start anew. `amend` sees each object, and may change what
+/// does not hold any more.
 pub fn restore(
     data_dir: &Path,
     backup: impl BufRead,
-    amend: impl Fn(&str, &mut Value),
+    amend: impl Fn(&mut Value),
 ) -> Result<(), RestoreError> {
     let path = data_dir.join("store.redb");
     if path.exists() {
@@ -176,7 +177,7 @@ pub fn restore(
 
 fn read(
     mut backup: impl BufRead,
-    amend: impl Fn(&str, &mut Value),
+    amend: impl Fn(&mut Value),
 ) -> Result<(Revision, Vec<Arc<Event>>), RestoreError> {
     let mut digest = Sha256::new();
     let (mut revision, mut events) = (0, Vec::new());
@@ -216,7 +217,7 @@ fn read(
             }
             let mut object: Value = serde_json::from_str(line.object.get())
                 .map_err(|error| malformed(&error.to_string()))?;
-            amend(&line.resource, &mut object);
+            amend(&mut object);
             let bytes = Bytes::from(object.to_string());
             let key = Key::new(line.resource, &line.namespace, &line.name);
             events.push(Arc::new(Event {

@@ -165,7 +165,7 @@ pub(crate) fn restore(args: &cli::Restore) -> Result<(), Failure> {
             apiserver::restore(
                 data_dir.join("api").as_std_path(),
                 BufReader::new(&mut entry),
-                forget_what_nodes_were_told,
+                forget_then,
             )
             .map_err(refused)?;
             restored = true;
@@ -191,16 +191,28 @@ pub(crate) fn restore(args: &cli::Restore) -> Result<(), Failure> {
     Ok(())
 }
 
-/// What nodes were told then would take them back at once, all of those that have gone on since. Their pools tell them anew,
-/// as many at a time as may be, from what they have.
-fn forget_what_nodes_were_told(resource: &str, object: &mut Value) {
-    if resource != "nodes" {
+/// What was true of nodes then and may not be now: what they were told, which would take all of those back at once that have
+/// gone on since, and what they said that they have. Their agents say it again, and their pools tell them anew, as many at
+/// a time as may be.
+const OF_THEN: [&str; 8] = [
+    keys::DESIRED_CONFIG,
+    keys::DESIRED_IMAGE,
+    keys::TOLD_AT,
+    keys::CURRENT_CONFIG,
+    keys::CURRENT_IMAGE,
+    keys::STATE,
+    keys::REASON,
+    keys::DONE_SINCE,
+];
+
+fn forget_then(object: &mut Value) {
+    if object["apiVersion"] != "v1" || object["kind"] != "Node" {
         return;
     }
     let annotations = object.pointer_mut("/metadata/annotations");
     if let Some(annotations) = annotations.and_then(Value::as_object_mut) {
-        for told in [keys::DESIRED_CONFIG, keys::DESIRED_IMAGE, keys::TOLD_AT] {
-            annotations.remove(told);
+        for key in OF_THEN {
+            annotations.remove(key);
         }
     }
 }
@@ -221,28 +233,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn restored_nodes_wait_to_be_told() {
-        let object = |desired: Value| {
-            let mut object = serde_json::json!({"metadata": {"annotations": {
-                keys::CURRENT_CONFIG: "a", keys::DESIRED_DRAIN: "uncordon-a",
-            }}});
-            if let Some(annotations) = object["metadata"]["annotations"].as_object_mut() {
-                annotations.extend(desired.as_object().cloned().unwrap_or_default());
-            }
-            object
+    fn restored_nodes_say_anew_what_they_have_and_wait_to_be_told() {
+        let told = |kind: &str| {
+            serde_json::json!({"apiVersion": "v1", "kind": kind, "metadata": {"annotations": {
+                keys::CURRENT_CONFIG: "a", keys::DESIRED_DRAIN: "uncordon-a", keys::DESIRED_CONFIG: "a",
+                keys::DESIRED_IMAGE: "r/i@sha256:1", keys::TOLD_AT: "2026-03-01T12:00:00Z",
+            }}})
         };
-        let told = || {
-            object(serde_json::json!({
-                keys::DESIRED_CONFIG: "a", keys::DESIRED_IMAGE: "r/i@sha256:1", keys::TOLD_AT: "2026-03-01T12:00:00Z",
-            }))
-        };
-        let amended = |resource: &str| {
-            let mut object = told();
-            forget_what_nodes_were_told(resource, &mut object);
-            object
-        };
-        assert_eq!(amended("nodes"), object(Value::Null));
-        assert_eq!(amended("configmaps"), told());
+        let mut node = told("Node");
+        forget_then(&mut node);
+        let left =
+            serde_json::json!({keys::CURRENT_CONFIG: "a", keys::DESIRED_DRAIN: "uncordon-a"});
+        assert_eq!(node["metadata"]["annotations"], left);
+        let mut other = told("ConfigMap");
+        forget_then(&mut other);
+        assert_eq!(other, told("ConfigMap"));
     }
 
     #[test]

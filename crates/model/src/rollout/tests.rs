@@ -448,3 +448,18 @@ fn the_document_names_everything_that_nodes_wait_for() {
         assert!(Hold::WORDS.contains(&hold.word()));
     }
 }
+
+#[test]
+fn who_has_the_target_and_was_not_told_is_told_at_any_time() {
+    let untold = |name: &str, current: &str| NodeView {
+        desired: None,
+        current: Some(target(current)),
+        ..node(name)
+    };
+    let plan = plan(&Seen {
+        paused: true,
+        ..seen(1, vec![untold("a", "new"), untold("b", "old"), node("c")])
+    });
+    let told: Vec<&str> = plan.assign.iter().map(|told| told.node.as_str()).collect();
+    assert_eq!((told, plan.hold), (vec!["a"], Some(Hold::Paused)));
+}
