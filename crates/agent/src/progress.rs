@@ -155,7 +155,7 @@ pub(crate) fn set(conditions: &mut Vec<Condition>, plan: &Plan, doing: &Doing, n
             Status::True,
             match doing {
                 Doing::Drifted { .. } => Reason::ConfigDrift,
-                _ => failed_reason(step),
+                _ => failed_reason(step, plan),
             },
             why.clone(),
         ),
@@ -199,7 +199,9 @@ fn phase(step: &Step) -> usize {
         .expect("every step has a phase")
 }
 
-fn failed_reason(step: Option<&Step>) -> Reason {
+fn failed_reason(step: Option<&Step>, plan: &Plan) -> Reason {
+    // It cannot be done here, or there is nothing to be done it from.
+    let impossible = !plan.update.obstacles.is_empty() || plan.update.is_empty();
     match step {
         Some(Step::Pull { .. }) => Reason::PullFailed,
         Some(Step::Drain { .. }) => Reason::DrainFailed,
@@ -212,6 +214,7 @@ fn failed_reason(step: Option<&Step>) -> Reason {
             | Step::Uncordon { .. },
         ) => Reason::ApplyFailed,
         Some(Step::Verify) => Reason::VerifyFailed,
+        None if impossible => Reason::ApplyFailed,
         None => Reason::RolledBack,
     }
 }

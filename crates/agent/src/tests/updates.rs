@@ -245,14 +245,14 @@ async fn what_cannot_even_be_read_is_said() {
     world.desire("rendered-nowhere", None).await;
     let reason = world.until_degraded().await;
     assert!(
-        reason.starts_with("cannot read MachineConfig `rendered-nowhere`"),
+        reason.starts_with("there is no MachineConfig `rendered-nowhere`"),
         "{reason}"
     );
     assert!(
         world
             .condition("NodeDegraded")
             .await
-            .starts_with("True: cannot read MachineConfig")
+            .starts_with("True: there is no MachineConfig")
     );
     let image = world.machine.booted_image();
     let mut spec = rendered(image, &[("/etc/motd", "one")], json!([]));

@@ -242,8 +242,7 @@ mod tests {
         };
         let mut node = told("Node");
         forget_then(&mut node);
-        let left =
-            serde_json::json!({keys::CURRENT_CONFIG: "a", keys::DESIRED_DRAIN: "uncordon-a"});
+        let left = serde_json::json!({keys::DESIRED_DRAIN: "uncordon-a"});
         assert_eq!(node["metadata"]["annotations"], left);
         let mut other = told("ConfigMap");
         forget_then(&mut other);
