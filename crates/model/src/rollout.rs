@@ -292,38 +292,17 @@ pub fn plan(seen: &Seen) -> Plan {
         .partition(|node| node.obstacle.is_none() || node.phase() == Phase::New);
     ready.sort_by(|a, b| order(a).cmp(&order(b)));
 
-    // A degraded node that still serves holds a slot against others, yet updating it is a disruption
-    // like any other: three of them must not go at once. A new node that does not serve yet disrupts
-    // nobody, but it is as little known as any other whether it survives its update.
-    let disrupted = |node: &NodeView| node.phase().in_progress() || node.obstacle.is_some();
-    let mut held = holders.len();
-    let mut down = seen.nodes.iter().filter(|node| disrupted(node)).count();
-    let mut chosen = superseded;
-    let mut under_way = seen
-        .nodes
-        .iter()
-        .filter(|node| node.phase().in_progress())
-        .count();
-    let mut out_of_slots = false;
+    let mut slots = Slots::of(seen, max, &holders);
     let over_budget = over_budget(seen);
     if over_budget.is_some() {
         ready.clear();
     }
     let out_of_turn = out_of_turn(seen, schedule, &target, &mut ready);
     let out_of_hours = out_of_hours(seen, schedule, &mut ready);
-    for node in ready {
-        let takes_slot = !holders.contains_key(&node.name);
-        let goes_down = !disrupted(node);
-        let fits = under_way < max && !(takes_slot && held >= max) && !(goes_down && down >= max);
-        if !fits {
-            out_of_slots = true;
-            continue;
-        }
-        held += usize::from(takes_slot);
-        down += usize::from(goes_down);
-        under_way += 1;
-        chosen.push(node);
-    }
+    let before = ready.len();
+    ready.retain(|node| slots.take(!holders.contains_key(&node.name), !disrupted(node)));
+    let out_of_slots = ready.len() < before;
+    let chosen = [superseded, ready].concat();
     let hold = if let Some(hold) = over_budget {
         Some(hold)
     } else if out_of_slots {
@@ -353,6 +332,47 @@ pub fn plan(seen: &Seen) -> Plan {
             .collect(),
         hold,
     }
+}
+
+/// What of `maxUnavailable` is in use.
+///
+/// A degraded node that still serves holds a slot against others, yet updating it is a disruption like any other: three
+/// of them must not go at once. A new node that does not serve yet disrupts nobody, but it is as little known as any
+/// other whether it survives its update.
+struct Slots {
+    max: usize,
+    held: usize,
+    down: usize,
+    under_way: usize,
+}
+
+impl Slots {
+    fn of(seen: &Seen, max: usize, holders: &BTreeMap<String, String>) -> Self {
+        let count = |is: fn(&NodeView) -> bool| seen.nodes.iter().filter(|node| is(node)).count();
+        Slots {
+            max,
+            held: holders.len(),
+            down: count(disrupted),
+            under_way: count(|node| node.phase().in_progress()),
+        }
+    }
+
+    /// Whether one more node may start, which then counts.
+    fn take(&mut self, takes_slot: bool, goes_down: bool) -> bool {
+        let fits = self.under_way < self.max
+            && !(takes_slot && self.held >= self.max)
+            && !(goes_down && self.down >= self.max);
+        if fits {
+            self.held += usize::from(takes_slot);
+            self.down += usize::from(goes_down);
+            self.under_way += 1;
+        }
+        fits
+    }
+}
+
+fn disrupted(node: &NodeView) -> bool {
+    node.phase().in_progress() || node.obstacle.is_some()
 }
 
 /// Keeps back whoever is not of the wave whose turn it is. Nodes that are under way already go over to what is newer at

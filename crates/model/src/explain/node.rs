@@ -329,46 +329,7 @@ fn working(seen: &NodeSeen<'_>, mut told: Explanation) -> Explanation {
                     .to_owned(),
             );
         }
-        Type::Drained | Type::Cordoned if waits_for_window(seen).is_some() => {
-            told.doing += ", and drains when its maintenance window opens";
-            told.waits_for
-                .extend(waits_for_window(seen).map(str::to_owned));
-            told.remedies.push(
-                "nothing is disturbed yet; take the window out of the pool's RolloutPolicy to go on now"
-                    .to_owned(),
-            );
-        }
-        Type::Drained | Type::Cordoned => {
-            told.doing += ", and is being drained";
-            told.since = annotation(seen.node, DRAIN_SINCE)
-                .and_then(|at| at.parse().ok())
-                .or(told.since);
-            let peer = is_kept_by_peer(seen.node);
-            let (long, then) = match peer {
-                true => (PEER_DRAIN, BY_PEER.drain),
-                false => (
-                    LONG_DRAIN,
-                    "an event tells that it takes long; disruption budgets are never broken",
-                ),
-            };
-            told.until = Deadline::after(told.since, long, then);
-            told.because
-                .extend(annotation(seen.node, DRAIN_OVERDUE).map(str::to_owned));
-            let pods = annotation(seen.node, DRAIN_WAITS_FOR)
-                .map(|pods| pods.split("; ").map(str::to_owned).collect());
-            let controller = match peer {
-                true => BY_PEER.controller,
-                false => "the node controller to carry out the drain",
-            };
-            told.waits_for = pods.unwrap_or_else(|| vec![controller.to_owned()]);
-            told.remedies.push(
-                "where a disruption budget stands in the way: scale the workload up, change its PodDisruptionBudget, or delete the pod"
-                    .to_owned(),
-            );
-            told.remedies.push(
-                "pausing the pool stops further nodes, and leaves this one where it is".to_owned(),
-            );
-        }
+        Type::Drained | Type::Cordoned => draining(seen, &mut told),
         Type::RebootedNode => {
             told.doing += ", and reboots";
             told.waits_for.push("the machine to come back".to_owned());
@@ -420,6 +381,47 @@ fn working(seen: &NodeSeen<'_>, mut told: Explanation) -> Explanation {
         }
     }
     told
+}
+
+/// A node that leaves service, or waits for the hours in which it may.
+fn draining(seen: &NodeSeen<'_>, told: &mut Explanation) {
+    if let Some(window) = waits_for_window(seen) {
+        told.doing += ", and drains when its maintenance window opens";
+        told.waits_for.push(window.to_owned());
+        told.remedies.push(
+            "nothing is disturbed yet; take the window out of the pool's RolloutPolicy to go on now"
+                .to_owned(),
+        );
+        return;
+    }
+    told.doing += ", and is being drained";
+    told.since = annotation(seen.node, DRAIN_SINCE)
+        .and_then(|at| at.parse().ok())
+        .or(told.since);
+    let peer = is_kept_by_peer(seen.node);
+    let (long, then) = match peer {
+        true => (PEER_DRAIN, BY_PEER.drain),
+        false => (
+            LONG_DRAIN,
+            "an event tells that it takes long; disruption budgets are never broken",
+        ),
+    };
+    told.until = Deadline::after(told.since, long, then);
+    told.because
+        .extend(annotation(seen.node, DRAIN_OVERDUE).map(str::to_owned));
+    let pods = annotation(seen.node, DRAIN_WAITS_FOR)
+        .map(|pods| pods.split("; ").map(str::to_owned).collect());
+    let controller = match peer {
+        true => BY_PEER.controller,
+        false => "the node controller to carry out the drain",
+    };
+    told.waits_for = pods.unwrap_or_else(|| vec![controller.to_owned()]);
+    told.remedies.push(
+        "where a disruption budget stands in the way: scale the workload up, change its PodDisruptionBudget, or delete the pod"
+            .to_owned(),
+    );
+    told.remedies
+        .push("pausing the pool stops further nodes, and leaves this one where it is".to_owned());
 }
 
 fn failing(seen: &NodeSeen<'_>, view: &NodeView, mut told: Explanation) -> Explanation {
