@@ -88,28 +88,7 @@ const FIELDS: [&str; 17] = [
 /// Parses the value of one `--mount`.
 pub(super) fn parse(word: &Word, problems: &mut Vec<Problem>) -> Option<Mount> {
     let before = problems.len();
-    let mut fields = Fields {
-        at: word.at,
-        found: Vec::new(),
-    };
-    for field in csv(&word.raw) {
-        let (key, value) = match field.split_once('=') {
-            Some((key, value)) => (key.to_ascii_lowercase(), Some(value.to_string())),
-            None => (field.to_ascii_lowercase(), None),
-        };
-        let known = FIELDS.iter().copied().chain(["size", "env"]);
-        if !known.clone().any(|known| known == key) {
-            let problem = Problem::new(
-                word.at,
-                format!("`--mount`: unknown field `{}`", clip(&key)),
-            );
-            problems.push(match nearest(&key, known) {
-                Some(name) => problem.hint(format!("did you mean `{name}`?")),
-                None => problem,
-            });
-        }
-        fields.found.push((key, value));
-    }
+    let fields = Fields::read(word, problems);
     let kind = fields.text(&["type"]).unwrap_or_else(|| "bind".into());
     let target = fields.word(&["target", "dst", "destination"]);
     let from = fields.word(&["from"]);
@@ -128,32 +107,10 @@ pub(super) fn parse(word: &Word, problems: &mut Vec<Problem>) -> Option<Mount> {
             from,
             source,
             owner,
-            sharing: match fields.text(&["sharing"]).as_deref() {
-                None | Some("shared") => Sharing::Shared,
-                Some("locked") => Sharing::Locked,
-                Some("private") => Sharing::Private,
-                Some(other) => {
-                    let message = format!(
-                        "`--mount`: field `sharing`: expected shared, locked or private, found `{}`",
-                        clip(other)
-                    );
-                    problems.push(Problem::new(word.at, message));
-                    Sharing::Shared
-                }
-            },
+            sharing: fields.sharing(problems),
         },
         "tmpfs" => MountKind::Tmpfs {
-            size: fields.text(&["size"]).and_then(|size| {
-                let parsed = bytes(&size);
-                if parsed.is_none() {
-                    let message = format!(
-                        "`--mount`: field `size`: expected bytes such as `64m`, found `{}`",
-                        clip(&size)
-                    );
-                    problems.push(Problem::new(word.at, message));
-                }
-                parsed
-            }),
+            size: fields.size(problems),
         },
         "secret" => {
             let id = fields.word(&["id"]).or_else(|| {
@@ -217,6 +174,62 @@ struct Fields {
 }
 
 impl Fields {
+    fn read(word: &Word, problems: &mut Vec<Problem>) -> Self {
+        let mut fields = Fields {
+            at: word.at,
+            found: Vec::new(),
+        };
+        for field in csv(&word.raw) {
+            let (key, value) = match field.split_once('=') {
+                Some((key, value)) => (key.to_ascii_lowercase(), Some(value.to_string())),
+                None => (field.to_ascii_lowercase(), None),
+            };
+            let known = FIELDS.iter().copied().chain(["size", "env"]);
+            if !known.clone().any(|known| known == key) {
+                let problem = Problem::new(
+                    word.at,
+                    format!("`--mount`: unknown field `{}`", clip(&key)),
+                );
+                problems.push(match nearest(&key, known) {
+                    Some(name) => problem.hint(format!("did you mean `{name}`?")),
+                    None => problem,
+                });
+            }
+            fields.found.push((key, value));
+        }
+        fields
+    }
+
+    fn sharing(&self, problems: &mut Vec<Problem>) -> Sharing {
+        match self.text(&["sharing"]).as_deref() {
+            None | Some("shared") => Sharing::Shared,
+            Some("locked") => Sharing::Locked,
+            Some("private") => Sharing::Private,
+            Some(other) => {
+                let message = format!(
+                    "`--mount`: field `sharing`: expected shared, locked or private, found `{}`",
+                    clip(other)
+                );
+                problems.push(Problem::new(self.at, message));
+                Sharing::Shared
+            }
+        }
+    }
+
+    fn size(&self, problems: &mut Vec<Problem>) -> Option<u64> {
+        self.text(&["size"]).and_then(|size| {
+            let parsed = bytes(&size);
+            if parsed.is_none() {
+                let message = format!(
+                    "`--mount`: field `size`: expected bytes such as `64m`, found `{}`",
+                    clip(&size)
+                );
+                problems.push(Problem::new(self.at, message));
+            }
+            parsed
+        })
+    }
+
     fn text(&self, names: &[&str]) -> Option<String> {
         let (_, value) = self
             .found

@@ -255,8 +255,12 @@ fn execute(
     if status.success() {
         return Ok(Outcome::Succeeded);
     }
-    let mut tail: Vec<String> = tail.into();
-    if let Some(message) = runtime_error(&log) {
+    failure(status, tail.into(), &log)
+}
+
+/// The end of a step that did not succeed: its command failed, or the runtime could not start it.
+fn failure(status: ExitStatus, mut tail: Vec<String>, log: &Path) -> Result<Outcome, BuildError> {
+    if let Some(message) = runtime_error(log) {
         let about_command = ["executable", "exec", "chdir", "`cwd`"]
             .iter()
             .any(|word| message.contains(word));
