@@ -316,7 +316,6 @@ impl Call<'_> {
         &self,
         target: &Target,
         operation: Operation,
-        name: &str,
         subresource: Option<&str>,
         object: Option<&Value>,
         old: Option<&Value>,
@@ -324,7 +323,7 @@ impl Call<'_> {
         let review = Review {
             user: self.user,
             target,
-            name,
+            name: &target.name,
             subresource,
             operation,
             object,
@@ -341,8 +340,7 @@ impl Call<'_> {
     /// Deletes an object that the policies let go.
     async fn remove(&self, target: &Target, options: &DeleteOptions) -> Result<Deleted, ApiError> {
         delete(self.cluster, target, options, |old| {
-            let name = target.name.as_str();
-            self.ask(target, Operation::Delete, name, None, None, Some(old))
+            self.ask(target, Operation::Delete, None, None, Some(old))
         })
         .await
     }

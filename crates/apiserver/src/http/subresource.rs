@@ -61,15 +61,8 @@ impl Call<'_> {
 
     /// Asks the admission policies about a subresource that is made of the object of this request.
     fn ask_to_create(&self, subresource: &str, object: &Value) -> Result<(), ApiError> {
-        let (target, name) = (&self.target, self.target.name.as_str());
-        self.ask(
-            target,
-            Operation::Create,
-            name,
-            Some(subresource),
-            Some(object),
-            None,
-        )
+        let (target, part) = (&self.target, Some(subresource));
+        self.ask(target, Operation::Create, part, Some(object), None)
     }
 
     fn get_scale(&self) -> Result<Response, ApiError> {
