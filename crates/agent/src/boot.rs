@@ -19,7 +19,7 @@ impl Host {
     ///
     /// # Errors
     /// When something cannot be read or written.
-    pub fn complete_boot(&self) -> Result<(), HostError> {
+    pub(crate) fn complete_boot(&self) -> Result<(), HostError> {
         let deployments = self.os.status()?;
         let booted = deployments.booted().ok_or(HostError::NotBooted)?.clone();
         let boot = self.boot()?;

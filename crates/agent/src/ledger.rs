@@ -33,7 +33,7 @@ impl State {
     ///
     /// # Errors
     /// When the ledger cannot be read.
-    pub fn reboots(&self) -> Result<Vec<Reboot>, StateError> {
+    pub(crate) fn reboots(&self) -> Result<Vec<Reboot>, StateError> {
         let ledger: Option<Ledger> = self.read(Utf8Path::new(LEDGER))?;
         Ok(ledger.unwrap_or_default().reboots)
     }
@@ -42,7 +42,7 @@ impl State {
     ///
     /// # Errors
     /// When it cannot be written.
-    pub fn set_next_reboot(&self, boot: &str, cause: Cause) -> Result<(), StateError> {
+    pub(crate) fn set_next_reboot(&self, boot: &str, cause: Cause) -> Result<(), StateError> {
         let boot = boot.to_owned();
         self.write(Utf8Path::new(NEXT), &Next { boot, cause })
     }
@@ -51,7 +51,7 @@ impl State {
     ///
     /// # Errors
     /// When what was written down cannot be removed.
-    pub fn forget_next_reboot(&self) -> Result<(), StateError> {
+    pub(crate) fn forget_next_reboot(&self) -> Result<(), StateError> {
         self.files().remove(Utf8Path::new(NEXT))?;
         Ok(())
     }
@@ -61,7 +61,7 @@ impl State {
     ///
     /// # Errors
     /// When the ledger cannot be read or written.
-    pub fn note_boot(
+    pub(crate) fn note_boot(
         &self,
         boot: &str,
         now: Timestamp,

@@ -7,12 +7,12 @@
 mod agent;
 mod boot;
 mod command;
-pub mod configure;
+mod configure;
 pub mod credentials;
 mod drift;
 mod error;
 mod first_boot;
-pub mod host;
+mod host;
 mod ledger;
 mod machine;
 mod notify;
@@ -23,17 +23,17 @@ mod progress;
 mod register;
 mod registry;
 mod report;
-pub mod root;
+mod root;
 pub mod simulated;
-pub mod state;
-pub mod systemd;
+mod state;
+mod systemd;
 mod telemetry;
 #[cfg(test)]
 mod tests;
 mod trial;
 mod trust;
 mod units;
-pub mod verify;
+mod verify;
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU64;

@@ -34,11 +34,11 @@ use thiserror::Error;
 
 use crate::root::{Access, Found, Root, RootError, is_temporary};
 
-pub use journal::{Concerned, Journal};
+pub(crate) use journal::{Concerned, Journal};
 pub(crate) use originals::{CoreOriginal, Enablement, Original, Originals};
-pub use record::Record;
-pub use shared::Shared;
-pub use staged::Staged;
+pub(crate) use record::Record;
+pub(crate) use shared::Shared;
+pub(crate) use staged::Staged;
 
 /// A file of the state directory that cannot be used.
 #[derive(Debug, Error)]
@@ -89,7 +89,7 @@ impl StateError {
 
 /// The state directory.
 #[derive(Debug)]
-pub struct State {
+pub(crate) struct State {
     root: Root,
 }
 
@@ -102,7 +102,7 @@ impl State {
     ///
     /// # Errors
     /// When it cannot be made.
-    pub fn open(dir: &Utf8Path) -> Result<Self, StateError> {
+    pub(crate) fn open(dir: &Utf8Path) -> Result<Self, StateError> {
         use std::os::unix::fs::DirBuilderExt;
         std::fs::DirBuilder::new()
             .recursive(true)
@@ -126,7 +126,7 @@ impl State {
     ///
     /// # Errors
     /// When it cannot be read.
-    pub fn policy(&self) -> Result<Option<RolloutPolicy>, StateError> {
+    pub(crate) fn policy(&self) -> Result<Option<RolloutPolicy>, StateError> {
         self.read(Utf8Path::new("/policy.json"))
     }
 
@@ -134,7 +134,7 @@ impl State {
     ///
     /// # Errors
     /// When it cannot be written.
-    pub fn set_policy(&self, policy: Option<&RolloutPolicy>) -> Result<(), StateError> {
+    pub(crate) fn set_policy(&self, policy: Option<&RolloutPolicy>) -> Result<(), StateError> {
         let path = Utf8Path::new("/policy.json");
         match policy {
             Some(policy) => self.write(path, policy),
@@ -144,7 +144,7 @@ impl State {
 
     /// Where it is.
     #[must_use]
-    pub fn path(&self) -> &Utf8Path {
+    pub(crate) fn path(&self) -> &Utf8Path {
         self.root.path()
     }
 
@@ -152,7 +152,11 @@ impl State {
     ///
     /// # Errors
     /// When it cannot be written.
-    pub fn keep_config(&self, name: &str, spec: &MachineConfigSpec) -> Result<(), StateError> {
+    pub(crate) fn keep_config(
+        &self,
+        name: &str,
+        spec: &MachineConfigSpec,
+    ) -> Result<(), StateError> {
         self.write(&config_path(name), spec)
     }
 
@@ -160,7 +164,7 @@ impl State {
     ///
     /// # Errors
     /// When it cannot be read.
-    pub fn config(&self, name: &str) -> Result<Option<MachineConfigSpec>, StateError> {
+    pub(crate) fn config(&self, name: &str) -> Result<Option<MachineConfigSpec>, StateError> {
         self.read(&config_path(name))
     }
 
@@ -168,7 +172,7 @@ impl State {
     ///
     /// # Errors
     /// When it cannot be read.
-    pub fn values(&self) -> Result<Values, StateError> {
+    pub(crate) fn values(&self) -> Result<Values, StateError> {
         Ok(self.read(Utf8Path::new(VALUES))?.unwrap_or_default())
     }
 
@@ -176,7 +180,7 @@ impl State {
     ///
     /// # Errors
     /// When it cannot be written.
-    pub fn keep_values(&self, values: &Values) -> Result<(), StateError> {
+    pub(crate) fn keep_values(&self, values: &Values) -> Result<(), StateError> {
         match values.is_empty() {
             true => self.remove(Utf8Path::new(VALUES)),
             false => self.write(Utf8Path::new(VALUES), values),
@@ -187,7 +191,7 @@ impl State {
     ///
     /// # Errors
     /// When its config cannot be read.
-    pub fn version_to_write(&self, target: &Target) -> Result<Option<Version>, StateError> {
+    pub(crate) fn version_to_write(&self, target: &Target) -> Result<Option<Version>, StateError> {
         let Some(version) = self.version(target)? else {
             return Ok(None);
         };
@@ -198,7 +202,7 @@ impl State {
     ///
     /// # Errors
     /// When its config cannot be read.
-    pub fn version(&self, target: &Target) -> Result<Option<Version>, StateError> {
+    pub(crate) fn version(&self, target: &Target) -> Result<Option<Version>, StateError> {
         let Some(spec) = self.config(&target.config)? else {
             return Ok(None);
         };

@@ -61,7 +61,7 @@ pub enum SystemdError {
 /// Something done to one unit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Job {
+pub(crate) enum Job {
     /// Start it.
     Start,
     /// Stop it.
@@ -85,7 +85,7 @@ impl fmt::Display for Job {
 
 /// What systemd knows of a unit.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct UnitState {
+pub(crate) struct UnitState {
     /// Its own name, whichever alias it was asked for by.
     pub id: String,
     /// `loaded`, `not-found`, `masked`, ….
@@ -110,7 +110,7 @@ pub struct UnitState {
 
 /// How a command ended.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Ended {
+pub(crate) struct Ended {
     /// Its exit status; none when it did not end in time.
     pub status: Option<i32>,
     /// The end of what it said, in one line.
@@ -118,7 +118,7 @@ pub struct Ended {
 }
 
 /// What the agent needs of systemd. Calls block.
-pub trait Systemd: Send + Sync + fmt::Debug {
+pub(crate) trait Systemd: Send + Sync + fmt::Debug {
     /// Reads all units again.
     ///
     /// # Errors
@@ -240,14 +240,14 @@ async fn unit_proxy(
 
 /// The running systemd.
 #[derive(Debug)]
-pub struct Bus {
+pub(crate) struct Bus {
     runtime: Handle,
 }
 
 impl Bus {
     /// systemd of this host; connects when it is asked something.
     #[must_use]
-    pub fn new(runtime: Handle) -> Self {
+    pub(crate) fn new(runtime: Handle) -> Self {
         Self { runtime }
     }
 

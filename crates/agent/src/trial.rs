@@ -36,7 +36,7 @@ impl State {
     ///
     /// # Errors
     /// When it cannot be read.
-    pub fn trial(&self) -> Result<Option<Trial>, StateError> {
+    pub(crate) fn trial(&self) -> Result<Option<Trial>, StateError> {
         Ok(self.text(TRIAL)?.as_deref().and_then(Trial::parse))
     }
 
@@ -44,7 +44,7 @@ impl State {
     ///
     /// # Errors
     /// When it cannot be written.
-    pub fn set_trial(&self, trial: &Trial) -> Result<(), StateError> {
+    pub(crate) fn set_trial(&self, trial: &Trial) -> Result<(), StateError> {
         self.files()
             .write(Utf8Path::new(SCRIPT), WATCH.as_bytes(), mine(0o700))?;
         self.files().write(
@@ -59,7 +59,7 @@ impl State {
     ///
     /// # Errors
     /// When it cannot be removed.
-    pub fn end_trial(&self) -> Result<(), StateError> {
+    pub(crate) fn end_trial(&self) -> Result<(), StateError> {
         for path in [TRIAL, SAID, TAKEN_BACK] {
             self.files().remove(Utf8Path::new(path))?;
         }
@@ -70,7 +70,7 @@ impl State {
     ///
     /// # Errors
     /// When it cannot be written.
-    pub fn say(&self, text: &str) -> Result<(), StateError> {
+    pub(crate) fn say(&self, text: &str) -> Result<(), StateError> {
         let text = &text[..text.floor_char_boundary(MAX_REASON)];
         self.files()
             .write(Utf8Path::new(SAID), text.as_bytes(), mine(0o600))?;
@@ -128,7 +128,7 @@ impl Host {
     ///
     /// # Errors
     /// When the deployments cannot be put in order.
-    pub fn choose_previous(&self, sight: &Sight, reason: &str) -> Result<bool, HostError> {
+    pub(crate) fn choose_previous(&self, sight: &Sight, reason: &str) -> Result<bool, HostError> {
         let booted = sight.deployments.booted().ok_or(HostError::NotBooted)?;
         let Some(record) = &sight.record else {
             return Ok(false);

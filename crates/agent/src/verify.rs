@@ -4,7 +4,7 @@ use crate::systemd::UnitState;
 
 /// What is to be thought of one enabled unit.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
+pub(crate) enum Verdict {
     /// It does what it is for.
     Well,
     /// It may still get there.
@@ -18,7 +18,7 @@ pub enum Verdict {
 /// Active is well; so is a oneshot that ran and succeeded, a unit whose own conditions say that it has nothing to do
 /// here, and one that nothing of this boot asked for (`WantedBy=sleep.target`).
 #[must_use]
-pub fn judge(unit: &str, state: &UnitState) -> Verdict {
+pub(crate) fn judge(unit: &str, state: &UnitState) -> Verdict {
     let words = |what: &str| format!("unit `{unit}` {what}");
     match (state.load.as_str(), state.active.as_str()) {
         ("not-found", _) => return Verdict::Unwell(words("does not exist")),

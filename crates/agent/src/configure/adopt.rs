@@ -19,7 +19,7 @@ const KEPT_ENDS: &str = ".mcdorig";
 ///
 /// # Errors
 /// When something cannot be read, or the state cannot be written.
-pub fn adopt(root: &Root, state: &State, version: &Version) -> Result<(), ConfigureError> {
+pub(crate) fn adopt(root: &Root, state: &State, version: &Version) -> Result<(), ConfigureError> {
     let accounts = Accounts::read(root)?;
     let mut originals = state.originals()?;
     let mut entries = entries::of(version, &accounts, Places::Running)?;

@@ -9,7 +9,7 @@ use crate::root::{Found, Root};
 
 /// Something that is not as a version says.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Difference {
+pub(crate) struct Difference {
     /// Where.
     pub path: Utf8PathBuf,
     /// What the version says.
@@ -24,7 +24,10 @@ pub struct Difference {
 ///
 /// # Errors
 /// When the accounts of the root cannot be read.
-pub fn managed(root: &Root, to: &Version) -> Result<Vec<(Utf8PathBuf, Found)>, ConfigureError> {
+pub(crate) fn managed(
+    root: &Root,
+    to: &Version,
+) -> Result<Vec<(Utf8PathBuf, Found)>, ConfigureError> {
     let accounts = Accounts::read(root)?;
     let mut all = Vec::new();
     for places in [Places::Running, Places::Shared] {
@@ -39,7 +42,7 @@ pub fn managed(root: &Root, to: &Version) -> Result<Vec<(Utf8PathBuf, Found)>, C
 ///
 /// # Errors
 /// When something cannot be read.
-pub fn differences(root: &Root, to: &Version) -> Result<Vec<Difference>, ConfigureError> {
+pub(crate) fn differences(root: &Root, to: &Version) -> Result<Vec<Difference>, ConfigureError> {
     let mut differing = Vec::new();
     for (path, wanted) in managed(root, to)? {
         let found = root.find(&path)?;

@@ -28,12 +28,12 @@ use crate::command::CommandError;
 use crate::root::{Found, Keep, Root, RootError};
 use crate::state::{CoreOriginal, Original, Originals, State, StateError};
 use accounts::Accounts;
-pub use adopt::adopt;
-pub use compare::{Difference, differences, managed};
+pub(crate) use adopt::adopt;
+pub(crate) use compare::{Difference, differences, managed};
 use entries::{Entry, What};
 use labels::Labels;
 
-pub use originals::forget_originals;
+pub(crate) use originals::forget_originals;
 
 /// Why a root could not be configured.
 #[derive(Debug, Error)]
@@ -136,7 +136,7 @@ impl ConfigureError {
 
 /// Which places are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Places {
+pub(crate) enum Places {
     /// `/etc` of a deployment that is not booted.
     NewDeployment,
     /// `/etc` of the running deployment.
@@ -153,7 +153,7 @@ impl Places {
 
 /// A way from what is in a root to a version, with everything that needs room on the disk made.
 #[derive(Debug)]
-pub struct Change<'a> {
+pub(crate) struct Change<'a> {
     root: &'a Root,
     state: &'a State,
     from: &'a [&'a Version],
@@ -175,7 +175,7 @@ pub struct Change<'a> {
 ///
 /// # Errors
 /// When something cannot be written. What was written stays; the next call goes on from there.
-pub fn configure(
+pub(crate) fn configure(
     root: &Root,
     state: &State,
     from: &[&Version],
@@ -190,7 +190,7 @@ pub fn configure(
 ///
 /// # Errors
 /// When something cannot be made: nothing but new directories and the user stays behind.
-pub fn prepare<'a>(
+pub(crate) fn prepare<'a>(
     root: &'a Root,
     state: &'a State,
     from: &'a [&'a Version],
@@ -261,7 +261,7 @@ impl Change<'_> {
     ///
     /// # Errors
     /// When something cannot be put or removed. What was done stays; preparing anew goes on from there.
-    pub fn finish(self) -> Result<bool, ConfigureError> {
+    pub(crate) fn finish(self) -> Result<bool, ConfigureError> {
         let Self { root, from, to, .. } = self;
         let mut changed = self.changed;
         if self.places != Places::Shared {

@@ -153,7 +153,7 @@ pub(super) fn vendor(root: &Root, path: &Utf8Path) -> Result<(Found, Attributes)
 ///
 /// # Errors
 /// When the state directory cannot be read or written.
-pub fn forget_originals(
+pub(crate) fn forget_originals(
     root: &Root,
     state: &State,
     versions: &[Version],

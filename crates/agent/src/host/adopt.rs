@@ -20,7 +20,7 @@ impl State {
     ///
     /// # Errors
     /// When it cannot be read.
-    pub fn takeover(&self) -> Result<Option<String>, StateError> {
+    pub(crate) fn takeover(&self) -> Result<Option<String>, StateError> {
         self.read(Utf8Path::new(TAKEOVER))
     }
 
@@ -28,7 +28,7 @@ impl State {
     ///
     /// # Errors
     /// When it cannot be written.
-    pub fn set_takeover(&self, takeover: &str) -> Result<(), StateError> {
+    pub(crate) fn set_takeover(&self, takeover: &str) -> Result<(), StateError> {
         self.write(Utf8Path::new(TAKEOVER), &takeover)
     }
 }
@@ -39,7 +39,7 @@ impl Host {
     ///
     /// # Errors
     /// When it is not booted from a deployment, or the state cannot be written.
-    pub fn adopt(&self, sight: &Sight, version: &Version) -> Result<(), HostError> {
+    pub(crate) fn adopt(&self, sight: &Sight, version: &Version) -> Result<(), HostError> {
         let booted = sight.deployments.booted().ok_or(HostError::NotBooted)?;
         self.state.end_trial()?;
         self.state.forget_next_reboot()?;

@@ -16,7 +16,12 @@ impl Host {
     ///
     /// # Errors
     /// When something cannot be written, or systemd cannot do what follows.
-    pub fn apply(&self, sight: &Sight, to: &Version, actions: &[Action]) -> Result<(), HostError> {
+    pub(crate) fn apply(
+        &self,
+        sight: &Sight,
+        to: &Version,
+        actions: &[Action],
+    ) -> Result<(), HostError> {
         let target = to.target();
         let actions = &self.by_own_names(actions)?;
         // A half-written version that is not the one to come must be gone before its journal is.

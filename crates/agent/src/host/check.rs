@@ -12,7 +12,7 @@ use crate::verify::{Verdict, judge};
 
 /// How well the node is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Health {
+pub(crate) enum Health {
     /// Everything is as it should be.
     Well,
     /// Not yet; may come.
@@ -26,7 +26,7 @@ impl Host {
     ///
     /// # Errors
     /// When it cannot be looked at.
-    pub fn check(
+    pub(crate) fn check(
         &self,
         sight: &Sight,
         version: &Version,
@@ -80,7 +80,7 @@ impl Host {
     ///
     /// # Errors
     /// When that cannot be written.
-    pub fn confirm(&self, sight: &Sight) -> Result<(), HostError> {
+    pub(crate) fn confirm(&self, sight: &Sight) -> Result<(), HostError> {
         let booted = sight.deployments.booted().ok_or(HostError::NotBooted)?;
         let Some(record) = sight.record.clone() else {
             return Ok(());

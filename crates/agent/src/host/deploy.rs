@@ -22,7 +22,7 @@ const PREPARE_SOFT_REBOOT: Duration = Duration::from_secs(300);
 
 /// What was done about a version that is not well.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TakenBack {
+pub(crate) enum TakenBack {
     /// Nothing: it was well before, or there is nothing to go back to.
     Nothing,
     /// The running root has the former version again.
@@ -36,7 +36,12 @@ impl Host {
     ///
     /// # Errors
     /// When the deployment cannot be made or configured.
-    pub fn deploy(&self, sight: &Sight, to: &Version, image: Digest) -> Result<(), HostError> {
+    pub(crate) fn deploy(
+        &self,
+        sight: &Sight,
+        to: &Version,
+        image: Digest,
+    ) -> Result<(), HostError> {
         self.undo_apply(sight)?;
         let target = to.target();
         let current = sight.current.clone().unwrap_or_default();
@@ -91,7 +96,7 @@ impl Host {
     ///
     /// # Errors
     /// When the deployments cannot be put in order; the next call goes on.
-    pub fn discard(&self, sight: &Sight, keep: &str) -> Result<(), HostError> {
+    pub(crate) fn discard(&self, sight: &Sight, keep: &str) -> Result<(), HostError> {
         let booted = sight.deployments.booted().ok_or(HostError::NotBooted)?;
         let journal = self.state.journal()?;
         let made = match &journal {
@@ -161,7 +166,12 @@ impl Host {
     ///
     /// # Errors
     /// When systemd refuses.
-    pub fn reboot(&self, sight: &Sight, target: &Target, cause: Cause) -> Result<(), HostError> {
+    pub(crate) fn reboot(
+        &self,
+        sight: &Sight,
+        target: &Target,
+        cause: Cause,
+    ) -> Result<(), HostError> {
         self.expect_boot(sight, target, cause)?;
         Ok(self.systemd.reboot()?)
     }
@@ -170,7 +180,7 @@ impl Host {
     ///
     /// # Errors
     /// When systemd refuses both.
-    pub fn soft_reboot(
+    pub(crate) fn soft_reboot(
         &self,
         sight: &Sight,
         target: &Target,
@@ -215,7 +225,7 @@ impl Host {
     ///
     /// # Errors
     /// When systemd or the host's tools cannot say.
-    pub fn can_soft_reboot(&self) -> Result<bool, HostError> {
+    pub(crate) fn can_soft_reboot(&self) -> Result<bool, HostError> {
         Ok(self.notices_boots()
             && self.systemd.unit(SOFT_REBOOT)?.load == "loaded"
             && self.os.soft_reboot()?.is_some())
@@ -225,7 +235,7 @@ impl Host {
     ///
     /// # Errors
     /// When the deployments cannot be put in order, or systemd refuses to reboot.
-    pub fn take_back(
+    pub(crate) fn take_back(
         &self,
         sight: &Sight,
         reason: &str,

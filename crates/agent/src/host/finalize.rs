@@ -15,7 +15,7 @@ use crate::state::{Record, State};
 ///
 /// # Errors
 /// When something cannot be read or written; the next boot completes it.
-pub fn finalize(state: &State, sysroot: &Utf8Path) -> Result<usize, HostError> {
+pub(crate) fn finalize(state: &State, sysroot: &Utf8Path) -> Result<usize, HostError> {
     let mut done = 0;
     for (id, staged) in state.all_staged()? {
         let path = deployment_root(sysroot, &staged.os, &id);

@@ -24,10 +24,10 @@ use crate::root::{Found, Root, RootError};
 use crate::state::{Journal, Record, State, StateError, mine};
 use crate::systemd::{Systemd, SystemdError};
 
-pub use crate::os::digest_in;
-pub use check::Health;
-pub use deploy::TakenBack;
-pub use finalize::finalize;
+pub(crate) use crate::os::digest_in;
+pub(crate) use check::Health;
+pub(crate) use deploy::TakenBack;
+pub(crate) use finalize::finalize;
 pub(crate) use finalize::former;
 
 /// Why a step failed.
@@ -82,7 +82,7 @@ impl HostError {
 
 /// What a look at the node shows.
 #[derive(Debug, Clone, Default)]
-pub struct Sight {
+pub(crate) struct Sight {
     /// Deployments of the host.
     pub deployments: Deployments,
     /// What the running deployment was configured with.
@@ -106,7 +106,7 @@ pub struct Sight {
 impl Sight {
     /// Whether the running deployment was found well in this boot.
     #[must_use]
-    pub fn verified(&self) -> bool {
+    pub(crate) fn verified(&self) -> bool {
         self.record
             .as_ref()
             .is_some_and(|record| record.verified.as_ref() == Some(&self.boot))
@@ -114,13 +114,13 @@ impl Sight {
 
     /// Digest of the booted image.
     #[must_use]
-    pub fn booted_image(&self) -> Option<Digest> {
+    pub(crate) fn booted_image(&self) -> Option<Digest> {
         self.deployments.booted().and_then(|booted| booted.image)
     }
 
     /// Whether an image is the booted one, by whichever of its digests it is named; none when the host does not know.
     #[must_use]
-    pub fn has_booted(&self, image: &Digest) -> Option<bool> {
+    pub(crate) fn has_booted(&self, image: &Digest) -> Option<bool> {
         let booted = self.deployments.booted()?;
         booted.image.map(|_| booted.is_of(image))
     }
@@ -128,7 +128,7 @@ impl Sight {
     /// The booted image by the digest that one of these versions names it by, else by its own: whoever compares versions
     /// sees no other image where there is none.
     #[must_use]
-    pub fn booted_as(&self, versions: &[Option<&Version>]) -> Option<Digest> {
+    pub(crate) fn booted_as(&self, versions: &[Option<&Version>]) -> Option<Digest> {
         let names = versions.iter().copied().flatten();
         let mut names = names.filter_map(|version| digest_in(version.image()?));
         let named = names.find(|name| self.has_booted(name) == Some(true));
@@ -138,7 +138,7 @@ impl Sight {
 
 /// This node.
 #[derive(Debug, Clone)]
-pub struct Host {
+pub(crate) struct Host {
     pub(crate) os: Arc<dyn Os>,
     pub(crate) systemd: Arc<dyn Systemd>,
     pub(crate) state: Arc<State>,
@@ -151,7 +151,7 @@ pub struct Host {
 impl Host {
     /// A host with its running root, and a directory for markers that do not survive a reboot.
     #[must_use]
-    pub fn new(
+    pub(crate) fn new(
         os: Arc<dyn Os>,
         systemd: Arc<dyn Systemd>,
         state: State,
@@ -170,7 +170,7 @@ impl Host {
 
     /// Keeps a copy of the running program for the way back from a deployment in which it does not run.
     #[must_use]
-    pub fn with_program(mut self, program: impl Into<Utf8PathBuf>) -> Self {
+    pub(crate) fn with_program(mut self, program: impl Into<Utf8PathBuf>) -> Self {
         self.program = Some(program.into());
         self
     }
@@ -189,13 +189,13 @@ impl Host {
 
     /// The operating system's images and deployments.
     #[must_use]
-    pub fn os(&self) -> &dyn Os {
+    pub(crate) fn os(&self) -> &dyn Os {
         &*self.os
     }
 
     /// What the agent keeps on disk.
     #[must_use]
-    pub fn state(&self) -> &State {
+    pub(crate) fn state(&self) -> &State {
         &self.state
     }
 
@@ -203,7 +203,7 @@ impl Host {
     ///
     /// # Errors
     /// When it is not booted from a deployment, or cannot be looked at.
-    pub fn look(&self) -> Result<Sight, HostError> {
+    pub(crate) fn look(&self) -> Result<Sight, HostError> {
         let deployments = self.os.status()?;
         let booted = deployments.booted().ok_or(HostError::NotBooted)?;
         let record = self.state.record(&booted.id)?;
@@ -251,7 +251,7 @@ impl Host {
     ///
     /// # Errors
     /// When systemd does not answer, or the marker cannot be written.
-    pub fn begin_boot(&self) -> Result<(), HostError> {
+    pub(crate) fn begin_boot(&self) -> Result<(), HostError> {
         let started = self.systemd.started()?;
         std::fs::create_dir_all(&self.run_dir).map_err(|source| StateError::Create {
             path: self.run_dir.clone(),
@@ -309,7 +309,11 @@ impl Host {
     ///
     /// # Errors
     /// When something cannot be removed.
-    pub fn clean(&self, keep_images: &[Digest], keep_configs: &[&str]) -> Result<(), HostError> {
+    pub(crate) fn clean(
+        &self,
+        keep_images: &[Digest],
+        keep_configs: &[&str],
+    ) -> Result<(), HostError> {
         self.os.cleanup(keep_images)?;
         let deployments = self.os.status()?.ids();
         self.state.collect(&deployments, keep_configs)?;

@@ -16,7 +16,7 @@ const LIMIT: usize = 64 << 10;
 
 /// Extended attributes by name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Attributes(BTreeMap<String, Vec<u8>>);
+pub(crate) struct Attributes(BTreeMap<String, Vec<u8>>);
 
 impl Attributes {
     /// Reads what `name` in `dir` carries. A file system without attributes has none.

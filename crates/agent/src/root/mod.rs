@@ -17,8 +17,8 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-pub use attributes::Attributes;
-pub use write::Keep;
+pub(crate) use attributes::Attributes;
+pub(crate) use write::Keep;
 pub(crate) use write::is_temporary;
 
 /// Largest file that is read back for comparison: above what a MachineConfig can hold.
@@ -48,7 +48,7 @@ impl RootError {
 
 /// Owner and permission bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Access {
+pub(crate) struct Access {
     /// Permission bits including setuid, setgid and sticky.
     pub mode: u32,
     /// Numeric owner.
@@ -59,7 +59,7 @@ pub struct Access {
 
 /// What is at a path; a link is not followed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Found {
+pub(crate) enum Found {
     /// Nothing.
     Nothing,
     /// A regular file and its content.
@@ -89,7 +89,7 @@ pub enum Found {
 
 /// An open root directory.
 #[derive(Debug)]
-pub struct Root {
+pub(crate) struct Root {
     dir: OwnedFd,
     path: Utf8PathBuf,
     /// The owner of everything, where we are not the superuser.
@@ -101,7 +101,7 @@ impl Root {
     ///
     /// # Errors
     /// When it does not exist or is no directory.
-    pub fn open(path: &Utf8Path) -> Result<Self, RootError> {
+    pub(crate) fn open(path: &Utf8Path) -> Result<Self, RootError> {
         let dir = rustix::fs::open(
             path.as_std_path(),
             OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
@@ -123,14 +123,14 @@ impl Root {
 
     /// The owner and mode that something written here gets.
     #[must_use]
-    pub fn reachable(&self, access: Access) -> Access {
+    pub(crate) fn reachable(&self, access: Access) -> Access {
         let (uid, gid) = self.owner.unwrap_or((access.uid, access.gid));
         Access { uid, gid, ..access }
     }
 
     /// Where the root is.
     #[must_use]
-    pub fn path(&self) -> &Utf8Path {
+    pub(crate) fn path(&self) -> &Utf8Path {
         &self.path
     }
 
@@ -138,7 +138,7 @@ impl Root {
     ///
     /// # Errors
     /// When it cannot be read, or is larger than any configuration file.
-    pub fn find(&self, path: &Utf8Path) -> Result<Found, RootError> {
+    pub(crate) fn find(&self, path: &Utf8Path) -> Result<Found, RootError> {
         let fault = |errno: Errno| self.fault("read", path, errno.into());
         let (parent, name) = match self.parent(path) {
             Ok(found) => found,
@@ -187,7 +187,7 @@ impl Root {
     ///
     /// # Errors
     /// When they cannot be read.
-    pub fn attributes(&self, path: &Utf8Path) -> Result<Attributes, RootError> {
+    pub(crate) fn attributes(&self, path: &Utf8Path) -> Result<Attributes, RootError> {
         let read = match self.parent(path) {
             Ok((parent, name)) => Attributes::read(parent.as_fd(), name),
             Err(errno) => Err(errno),
@@ -202,7 +202,7 @@ impl Root {
     ///
     /// # Errors
     /// When it cannot be looked up.
-    pub fn is_directory(&self, path: &Utf8Path) -> Result<bool, RootError> {
+    pub(crate) fn is_directory(&self, path: &Utf8Path) -> Result<bool, RootError> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         match self.resolve(path, flags) {
             Ok(_) => Ok(true),
@@ -215,7 +215,7 @@ impl Root {
     ///
     /// # Errors
     /// When it cannot be read.
-    pub fn names(&self, path: &Utf8Path) -> Result<Vec<String>, RootError> {
+    pub(crate) fn names(&self, path: &Utf8Path) -> Result<Vec<String>, RootError> {
         let fault = |errno: Errno| self.fault("list", path, errno.into());
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let dir = match self.resolve(path, flags) {
@@ -251,7 +251,7 @@ impl Root {
     ///
     /// # Errors
     /// When the parent cannot be looked up.
-    pub fn real_parent(&self, path: &Utf8Path) -> Result<Option<Utf8PathBuf>, RootError> {
+    pub(crate) fn real_parent(&self, path: &Utf8Path) -> Result<Option<Utf8PathBuf>, RootError> {
         let fault = |errno: Errno| self.fault("resolve", path, errno.into());
         let parent = match self.parent(path) {
             Ok((parent, _)) => parent,

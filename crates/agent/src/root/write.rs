@@ -23,7 +23,7 @@ const TEMPORARY: &str = ".caprock-";
 
 /// Which extended attributes something new at a path gets.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub enum Keep {
+pub(crate) enum Keep {
     /// Those that it replaces has; nothing, or this label, where nothing with a label was.
     #[default]
     Present,
@@ -39,7 +39,12 @@ impl Root {
     ///
     /// # Errors
     /// When it cannot be made.
-    pub fn stage(&self, path: &Utf8Path, wanted: &Found, keep: &Keep) -> Result<bool, RootError> {
+    pub(crate) fn stage(
+        &self,
+        path: &Utf8Path,
+        wanted: &Found,
+        keep: &Keep,
+    ) -> Result<bool, RootError> {
         let fault = |errno: Errno| self.fault("write", path, errno.into());
         if let Some(directory) = path.parent() {
             self.make_directories(directory, 0).map_err(fault)?;
@@ -76,7 +81,7 @@ impl Root {
     ///
     /// # Errors
     /// When a directory with content is in the place.
-    pub fn put(&self, path: &Utf8Path) -> Result<(), RootError> {
+    pub(crate) fn put(&self, path: &Utf8Path) -> Result<(), RootError> {
         let fault = |errno: Errno| self.fault("replace", path, errno.into());
         let (parent, name) = self.parent(path).map_err(fault)?;
         let temporary = temporary_name(name);
@@ -100,7 +105,12 @@ impl Root {
     ///
     /// # Errors
     /// When it cannot be written, or a directory with content is in its place.
-    pub fn write(&self, path: &Utf8Path, bytes: &[u8], access: Access) -> Result<bool, RootError> {
+    pub(crate) fn write(
+        &self,
+        path: &Utf8Path,
+        bytes: &[u8],
+        access: Access,
+    ) -> Result<bool, RootError> {
         let bytes = bytes.to_vec();
         let changed = self.stage(path, &Found::File { bytes, access }, &Keep::Present)?;
         if changed {
@@ -114,7 +124,7 @@ impl Root {
     ///
     /// # Errors
     /// When it cannot be made.
-    pub fn directory(
+    pub(crate) fn directory(
         &self,
         path: &Utf8Path,
         access: Access,
@@ -158,7 +168,7 @@ impl Root {
     ///
     /// # Errors
     /// When it cannot be removed.
-    pub fn remove(&self, path: &Utf8Path) -> Result<bool, RootError> {
+    pub(crate) fn remove(&self, path: &Utf8Path) -> Result<bool, RootError> {
         let fault = |errno: Errno| self.fault("remove", path, errno.into());
         let (parent, name) = match self.parent(path) {
             Ok(found) => found,
@@ -188,7 +198,7 @@ impl Root {
     ///
     /// # Errors
     /// When it cannot be removed.
-    pub fn discard(&self, path: &Utf8Path) -> Result<(), RootError> {
+    pub(crate) fn discard(&self, path: &Utf8Path) -> Result<(), RootError> {
         let removed = match self.parent(path) {
             Ok((parent, name)) => remove_temporary(&parent, &temporary_name(name)),
             Err(Errno::NOENT | Errno::NOTDIR) => Ok(()),
@@ -201,7 +211,7 @@ impl Root {
     ///
     /// # Errors
     /// When the file system reports that it could not.
-    pub fn sync(&self) -> Result<(), RootError> {
+    pub(crate) fn sync(&self) -> Result<(), RootError> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         self.resolve(Utf8Path::new("/"), flags)
             .and_then(rustix::fs::syncfs)

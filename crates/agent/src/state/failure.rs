@@ -22,7 +22,7 @@ impl State {
     ///
     /// # Errors
     /// When it cannot be read.
-    pub fn failure(&self) -> Result<Option<Failure>, StateError> {
+    pub(crate) fn failure(&self) -> Result<Option<Failure>, StateError> {
         let stored: Option<StoredFailure> = self.read(Utf8Path::new("/failure.json"))?;
         Ok(stored.map(|stored| Failure {
             target: Target {
@@ -38,7 +38,7 @@ impl State {
     ///
     /// # Errors
     /// When it cannot be written.
-    pub fn set_failure(&self, failure: Option<&Failure>) -> Result<(), StateError> {
+    pub(crate) fn set_failure(&self, failure: Option<&Failure>) -> Result<(), StateError> {
         let path = Utf8Path::new("/failure.json");
         let Some(failure) = failure else {
             self.root.remove(path)?;

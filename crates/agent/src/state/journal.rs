@@ -11,7 +11,7 @@ use crate::systemd::Job;
 
 /// A unit that a live change concerns.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Concerned {
+pub(crate) struct Concerned {
     /// Its name.
     pub unit: String,
     /// Whether it was running before.
@@ -23,7 +23,7 @@ pub struct Concerned {
 /// A step that must be finished or undone after a crash.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "step", rename_all = "lowercase")]
-pub enum Journal {
+pub(crate) enum Journal {
     /// Files and units of the running deployment are being written.
     Apply {
         /// Rendered config that is written.
@@ -64,7 +64,7 @@ pub enum Journal {
 impl Journal {
     /// The version that is being applied.
     #[must_use]
-    pub fn target(&self) -> Target {
+    pub(crate) fn target(&self) -> Target {
         match self {
             Journal::Apply { config, image, .. }
             | Journal::Deploy { config, image, .. }
@@ -81,7 +81,7 @@ impl State {
     ///
     /// # Errors
     /// When it cannot be read.
-    pub fn journal(&self) -> Result<Option<Journal>, StateError> {
+    pub(crate) fn journal(&self) -> Result<Option<Journal>, StateError> {
         self.read(Utf8Path::new("/journal.json"))
     }
 
@@ -89,7 +89,7 @@ impl State {
     ///
     /// # Errors
     /// When it cannot be written.
-    pub fn begin(&self, journal: &Journal) -> Result<(), StateError> {
+    pub(crate) fn begin(&self, journal: &Journal) -> Result<(), StateError> {
         self.write(Utf8Path::new("/journal.json"), journal)
     }
 
@@ -97,7 +97,7 @@ impl State {
     ///
     /// # Errors
     /// When it cannot be written.
-    pub fn finish(&self) -> Result<(), StateError> {
+    pub(crate) fn finish(&self) -> Result<(), StateError> {
         self.root.remove(Utf8Path::new("/journal.json"))?;
         Ok(())
     }

@@ -11,7 +11,7 @@ use crate::os::DeploymentId;
 
 /// What a deployment was configured with.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Record {
+pub(crate) struct Record {
     /// Rendered config.
     pub config: String,
     /// Layered image, as the annotation named it.
@@ -30,7 +30,7 @@ pub struct Record {
 impl Record {
     /// A record of a version that was not verified yet.
     #[must_use]
-    pub fn of(target: &Target) -> Self {
+    pub(crate) fn of(target: &Target) -> Self {
         Self {
             config: target.config.clone(),
             image: target.image.clone(),
@@ -42,7 +42,7 @@ impl Record {
 
     /// A record of a version that was written and not verified yet.
     #[must_use]
-    pub fn written(version: &Version) -> Self {
+    pub(crate) fn written(version: &Version) -> Self {
         Self {
             values: version.ignition.values(),
             ..Self::of(&version.target())
@@ -57,7 +57,7 @@ impl Record {
 
     /// The version's name.
     #[must_use]
-    pub fn target(&self) -> Target {
+    pub(crate) fn target(&self) -> Target {
         Target {
             config: self.config.clone(),
             image: self.image.clone(),
@@ -70,7 +70,7 @@ impl State {
     ///
     /// # Errors
     /// When the record cannot be read.
-    pub fn record(&self, id: &DeploymentId) -> Result<Option<Record>, StateError> {
+    pub(crate) fn record(&self, id: &DeploymentId) -> Result<Option<Record>, StateError> {
         self.read(&record_path(id))
     }
 
@@ -78,7 +78,7 @@ impl State {
     ///
     /// # Errors
     /// When it cannot be written.
-    pub fn set_record(&self, id: &DeploymentId, record: &Record) -> Result<(), StateError> {
+    pub(crate) fn set_record(&self, id: &DeploymentId, record: &Record) -> Result<(), StateError> {
         self.write(&record_path(id), record)
     }
 
@@ -86,7 +86,7 @@ impl State {
     ///
     /// # Errors
     /// When its config cannot be read.
-    pub fn version_of(&self, record: &Record) -> Result<Option<Version>, StateError> {
+    pub(crate) fn version_of(&self, record: &Record) -> Result<Option<Version>, StateError> {
         let version = self.version(&record.target())?;
         Ok(version.map(|version| version.filled(&record.values)))
     }

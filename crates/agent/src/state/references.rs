@@ -14,7 +14,11 @@ impl State {
     ///
     /// # Errors
     /// When something cannot be removed.
-    pub fn collect(&self, deployments: &[DeploymentId], keep: &[&str]) -> Result<(), StateError> {
+    pub(crate) fn collect(
+        &self,
+        deployments: &[DeploymentId],
+        keep: &[&str],
+    ) -> Result<(), StateError> {
         let mut configs: Vec<String> = keep.iter().map(|name| (*name).to_owned()).collect();
         configs.extend(self.shared()?.writers().cloned());
         let journal = self.journal()?;

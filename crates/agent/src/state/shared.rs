@@ -8,7 +8,7 @@ use super::{State, StateError};
 
 /// Which rendered configs the places that deployments share were written by.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Shared {
+pub(crate) struct Shared {
     /// The one that they follow completely; none before the first.
     pub config: Option<String>,
     /// The one that they are being brought to.
@@ -40,7 +40,7 @@ impl State {
     ///
     /// # Errors
     /// When it cannot be read.
-    pub fn shared(&self) -> Result<Shared, StateError> {
+    pub(crate) fn shared(&self) -> Result<Shared, StateError> {
         Ok(self
             .read(Utf8Path::new("/shared.json"))?
             .unwrap_or_default())
@@ -50,7 +50,7 @@ impl State {
     ///
     /// # Errors
     /// When it cannot be written.
-    pub fn set_shared(&self, shared: &Shared) -> Result<(), StateError> {
+    pub(crate) fn set_shared(&self, shared: &Shared) -> Result<(), StateError> {
         self.write(Utf8Path::new("/shared.json"), shared)
     }
 }

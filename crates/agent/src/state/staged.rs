@@ -9,7 +9,7 @@ use crate::os::DeploymentId;
 
 /// What a staged deployment is to be configured with, as soon as it has an `/etc`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Staged {
+pub(crate) struct Staged {
     /// Rendered config.
     pub config: String,
     /// Layered image, as the annotation named it.
@@ -23,7 +23,7 @@ pub struct Staged {
 impl Staged {
     /// The version's name.
     #[must_use]
-    pub fn target(&self) -> Target {
+    pub(crate) fn target(&self) -> Target {
         Target {
             config: self.config.clone(),
             image: self.image.clone(),
@@ -36,7 +36,7 @@ impl State {
     ///
     /// # Errors
     /// When that cannot be read.
-    pub fn staged(&self, id: &DeploymentId) -> Result<Option<Staged>, StateError> {
+    pub(crate) fn staged(&self, id: &DeploymentId) -> Result<Option<Staged>, StateError> {
         self.read(&staged_path(id))
     }
 
@@ -44,7 +44,7 @@ impl State {
     ///
     /// # Errors
     /// When that cannot be read.
-    pub fn all_staged(&self) -> Result<Vec<(DeploymentId, Staged)>, StateError> {
+    pub(crate) fn all_staged(&self) -> Result<Vec<(DeploymentId, Staged)>, StateError> {
         let mut found = Vec::new();
         for path in self.list("/staged")? {
             let id = path.file_stem().and_then(|name| name.parse().ok());
@@ -59,7 +59,7 @@ impl State {
     ///
     /// # Errors
     /// When it cannot be written.
-    pub fn set_staged(&self, id: &DeploymentId, staged: &Staged) -> Result<(), StateError> {
+    pub(crate) fn set_staged(&self, id: &DeploymentId, staged: &Staged) -> Result<(), StateError> {
         self.write(&staged_path(id), staged)
     }
 
@@ -67,7 +67,11 @@ impl State {
     ///
     /// # Errors
     /// When it cannot be written.
-    pub fn settle_staged(&self, id: &DeploymentId, record: &Record) -> Result<(), StateError> {
+    pub(crate) fn settle_staged(
+        &self,
+        id: &DeploymentId,
+        record: &Record,
+    ) -> Result<(), StateError> {
         self.set_record(id, record)?;
         self.root.remove(&staged_path(id))?;
         Ok(())
