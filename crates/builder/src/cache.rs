@@ -21,12 +21,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use oci::layer::Marks;
+use oci::manifest::chain_id;
 use oci::{BlobStore, Digest};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::compress::Compression;
-use crate::config::chain_on;
 use crate::error::BuildError;
 use crate::session::{Scratch, Session};
 use crate::superuser::Superuser;
@@ -158,7 +158,7 @@ impl Cache {
         let mut entry: Entry = self.read(key)?;
         if let Some(layer) = &mut entry.layer {
             layer.blob = layer.blob.filter(|blob| self.blobs.has(&blob.digest));
-            let unpacked = || self.layer(&chain_on(below, &layer.diff_id)).is_dir();
+            let unpacked = || self.layer(&chain_id(below, &layer.diff_id)).is_dir();
             if layer.blob.is_none() && !unpacked() {
                 return None;
             }

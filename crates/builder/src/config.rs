@@ -156,22 +156,6 @@ impl ImageConfig {
     }
 }
 
-/// The chain id of the lowest `diff_ids.len()` layers, by the image specification: it names a tree by what it
-/// is made of. `None` without layers.
-pub fn chain_id(diff_ids: &[Digest]) -> Option<Digest> {
-    diff_ids
-        .iter()
-        .fold(None, |chain, diff_id| Some(chain_on(chain, diff_id)))
-}
-
-/// The chain id of a layer on the chain below it.
-pub(crate) fn chain_on(below: Option<Digest>, diff_id: &Digest) -> Digest {
-    match below {
-        None => *diff_id,
-        Some(chain) => Digest::of(format!("{chain} {diff_id}").as_bytes()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -197,16 +181,5 @@ mod tests {
         }
         assert_eq!(config.config.env, ["A=3", "B=2"]);
         assert_eq!(config.env("A"), Some("3"));
-    }
-
-    #[test]
-    fn chain_of_one_is_its_layer() {
-        let (a, b) = (Digest::of(b"a"), Digest::of(b"b"));
-        assert_eq!(chain_id(&[]), None);
-        assert_eq!(chain_id(&[a]), Some(a));
-        assert_eq!(
-            chain_id(&[a, b]),
-            Some(Digest::of(format!("{a} {b}").as_bytes()))
-        );
     }
 }

@@ -11,7 +11,7 @@ mod cache;
 mod cache_key;
 mod commit;
 mod compress;
-pub mod config;
+mod config;
 pub mod containerfile;
 mod engine;
 mod error;

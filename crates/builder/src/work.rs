@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use oci::Digest;
 use oci::layer::{Limits, Options, Privilege, Whiteouts};
+use oci::manifest::chain_id;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -13,7 +14,6 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cache::Cache;
 use crate::compress::Compression;
-use crate::config::chain_on;
 use crate::engine::Engine;
 use crate::error::BuildError;
 use crate::event::Event;
@@ -99,7 +99,7 @@ impl Work {
         let mut paths = Vec::new();
         let mut missing = Vec::new();
         for (diff_id, blob) in layers {
-            let chain = chain_on(below, &diff_id);
+            let chain = chain_id(below, &diff_id);
             below = Some(chain);
             let path = self.cache().layer(&chain);
             if !path.is_dir() {

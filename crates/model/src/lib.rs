@@ -30,7 +30,7 @@ pub mod pull_spec;
 pub mod render;
 pub mod rollout;
 pub mod schedule;
-pub mod selector;
+mod selector;
 pub mod skew;
 pub mod trial;
 pub mod update;

@@ -7,7 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use crate::problem::Problem;
 
 /// Whether a selector says nothing, which to Kubernetes means that it selects everything.
-pub fn is_empty(selector: &LabelSelector) -> bool {
+pub(crate) fn is_empty(selector: &LabelSelector) -> bool {
     let labels = selector
         .match_labels
         .as_ref()
@@ -23,7 +23,7 @@ pub fn is_empty(selector: &LabelSelector) -> bool {
 ///
 /// # Errors
 /// The selector's first requirement with an unknown operator or with values where none, or none where some, belong.
-pub fn matches(
+pub(crate) fn matches(
     selector: &LabelSelector,
     labels: &BTreeMap<String, String>,
 ) -> Result<bool, Problem> {

@@ -4,19 +4,19 @@
 //! so that nothing leaves the tree it belongs in. What is written is whole and durable, or not there.
 
 pub mod auth;
-pub mod blob_store;
+mod blob_store;
 pub mod certs;
-pub mod client;
+mod client;
 pub mod digest;
 mod durable;
-pub mod keychain;
+mod keychain;
 pub mod layer;
 pub mod manifest;
 pub mod policy;
 mod pump;
-pub mod reference;
+mod reference;
 pub mod registries;
-pub mod registry;
+mod registry;
 
 pub use auth::{AuthError, Credentials, DockerConfig, TokenLife};
 pub use blob_store::{BlobStore, BlobWriter, StoreError, StoredBlob};

@@ -310,6 +310,14 @@ pub fn digest_of(descriptor: &Descriptor) -> Result<Digest, DigestError> {
     Digest::try_from(descriptor.digest())
 }
 
+/// The chain id of a layer on the chain below it, by the OCI image specification: it names a tree by what it is made of.
+pub fn chain_id(below: Option<Digest>, diff_id: &Digest) -> Digest {
+    match below {
+        None => *diff_id,
+        Some(below) => Digest::of(format!("{below} {diff_id}").as_bytes()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -468,5 +476,13 @@ mod tests {
             choose(&[Value::Null, Value::Null], platform("s390x", None)),
             None
         );
+    }
+
+    #[test]
+    fn the_chain_of_one_is_its_layer() {
+        let (a, b) = (Digest::of(b"a"), Digest::of(b"b"));
+        assert_eq!(chain_id(None, &a), a);
+        let both = Digest::of(format!("{a} {b}").as_bytes());
+        assert_eq!(chain_id(Some(a), &b), both);
     }
 }

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use oci::Digest;
+use oci::manifest::chain_id;
 
 use crate::cache::{Blob, CachedLayer};
-use crate::config::chain_on;
 use crate::error::BuildError;
 use crate::image::Layer;
 use crate::pack::Packing;
@@ -92,7 +92,7 @@ pub(super) fn blobs(work: &Work, layers: &[StageLayer]) -> Result<Vec<Layer>, Bu
     let mut chain = None;
     let mut blobs = Vec::new();
     for layer in layers {
-        let here = chain_on(chain, &layer.diff_id);
+        let here = chain_id(chain, &layer.diff_id);
         chain = Some(here);
         let diff_id = layer.diff_id;
         blobs.push(match &layer.form {
@@ -122,7 +122,7 @@ pub(super) fn packed(
     if layer.blob.is_some() {
         return Ok(layer);
     }
-    let tree = work.cache().layer(&chain_on(below, &layer.diff_id));
+    let tree = work.cache().layer(&chain_id(below, &layer.diff_id));
     let blob = Packing::start(work, tree, None, layer.diff_id, key).finish(work)?;
     Ok(CachedLayer {
         blob: Some(blob),
@@ -134,7 +134,7 @@ pub(super) fn packed(
 pub(super) fn chain(layers: &[StageLayer]) -> Option<Digest> {
     layers
         .iter()
-        .fold(None, |chain, layer| Some(chain_on(chain, &layer.diff_id)))
+        .fold(None, |chain, layer| Some(chain_id(chain, &layer.diff_id)))
 }
 
 fn stored(diff_id: Digest, blob: Blob) -> Layer {

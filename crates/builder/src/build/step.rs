@@ -5,13 +5,14 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use oci::Digest;
+use oci::manifest::chain_id;
 
 use super::layers::{self, StageLayer, blobs_so_far};
 use super::stage::Stage;
 use crate::cache::{CachedLayer, Entry};
 use crate::cache_key;
 use crate::commit::{self, Lower, Times};
-use crate::config::{ImageConfig, chain_on};
+use crate::config::ImageConfig;
 use crate::containerfile::{Instruction, Word};
 use crate::error::{BuildError, StepStatus};
 use crate::event::Event;
@@ -245,7 +246,7 @@ impl Stage<'_, '_> {
                 blob: None,
             },
         };
-        let chain = chain_on(layers::chain(&self.layers), &layer.diff_id);
+        let chain = chain_id(layers::chain(&self.layers), &layer.diff_id);
         work.cache().publish(&upper, &chain).map_err(failed())?;
         record(Some(layer.clone()))?;
         if self.exported && layer.blob.is_none() {

@@ -13,6 +13,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, symlink};
 use camino::{Utf8Path, Utf8PathBuf};
 use oci::digest::Digest;
 use oci::layer::{Limits, Marks, Options, Privilege, Whiteouts};
+use oci::manifest::chain_id;
 
 use super::super::{OsError, io_error};
 use super::repo::{Repo, Tree};
@@ -56,15 +57,11 @@ pub(super) struct Layer {
 
 /// Chain ids as the OCI image specification defines them.
 pub(super) fn chain_ids(diff_ids: &[Digest]) -> Vec<Digest> {
-    let mut chain: Vec<Digest> = Vec::with_capacity(diff_ids.len());
-    for diff_id in diff_ids {
-        let next = match chain.last() {
-            Some(below) => Digest::of(format!("{below} {diff_id}").as_bytes()),
-            None => *diff_id,
-        };
-        chain.push(next);
-    }
-    chain
+    let chain = diff_ids.iter().scan(None, |below, diff_id| {
+        *below = Some(chain_id(*below, diff_id));
+        *below
+    });
+    chain.collect()
 }
 
 pub(super) fn layer_ref(chain_id: &Digest) -> String {
