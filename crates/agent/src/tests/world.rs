@@ -412,6 +412,20 @@ impl World {
         .await;
     }
 
+    /// Sends the node to an image in which a unit fails, and waits until it is back and says why.
+    pub(super) async fn until_taken_back(&mut self) {
+        self.machine.break_unit("autofs.service");
+        let new = self.machine.publish(layered());
+        let units = json!([{"name": "autofs.service", "enabled": true}]);
+        let config = rendered(self.machine.booted_image(), &[], units);
+        self.config("rendered-2", config).await;
+        self.desire("rendered-2", Some(new)).await;
+        let machine = self.machine.clone();
+        self.play("rolled back", |_| machine.reboots() == 2).await;
+        let reason = self.until_degraded().await;
+        assert!(reason.contains("unit `autofs.service` failed"), "{reason}");
+    }
+
     pub(super) async fn until_degraded(&mut self) -> String {
         let node = self
             .play("node degraded", |node| {
