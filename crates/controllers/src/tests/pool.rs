@@ -2,11 +2,9 @@
 
 use std::time::Duration;
 
-use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::api::core::v1::{Node, Pod};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::ResourceExt;
-use kube::api::{Api, ObjectMeta, Patch, PatchParams, PostParams};
+use kube::api::{Api, Patch, PatchParams, PostParams};
 use model::api::{MachineConfigNode, MachineConfigPool, RolloutPolicy};
 use model::condition::PoolConditionType;
 use model::condition::PoolConditionType::{Degraded, NodeDegraded, Updated, Updating};
@@ -504,21 +502,7 @@ async fn a_silent_agent_makes_its_node_not_ready() {
     let world = World::new().await;
     worker_pool(&world, false).await;
     world.register("worker-1", &["worker"]).await;
-    let lease = Lease {
-        metadata: ObjectMeta {
-            name: Some("worker-1".to_owned()),
-            ..ObjectMeta::default()
-        },
-        spec: Some(LeaseSpec {
-            lease_duration_seconds: Some(1),
-            renew_time: Some(MicroTime(jiff::Timestamp::now())),
-            ..LeaseSpec::default()
-        }),
-    };
-    Api::<Lease>::namespaced(world.client.clone(), keys::NODE_LEASE_NAMESPACE)
-        .create(&PostParams::default(), &lease)
-        .await
-        .unwrap();
+    world.beat("worker-1", Duration::from_secs(1)).await;
     let message = eventually("not ready", || async {
         let node: Node = world.get("worker-1").await;
         let conditions = node.status.unwrap().conditions.unwrap();

@@ -7,8 +7,10 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use apiserver::{ApiServer, Config, Token};
+use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::api::core::v1::{Event, Node};
-use kube::api::{Api, ListParams, Patch, PatchParams, PostParams};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use kube::api::{Api, ListParams, ObjectMeta, Patch, PatchParams, PostParams};
 use kube::{Client, Resource, ResourceExt};
 use model::api::{MachineConfig, MachineConfigPool, MachineOSBuild, MachineOSConfig};
 use model::build_state::BuildState;
@@ -223,6 +225,7 @@ impl World {
         self.create(MachineOSConfig::new(pool, spec)).await;
     }
 
+    /// A node as its agent registers it. Nobody waits long enough to call the agent silent.
     pub(super) async fn register(&self, name: &str, roles: &[&str]) -> FakeAgent {
         let wanted = node(name, roles);
         self.create(wanted.clone()).await;
@@ -231,7 +234,28 @@ impl World {
             .patch_status(name, &PatchParams::default(), &Patch::Merge(status))
             .await
             .unwrap();
+        self.beat(name, Duration::from_hours(24)).await;
         FakeAgent::new(&self.client, name)
+    }
+
+    /// A heartbeat of a node's agent, good for so long.
+    pub(super) async fn beat(&self, name: &str, life: Duration) {
+        let lease = Lease {
+            metadata: ObjectMeta {
+                name: Some(name.to_owned()),
+                ..ObjectMeta::default()
+            },
+            spec: Some(LeaseSpec {
+                lease_duration_seconds: i32::try_from(life.as_secs()).ok(),
+                renew_time: Some(MicroTime(jiff::Timestamp::now())),
+                ..LeaseSpec::default()
+            }),
+        };
+        let written = PatchParams::apply("test").force();
+        Api::<Lease>::namespaced(self.client.clone(), keys::NODE_LEASE_NAMESPACE)
+            .patch(name, &written, &Patch::Apply(lease))
+            .await
+            .unwrap();
     }
 
     /// The condition of a pool, as `True BuildFailed: message`.
