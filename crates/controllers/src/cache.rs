@@ -287,6 +287,13 @@ impl Substances {
             known.remove(&object.name_any());
         }
     }
+
+    /// A new list was read: what is known may be older than what the loops have seen of it.
+    fn forget_all(&mut self) {
+        if let Some(known) = &mut self.0 {
+            known.clear();
+        }
+    }
 }
 
 struct Mirrors<'a> {
@@ -393,7 +400,10 @@ impl Mirrors<'_> {
                         substances.forget(object);
                         (Some(object.name_any()), false)
                     }
-                    Event::Init | Event::InitApply(_) | Event::InitDone => (None, false),
+                    Event::Init | Event::InitApply(_) | Event::InitDone => {
+                        substances.forget_all();
+                        (None, false)
+                    }
                 };
                 // Nobody listens before the loops start; they begin with a look at everything.
                 let _listeners = changes.send(Change {
