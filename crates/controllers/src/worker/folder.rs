@@ -11,7 +11,11 @@ const PREFIX: &str = "caprock-build-";
 
 /// Removes the build contexts that builders left behind when they were killed.
 pub(crate) fn remove_left_over() -> io::Result<()> {
-    for entry in fs::read_dir(std::env::temp_dir())? {
+    remove_left_over_in(&std::env::temp_dir())
+}
+
+fn remove_left_over_in(dir: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
         let entry = entry?;
         let name = entry.file_name();
         if name.to_string_lossy().starts_with(PREFIX) && entry.file_type()?.is_dir() {
@@ -36,8 +40,12 @@ fn remove_unless_held(dir: &Path) -> io::Result<()> {
 
 /// A folder that nobody cleans up while the lock is held.
 pub(super) fn make() -> io::Result<(TempDir, fs::File)> {
+    make_in(&std::env::temp_dir())
+}
+
+fn make_in(dir: &Path) -> io::Result<(TempDir, fs::File)> {
     loop {
-        let dir = tempfile::Builder::new().prefix(PREFIX).tempdir()?;
+        let dir = tempfile::Builder::new().prefix(PREFIX).tempdir_in(dir)?;
         let lock = match fs::File::open(dir.path()) {
             Err(error) if error.kind() == ErrorKind::NotFound => continue,
             other => other?,
@@ -56,15 +64,17 @@ mod tests {
 
     #[test]
     fn only_what_nobody_holds_is_removed() {
+        // Not where builders of other tests clean up, who hold a folder for the moment that takes.
+        let place = tempfile::tempdir().unwrap();
         let make_and_look = || {
             for _ in 0..200 {
-                let (dir, _lock) = make().unwrap();
+                let (dir, _lock) = make_in(place.path()).unwrap();
                 fs::write(dir.path().join("file"), "").unwrap();
             }
         };
         let clean = || {
             for _ in 0..200 {
-                remove_left_over().unwrap();
+                remove_left_over_in(place.path()).unwrap();
             }
         };
         std::thread::scope(|scope| {
@@ -73,12 +83,12 @@ mod tests {
                 scope.spawn(clean);
             }
         });
-        let (dir, lock) = make().unwrap();
+        let (dir, lock) = make_in(place.path()).unwrap();
         let left = dir.keep();
-        remove_left_over().unwrap();
+        remove_left_over_in(place.path()).unwrap();
         assert!(left.exists(), "it is held");
         drop(lock);
-        remove_left_over().unwrap();
+        remove_left_over_in(place.path()).unwrap();
         assert!(!left.exists());
     }
 }
