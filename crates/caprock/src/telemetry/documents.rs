@@ -107,6 +107,105 @@ fn check(expression: &str, exported: &BTreeMap<String, (String, String)>, place:
     }
 }
 
+/// Labels of metrics that have no sample before loops run, and there are pools, nodes and builds.
+const LATER: [(&str, &[&str]); 20] = [
+    ("caprock_builds", &["state"]),
+    ("caprock_node_drain_start_timestamp_seconds", &["node"]),
+    ("caprock_pool_condition", &["pool", "type", "reason"]),
+    (
+        "caprock_pool_condition_last_transition_timestamp_seconds",
+        &["pool", "type"],
+    ),
+    ("caprock_pool_degraded_machines", &["pool"]),
+    ("caprock_pool_machines", &["pool"]),
+    ("caprock_pool_nodes", &["pool", "phase"]),
+    ("caprock_pool_paused", &["pool"]),
+    ("caprock_pool_ready_machines", &["pool"]),
+    ("caprock_pool_unanswered_nodes", &["pool"]),
+    ("caprock_pool_unavailable_machines", &["pool"]),
+    ("caprock_pool_updated_machines", &["pool"]),
+    ("caprock_pool_waiting_nodes", &["pool", "reason"]),
+    (
+        "caprock_certificate_expiry_timestamp_seconds",
+        &["certificate"],
+    ),
+    (
+        "caprock_trusted_certificate_expiry_timestamp_seconds",
+        &["bundle"],
+    ),
+    ("caprock_build_failures_total", &["reason"]),
+    ("caprock_reconcile_duration_seconds_bucket", &["loop", "le"]),
+    ("caprock_reconcile_errors_total", &["loop", "kind"]),
+    ("caprock_reconcile_queue_depth", &["loop"]),
+    ("up", &["job"]),
+];
+
+/// Labels of every metric, by the names that samples have.
+fn labels() -> BTreeMap<String, BTreeSet<String>> {
+    let mut telemetry = Telemetry::new();
+    telemetry.controllers(&controllers::Telemetry::default(), &Default::default());
+    telemetry.agent(&agent::Telemetry::default(), &Default::default());
+    telemetry.upkeep("webhook", &Upkeep::default());
+    let text = telemetry.complete().metrics(Format::Prometheus);
+    let mut found: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for line in text.lines().filter(|line| !line.starts_with('#')) {
+        let (sample, _) = line.rsplit_once(' ').unwrap();
+        let (name, inside) = sample.split_once('{').unwrap_or((sample, ""));
+        let named = inside
+            .split("=\"")
+            .map(|part| part.rsplit([',', '"']).next().unwrap());
+        let named = named.filter(|label| !label.is_empty() && *label != "}");
+        let labels = found.entry(name.to_owned()).or_default();
+        labels.extend(named.map(str::to_owned));
+    }
+    for (name, labels) in LATER {
+        let labels = labels.iter().map(|label| (*label).to_owned());
+        found.entry(name.to_owned()).or_default().extend(labels);
+    }
+    found
+}
+
+/// The labels that an expression selects or groups by.
+fn labels_in(expression: &str) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for inside in expression.split('{').skip(1) {
+        let inside = inside.split('}').next().unwrap();
+        for matcher in inside.split("\",").flat_map(|part| part.split("\" ,")) {
+            let label = matcher.split(['=', '!']).next().unwrap();
+            found.insert(label.trim().to_owned());
+        }
+    }
+    for keyword in [" by (", " on (", " without ("] {
+        for list in expression.split(keyword).skip(1) {
+            let list = list.split(')').next().unwrap();
+            found.extend(list.split(',').map(|label| label.trim().to_owned()));
+        }
+    }
+    found
+}
+
+/// Holds labels, also those of a legend, to what the metrics of the expression have.
+fn check_labels(
+    expression: &str,
+    legend: &str,
+    labels: &BTreeMap<String, BTreeSet<String>>,
+    place: &str,
+) {
+    // Prometheus gives every series the first two.
+    let mut known: BTreeSet<String> = ["instance", "job"].map(str::to_owned).into();
+    for name in names(expression) {
+        known.extend(labels.get(&name).into_iter().flatten().cloned());
+    }
+    let told = legend.split("{{").skip(1);
+    let told = told.map(|rest| rest.split("}}").next().unwrap().trim().to_owned());
+    for label in labels_in(expression).into_iter().chain(told) {
+        assert!(
+            known.contains(&label),
+            "{place}: no metric has a label `{label}`, in `{expression}` or `{legend}`; they have {known:?}"
+        );
+    }
+}
+
 #[test]
 fn names_are_found_in_expressions() {
     let found = names(
@@ -172,12 +271,16 @@ fn rules(groups: &Value) -> Vec<Value> {
 
 #[test]
 fn alerts_watch_metrics_that_there_are_and_lead_into_the_runbook() {
-    let (exported, runbook) = (exported(), read("docs/runbook.md"));
+    let (exported, labels, runbook) = (exported(), labels(), read("docs/runbook.md"));
     let rules = rules(&alerts()["spec"]["groups"]);
     assert!(!rules.is_empty());
     for rule in rules {
         let name = rule["alert"].as_str().unwrap();
-        check(rule["expr"].as_str().unwrap(), &exported, name);
+        let expression = rule["expr"].as_str().unwrap();
+        check(expression, &exported, name);
+        let summary = rule["annotations"]["summary"].as_str().unwrap();
+        let legend = summary.replace("$labels.", "");
+        check_labels(expression, &legend, &labels, name);
         let severity = rule["labels"]["severity"].as_str().unwrap();
         assert!(
             ["info", "warning", "critical"].contains(&severity),
@@ -216,8 +319,8 @@ fn plain_rules_are_those_of_the_operator() {
 }
 
 #[test]
-fn the_dashboard_shows_metrics_that_there_are() {
-    let exported = exported();
+fn the_dashboard_shows_metrics_and_labels_that_there_are() {
+    let (exported, labels) = (exported(), labels());
     let dashboard: Value =
         serde_json::from_str(&read("deploy/monitoring/files/dashboard.json")).unwrap();
     let mut seen = 0;
@@ -226,6 +329,8 @@ fn the_dashboard_shows_metrics_that_there_are() {
         for target in panel["targets"].as_array().into_iter().flatten() {
             let expression = target["expr"].as_str().unwrap();
             check(expression, &exported, title);
+            let legend = target["legendFormat"].as_str().unwrap_or_default();
+            check_labels(expression, legend, &labels, title);
             seen += 1;
         }
     }
