@@ -3,10 +3,10 @@
 //! The copy may lag behind, also behind our own writes. A decision that must not be made twice (a
 //! roll-out slot) is therefore confirmed with fresh reads before it is acted upon.
 
-use std::collections::HashMap;
+mod substances;
+
 use std::fmt::Debug;
 use std::future::Future;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,6 +33,7 @@ use tokio::task::JoinSet;
 
 use crate::members::Members;
 use crate::worker::log;
+use substances::Substances;
 
 /// Changes that a slow loop may have waiting; beyond that it looks at everything once.
 const BACKLOG: usize = 4096;
@@ -256,43 +257,6 @@ impl Iterator for Reconnect {
 impl Backoff for Reconnect {
     fn reset(&mut self) {
         self.failures = 0;
-    }
-}
-
-/// What each object was beside its status, of the kinds that write theirs often.
-#[derive(Debug)]
-struct Substances(Option<HashMap<String, u64>>);
-
-impl Substances {
-    fn of(kind: Kind) -> Self {
-        let often = matches!(kind, Kind::Pool | Kind::MachineConfigNode);
-        Substances(often.then(HashMap::new))
-    }
-
-    /// Whether the object is known as it is, but for its status.
-    fn keeps<K: Resource>(&mut self, object: &K) -> bool {
-        let Some(known) = &mut self.0 else {
-            return false;
-        };
-        let meta = object.meta();
-        let mut hasher = DefaultHasher::new();
-        (&meta.uid, meta.generation, &meta.labels, &meta.annotations).hash(&mut hasher);
-        meta.deletion_timestamp.is_some().hash(&mut hasher);
-        let now = hasher.finish();
-        known.insert(object.name_any(), now) == Some(now)
-    }
-
-    fn forget<K: Resource>(&mut self, object: &K) {
-        if let Some(known) = &mut self.0 {
-            known.remove(&object.name_any());
-        }
-    }
-
-    /// A new list was read: what is known may be older than what the loops have seen of it.
-    fn forget_all(&mut self) {
-        if let Some(known) = &mut self.0 {
-            known.clear();
-        }
     }
 }
 
