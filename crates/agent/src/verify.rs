@@ -1,4 +1,4 @@
-//! Whether a node is well: what systemd says of the units that the config enables.
+//! Whether a node is well: what systemd says of the units that the config enables or changes.
 
 use crate::systemd::UnitState;
 
@@ -52,6 +52,16 @@ pub(crate) fn judge(unit: &str, state: &UnitState) -> Verdict {
     }
 }
 
+/// Judges a unit that the config changes and does not enable: whether it runs is not asked, only that it does not fail.
+#[must_use]
+pub fn judge_changed(unit: &str, state: &UnitState) -> Verdict {
+    let fails = state.active == "failed" || state.sub == "auto-restart";
+    match fails && state.load == "loaded" {
+        true => judge(unit, state),
+        false => Verdict::Well,
+    }
+}
+
 fn cause(state: &UnitState) -> &str {
     match state.result.as_str() {
         "" => &state.sub,
@@ -76,6 +86,23 @@ mod tests {
         };
         change(&mut state);
         state
+    }
+
+    #[test]
+    fn a_unit_that_is_only_changed_may_rest_and_not_fail() {
+        let well = |state: &UnitState| judge_changed("a.service", state) == Verdict::Well;
+        assert!(well(&state("active", |_| {})));
+        assert!(well(&state("inactive", |_| {})));
+        assert!(well(&state("inactive", |s| s.load = "not-found".into())));
+        assert!(well(&state("activating", |s| s.sub = "start".into())));
+        let unwell = "unit `a.service` failed (exit-code)".to_owned();
+        let failed = state("failed", |s| s.result = "exit-code".into());
+        assert_eq!(judge_changed("a.service", &failed), Verdict::Unwell(unwell));
+        let again = state("activating", |s| s.sub = "auto-restart".into());
+        assert!(matches!(
+            judge_changed("a.service", &again),
+            Verdict::Waiting(_)
+        ));
     }
 
     #[test]

@@ -109,3 +109,52 @@ fn a_client_certificate_is_a_user_and_a_group() {
     let nodes = kubectl(&foreign, "get nodes");
     assert!(nodes.status.success(), "{}", text(&nodes.stderr));
 }
+
+#[test]
+fn a_build_is_followed_from_before_there_is_one() {
+    use std::io::{BufRead, BufReader};
+    if Command::new("kubectl")
+        .args(["version", "--client"])
+        .output()
+        .is_err()
+    {
+        return eprintln!("skipped: there is no kubectl");
+    }
+    let server = Server::start(&["--without", "controllers", "--without", "builder"]);
+    let config = server.kubeconfig();
+    let example =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/automount/machineosconfig.yaml");
+    let made = kubectl(&config, &format!("create -f {}", example.display()));
+    assert!(made.status.success(), "{}", text(&made.stderr));
+    let logs = |flags: &[&str]| {
+        let mut command = caprock();
+        command
+            .args(["logs", "worker-automount"])
+            .args(flags)
+            .env("KUBECONFIG", &config);
+        command
+    };
+    let now = logs(&[]).output().unwrap();
+    assert!(!now.status.success());
+    assert!(text(&now.stderr).contains("has no build yet"), "{now:?}");
+
+    let mut follows = logs(&["-f"])
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = String::new();
+    BufReader::new(follows.stderr.take().unwrap())
+        .read_line(&mut said)
+        .unwrap();
+    // A build that is over and gone has nothing to say, and ends what follows it.
+    let status = r#"{"status":{"machineOSBuild":{"name":"worker-automount-1"}}}"#;
+    let told = kubectl(
+        &config,
+        &format!(
+            "patch machineosconfig worker-automount --subresource=status --type=merge -p {status}"
+        ),
+    );
+    assert!(told.status.success(), "{}", text(&told.stderr));
+    assert!(follows.wait().unwrap().success(), "{said}");
+    assert!(said.contains("waiting for the build"), "{said}");
+}

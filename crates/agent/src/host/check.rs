@@ -8,7 +8,7 @@ use crate::drift::describe;
 use crate::root::Root;
 use crate::state::Record;
 use crate::systemd::last_words;
-use crate::verify::{Verdict, judge};
+use crate::verify::{Verdict, judge, judge_changed};
 
 /// How well the node is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,16 +57,20 @@ impl Host {
             )));
         }
         let mut waiting = None;
-        for unit in version
-            .ignition
-            .units
-            .iter()
-            .filter(|unit| unit.enabled == Some(true) && !unit.masked())
-        {
+        let units = &version.ignition.units;
+        for unit in units.iter().filter(|unit| !unit.masked()) {
             if unit.name.contains("@.") {
                 continue;
             }
-            match judge(&unit.name, &self.systemd.unit(&unit.name)?) {
+            let judged = match unit.enabled {
+                Some(true) => judge(&unit.name, &self.systemd.unit(&unit.name)?),
+                // The OS starts it, as it does a kubelet; here is only what the config has changed of it.
+                None if !unit.dropins.is_empty() => {
+                    judge_changed(&unit.name, &self.systemd.unit(&unit.name)?)
+                }
+                _ => continue,
+            };
+            match judged {
                 Verdict::Well => {}
                 Verdict::Waiting(_) if policy.leaves_alone(&unit.name) => {}
                 Verdict::Waiting(why) => waiting = waiting.or(Some(why)),

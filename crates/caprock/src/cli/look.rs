@@ -201,7 +201,7 @@ pub(crate) struct Logs {
     /// A MachineOSBuild, or a MachineOSConfig: then its newest build.
     #[arg(value_name = "BUILD")]
     pub(crate) build: String,
-    /// Go on until the build ends.
+    /// Go on until the build ends; of a MachineOSConfig that has no build yet, wait for it.
     #[arg(short, long)]
     pub(crate) follow: bool,
     #[command(flatten)]

@@ -21,7 +21,16 @@ pub(crate) async fn run(args: cli::Logs) -> Result<(), Failure> {
     let client = client(&args.cluster).await?;
     let builds: Api<MachineOSBuild> = Api::all(client.clone());
     let logs: Api<ConfigMap> = Api::namespaced(client.clone(), keys::NAMESPACE);
-    let build = find(&client, &builds, &args.build).await?;
+    let build = if args.follow {
+        wait_for(&client, &builds, &args.build).await?
+    } else {
+        find(&client, &builds, &args.build).await?.ok_or_else(|| {
+            refused(anyhow!("MachineOSConfig `{}` has no build yet", args.build)).hint(format!(
+                "`caprock logs -f {0}` waits for it; `kubectl describe machineosconfig {0}` says what keeps it",
+                args.build
+            ))
+        })?
+    };
     let mut position = build_log::Position::default();
     loop {
         // The state is read before the log, so that nothing written before the end is missed.
@@ -39,14 +48,35 @@ pub(crate) async fn run(args: cli::Logs) -> Result<(), Failure> {
     }
 }
 
-/// The build that is meant: by its own name, or the one that a MachineOSConfig wants now.
-async fn find(
+/// Follows a MachineOSConfig from before it has a build: whoever has just created one need not ask again.
+async fn wait_for(
     client: &Client,
     builds: &Api<MachineOSBuild>,
     name: &str,
 ) -> Result<String, Failure> {
+    let mut said = false;
+    loop {
+        if let Some(build) = find(client, builds, name).await? {
+            return Ok(build);
+        }
+        if !said {
+            said = true;
+            output::words(&format!(
+                "waiting for the build of MachineOSConfig `{name}`\n"
+            ));
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// The build that is meant: by its own name, or the one that a MachineOSConfig wants now, if it has one.
+async fn find(
+    client: &Client,
+    builds: &Api<MachineOSBuild>,
+    name: &str,
+) -> Result<Option<String>, Failure> {
     if builds.get_opt(name).await?.is_some() {
-        return Ok(name.to_owned());
+        return Ok(Some(name.to_owned()));
     }
     let configs: Api<MachineOSConfig> = Api::all(client.clone());
     let Some(config) = configs.get_opt(name).await? else {
@@ -54,13 +84,8 @@ async fn find(
             "there is neither a MachineOSBuild nor a MachineOSConfig `{name}`"
         )));
     };
-    config
+    Ok(config
         .status
         .and_then(|status| status.machine_os_build)
-        .map(|build| build.name)
-        .ok_or_else(|| {
-            refused(anyhow!("MachineOSConfig `{name}` has no build yet")).hint(format!(
-                "`kubectl describe machineosconfig {name}` says what it waits for"
-            ))
-        })
+        .map(|build| build.name))
 }
