@@ -56,6 +56,7 @@ async fn waits_for(client: &Client, object: &Value) -> Result<Option<String>, Fa
                 seen: status.observed_generation >= found.metadata.generation,
                 wanted: found.spec.and_then(|spec| spec.replicas).unwrap_or(1),
                 new: status.updated_replicas.unwrap_or(0),
+                former: status.replicas.unwrap_or(0) - status.updated_replicas.unwrap_or(0),
                 available: status.available_replicas.unwrap_or(0),
             }
         }
@@ -73,6 +74,7 @@ async fn waits_for(client: &Client, object: &Value) -> Result<Option<String>, Fa
                     true => wanted,
                     false => status.updated_replicas.unwrap_or(0),
                 },
+                former: 0,
                 available: status.available_replicas.unwrap_or(0),
             }
         }
@@ -85,6 +87,7 @@ async fn waits_for(client: &Client, object: &Value) -> Result<Option<String>, Fa
                 seen: status.observed_generation >= found.metadata.generation,
                 wanted: status.desired_number_scheduled,
                 new: status.updated_number_scheduled.unwrap_or(0),
+                former: 0,
                 available: status.number_available.unwrap_or(0),
             }
         }
@@ -100,6 +103,9 @@ struct Progress {
     seen: bool,
     wanted: i32,
     new: i32,
+    /// Pods of an earlier version beside the new ones. A Deployment counts them as available, so that new pods which
+    /// have not started yet would pass for ready.
+    former: i32,
     available: i32,
 }
 
@@ -111,10 +117,11 @@ impl Progress {
         let Progress {
             wanted,
             new,
+            former,
             available,
             ..
         } = self;
-        (new < wanted || available < wanted)
+        (new < wanted || former > 0 || available < wanted)
             .then(|| format!("{available} of {wanted} pods available, {new} of this version"))
     }
 }
@@ -148,6 +155,7 @@ mod tests {
             seen: true,
             wanted: 2,
             new: 2,
+            former: 0,
             available: 2,
         };
         assert_eq!(done.waits_for(), None);
@@ -157,6 +165,7 @@ mod tests {
                 ..done
             },
             Progress { new: 1, ..done },
+            Progress { former: 1, ..done },
             Progress {
                 available: 1,
                 ..done
@@ -169,6 +178,7 @@ mod tests {
             seen: true,
             wanted: 0,
             new: 0,
+            former: 0,
             available: 0,
         };
         assert_eq!(nobody.waits_for(), None);
