@@ -2,6 +2,7 @@
 # Makes Caprock's images from this checkout with Caprock itself: static programs, and the Containerfile around them.
 #   deploy/image.sh                        into target/image/*.tar, for this machine's architecture
 #   PUSH=r.example/caprock:1 deploy/image.sh    pushes r.example/caprock:1 and r.example/caprock-builder:1
+#   AUTHFILE=FILE CA_FILE=FILE             its credentials, where not in ~/.docker/config.json, and its own certificate authority
 #   ARCHS=amd64,arm64                      for several; each takes a Rust target and a C compiler for it
 #   PROFILE=dev TARGETS=caprock            what the test makes
 set -euo pipefail
@@ -40,8 +41,15 @@ missing() {
         echo "a C compiler: apt-get install gcc-${triple%%-*}-linux-gnu libc6-dev-$arch-cross"
     (cd "$ROOT" && [ -d "$(rustc --print sysroot)/lib/rustlib/$triple" ]) ||
         echo "Rust's library: rustup target add $triple"
-    [[ ,$TARGETS, != *,caprock-builder,* ]] || grep -qsx enabled "/proc/sys/fs/binfmt_misc/qemu-${triple%%-*}" ||
+    if [[ ,$TARGETS, != *,caprock-builder,* ]] || grep -qsx enabled "/proc/sys/fs/binfmt_misc/qemu-${triple%%-*}"; then
+        return 0
+    fi
+    if command -v "qemu-${triple%%-*}-static" >/dev/null && command -v update-binfmts >/dev/null; then
+        echo "an emulator that the kernel knows of: mount -t binfmt_misc binfmt_misc /proc/sys/fs/binfmt_misc," \
+            "then update-binfmts --enable qemu-${triple%%-*}; where that is not allowed, TARGETS=caprock makes the image without packages"
+    else
         echo "an emulator for the builder's packages: apt-get install qemu-user-static binfmt-support (not for TARGETS=caprock)"
+    fi
 }
 
 # program ARCH: makes the static program of one architecture. Only the last crate is compiled for that: what it is made of
@@ -75,11 +83,15 @@ image() {
     "$OUT/programs/caprock-$HERE" build --target "$name" --platform "${ARCHS//,/,linux/}" \
         --build-context "programs=$OUT/programs" --build-context "authorities=$AUTHORITIES" \
         ${BUILDER_BASE:+--build-arg "BUILDER_BASE=$BUILDER_BASE"} \
+        ${AUTHFILE:+--authfile "$AUTHFILE"} ${CA_FILE:+--ca-file "$CA_FILE"} \
         --cache-dir "$CACHE" --file "$ROOT/Containerfile" "${to[@]}" "$ROOT/deploy"
 }
 
 [ -r "$AUTHORITIES/ca-certificates.crt" ] || die "apt-get install ca-certificates"
 # Before anything is compiled, which takes its time.
+# Without its host, a name would be one of Docker Hub's.
+[[ -z ${PUSH:-} || $PUSH =~ ^([^/@]*[.:][^/@]*|localhost)/[^@]+$ ]] ||
+    die "PUSH=$PUSH: a registry's host, a name and a tag were expected, as in PUSH=registry.example.com/caprock:1"
 for arch in ${ARCHS//,/ }; do
     triple "$arch" >/dev/null
     lacking=$(missing "$arch")
