@@ -54,7 +54,7 @@ pub(crate) fn judge(unit: &str, state: &UnitState) -> Verdict {
 
 /// Judges a unit that the config changes and does not enable: whether it runs is not asked, only that it does not fail.
 #[must_use]
-pub fn judge_changed(unit: &str, state: &UnitState) -> Verdict {
+pub(crate) fn judge_changed(unit: &str, state: &UnitState) -> Verdict {
     let fails = state.active == "failed" || state.sub == "auto-restart";
     match fails && state.load == "loaded" {
         true => judge(unit, state),
