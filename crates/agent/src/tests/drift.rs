@@ -23,14 +23,10 @@ async fn until_event(world: &World, reason: &str) {
     tokio::time::timeout(deadline, told).await.unwrap();
 }
 
-fn change(world: &World, path: &str, text: &str) {
-    std::fs::write(world.machine.root().join(path), text).unwrap();
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn drift_is_reported_until_it_is_gone() {
     let mut world = settled(json!({})).await;
-    change(&world, "etc/motd", "two");
+    world.machine.edit("/etc/motd", "two");
     let reason = world.until_degraded().await;
     let expected =
         "not as rendered config `rendered-1` says: `/etc/motd` has other content: `-one` `+two`";
@@ -49,7 +45,7 @@ async fn drift_is_reported_until_it_is_gone() {
         "nothing is put back"
     );
     until_event(&world, "ConfigDriftDetected").await;
-    change(&world, "etc/motd", "one");
+    world.machine.edit("/etc/motd", "one");
     world.until_done("rendered-1").await;
     assert_eq!(world.condition("NodeDegraded").await, "False: ");
 }
@@ -68,8 +64,10 @@ async fn drift_is_found_after_a_restart_too() {
 #[tokio::test(flavor = "multi_thread")]
 async fn drift_is_healed_where_the_policy_says_so() {
     let mut world = settled(json!({"drift": "Heal"})).await;
-    change(&world, "etc/motd", "two");
-    change(&world, "etc/systemd/system/a.service", "[Service]\n");
+    world.machine.edit("/etc/motd", "two");
+    world
+        .machine
+        .edit("/etc/systemd/system/a.service", "[Service]\n");
     let machine = world.machine.clone();
     world
         .play("healed", |_| {
@@ -92,7 +90,7 @@ async fn nobody_is_fought_over_a_file() {
     let node = world
         .play("given up", |node| {
             if machine.read("/etc/motd") == "one" {
-                std::fs::write(machine.root().join("etc/motd"), "mine").unwrap();
+                machine.edit("/etc/motd", "mine");
             }
             let reason = model::node::annotation(node, model::keys::REASON).unwrap_or_default();
             reason.starts_with("something keeps changing what Caprock puts back")

@@ -241,6 +241,17 @@ impl Machine {
         fs::read_to_string(path).unwrap_or_else(|error| error.kind().to_string())
     }
 
+    /// Somebody changes a file, as an editor does: at no moment is it half written.
+    pub(crate) fn edit(&self, path: &str, text: &str) {
+        let place = self.root().join(path.trim_start_matches('/'));
+        let new = self.root().join("edited");
+        fs::write(&new, text).unwrap();
+        if let Ok(before) = fs::metadata(&place) {
+            fs::set_permissions(&new, before.permissions()).unwrap();
+        }
+        fs::rename(new, place).unwrap();
+    }
+
     /// Times it was booted after the first.
     pub(crate) fn reboots(&self) -> u32 {
         self.state.lock().unwrap().boots - 1

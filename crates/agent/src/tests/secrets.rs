@@ -130,7 +130,7 @@ async fn drift_from_a_value_is_told_without_it() {
     let mut spec = config(&world, "one");
     spec["config"]["storage"]["files"][1]["mode"] = json!(0o644);
     world.reach("rendered-2", spec, None).await;
-    std::fs::write(world.machine.root().join(&BIND[1..]), "other").unwrap();
+    world.machine.edit(BIND, "other");
     let reason = world.until_degraded().await;
     let told = "`/etc/sssd/conf.d/bind.conf` has other content";
     assert!(reason.contains(told), "{reason}");
