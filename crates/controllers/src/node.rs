@@ -180,7 +180,7 @@ async fn show(ctx: &Context, node: &Node, rules: &Rules, left: &Left) -> Result<
     let is_overdue = taken >= rules.timeout;
     let overdue = is_overdue.then(|| {
         format!(
-            "its drain takes longer than {:#} and goes on; it waits for {text}",
+            "its drain takes longer than {:#} and goes on; it waits: {text}",
             rules.timeout
         )
     });
@@ -193,7 +193,7 @@ async fn show(ctx: &Context, node: &Node, rules: &Rules, left: &Left) -> Result<
             DRAIN_OVERDUE: overdue,
         }}});
         ctx.merge(node, change).await?;
-        tracing::info!(node = node.name_any(), "drain waits for {text}");
+        tracing::info!(node = node.name_any(), "drain waits: {text}");
     }
     let over = taken - LONG_DRAIN;
     let just_now = over < SignedDuration::try_from(left.again).unwrap_or_default();
@@ -201,7 +201,7 @@ async fn show(ctx: &Context, node: &Node, rules: &Rules, left: &Left) -> Result<
         (Some(overdue), true) => Some(("DrainFailed", overdue.clone())),
         _ if !over.is_negative() && (changed || just_now) => Some((
             "DrainThresholdExceeded",
-            format!("drain takes longer than 10 minutes; it waits for {text}"),
+            format!("drain takes longer than 10 minutes; it waits: {text}"),
         )),
         _ => None,
     };

@@ -232,7 +232,7 @@ impl NodeView {
     pub(crate) fn under_way(&self) -> Option<String> {
         match (self.phase(), &self.drain_waits_for, self.told_at) {
             (Phase::Pending | Phase::Working, Some(waits), _) => {
-                Some(format!("drains, and waits for {waits}"))
+                Some(format!("drains, and waits: {waits}"))
             }
             (Phase::Pending, None, Some(told)) => Some(format!(
                 "was told to update at {told:.0} and has not started"

@@ -208,7 +208,7 @@ fn node(node: &Node, progress: Option<&MachineConfigNode>, now: Timestamp) -> Li
             "was told at {told:.0} and has not started: `caprock explain node/{}`",
             view.name
         ),
-        (None, Some(waits), _) => format!("drains, and waits for {waits}"),
+        (None, Some(waits), _) => format!("drains, and waits: {waits}"),
         (None, None, Some(obstacle)) => obstacle,
         (None, None, None) => String::new(),
     };

@@ -94,7 +94,7 @@ async fn a_drain_keeps_disruption_budgets_and_names_them() {
     .await;
     // The pool says so too: nobody has to look for the node.
     world
-        .until_condition("worker", Updating, "worker-1` drains, and waits for pod `default/pod-0` may not be evicted yet: The disruption budget web")
+        .until_condition("worker", Updating, "worker-1` drains, and waits: pod `default/pod-0` may not be evicted yet: The disruption budget web")
         .await;
     assert!(there(&world, "pod-0").await);
     let budgets: Api<PodDisruptionBudget> = Api::namespaced(world.client.clone(), "default");
