@@ -25,6 +25,11 @@ impl Failure {
         self
     }
 
+    /// The outermost cause of a type.
+    pub(crate) fn cause<E: std::error::Error + Send + Sync + 'static>(&self) -> Option<&E> {
+        self.source.chain().find_map(|cause| cause.downcast_ref())
+    }
+
     /// The whole chain of causes in one text.
     pub(crate) fn words(&self) -> String {
         let causes: Vec<String> = self.source.chain().map(ToString::to_string).collect();

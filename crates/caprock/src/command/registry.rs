@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, anyhow};
 use camino::{Utf8Path, Utf8PathBuf};
 use oci::manifest::Document;
-use oci::{BlobStore, Client, ClientConfig, Digest, Reference, Registries, certs, registries};
+use oci::{
+    BlobStore, Client, ClientConfig, ClientError, Digest, Reference, Registries, certs, registries,
+};
 use serde::Deserialize;
 
 use super::authfile;
@@ -40,6 +42,20 @@ pub(crate) fn client(access: &RegistryAccess, hosts: &[&Reference]) -> Result<Cl
             .collect::<BTreeSet<_>>();
     }
     Ok(Client::new(config)?)
+}
+
+/// Says by which flag a registry is given what it lacks: its own words are for objects of a cluster.
+pub(crate) fn hinted(failure: Failure) -> Failure {
+    let hint = match failure.cause() {
+        Some(ClientError::NoCredentials { .. } | ClientError::Unauthorized { .. }) => {
+            "on the command line `--authfile FILE` gives credentials; without it, those that `podman login` or `docker login` left count"
+        }
+        Some(ClientError::Tls { .. }) => {
+            "on the command line `--ca-file FILE` gives the certificate authority"
+        }
+        Some(_) | None => return failure,
+    };
+    failure.hint(hint)
 }
 
 /// The settings for registries that count for this user, as containers-registries.conf(5) has it.
@@ -159,6 +175,28 @@ impl Layout {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn what_a_registry_lacks_is_given_by_a_flag() {
+        let tls = || ClientError::Tls {
+            host: "r.example".into(),
+            reason: "unknown issuer".into(),
+        };
+        let hint = |failure: Failure| {
+            let text = format!("{:?}", hinted(failure));
+            ["--ca-file", "--authfile"].map(|flag| text.contains(flag))
+        };
+        assert_eq!(hint(tls().into()), [true, false]);
+        let below = anyhow!(tls()).context("failed to pull");
+        assert_eq!(hint(refused(below)), [true, false]);
+        let none = ClientError::NoCredentials {
+            host: "r.example".into(),
+            repository: "os/base".into(),
+        };
+        assert_eq!(hint(none.into()), [false, true]);
+        let absent = ClientError::NotFound("r.example/os/base".into());
+        assert_eq!(hint(absent.into()), [false, false]);
+    }
 
     #[test]
     fn a_layout_has_an_optional_tag() {
