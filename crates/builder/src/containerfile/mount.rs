@@ -206,28 +206,19 @@ impl Fields {
             Some("locked") => Sharing::Locked,
             Some("private") => Sharing::Private,
             Some(other) => {
-                let message = format!(
-                    "`--mount`: field `sharing`: expected shared, locked or private, found `{}`",
-                    clip(other)
-                );
-                problems.push(Problem::new(self.at, message));
+                problems.push(self.unexpected("sharing", "shared, locked or private", other));
                 Sharing::Shared
             }
         }
     }
 
     fn size(&self, problems: &mut Vec<Problem>) -> Option<u64> {
-        self.text(&["size"]).and_then(|size| {
-            let parsed = bytes(&size);
-            if parsed.is_none() {
-                let message = format!(
-                    "`--mount`: field `size`: expected bytes such as `64m`, found `{}`",
-                    clip(&size)
-                );
-                problems.push(Problem::new(self.at, message));
-            }
-            parsed
-        })
+        let text = self.text(&["size"])?;
+        let parsed = bytes(&text);
+        if parsed.is_none() {
+            problems.push(self.unexpected("size", "bytes such as `64m`", &text));
+        }
+        parsed
     }
 
     fn text(&self, names: &[&str]) -> Option<String> {
@@ -251,12 +242,7 @@ impl Fields {
             None | Some("false" | "0") => false,
             Some("" | "true" | "1") => true,
             Some(other) => {
-                let message = format!(
-                    "`--mount`: field `{}`: expected true or false, found `{}`",
-                    names[0],
-                    clip(other)
-                );
-                problems.push(Problem::new(self.at, message));
+                problems.push(self.unexpected(names[0], "true or false", other));
                 false
             }
         }
@@ -266,13 +252,15 @@ impl Fields {
         let text = self.text(&[name])?;
         let parsed = u32::from_str_radix(&text, radix).ok();
         if parsed.is_none() {
-            let message = format!(
-                "`--mount`: field `{name}`: expected a number, found `{}`",
-                clip(&text)
-            );
-            problems.push(Problem::new(self.at, message));
+            problems.push(self.unexpected(name, "a number", &text));
         }
         parsed
+    }
+
+    fn unexpected(&self, field: &str, expected: &str, found: &str) -> Problem {
+        let found = clip(found);
+        let message = format!("`--mount`: field `{field}`: expected {expected}, found `{found}`");
+        Problem::new(self.at, message)
     }
 }
 
