@@ -62,15 +62,13 @@ impl Host {
             if unit.name.contains("@.") {
                 continue;
             }
-            let judged = match unit.enabled {
-                Some(true) => judge(&unit.name, &self.systemd.unit(&unit.name)?),
+            let verdict = match unit.enabled {
+                Some(true) => judge,
                 // The OS starts it, as it does a kubelet; here is only what the config has changed of it.
-                None if !unit.dropins.is_empty() => {
-                    judge_changed(&unit.name, &self.systemd.unit(&unit.name)?)
-                }
+                None if !unit.dropins.is_empty() => judge_changed,
                 _ => continue,
             };
-            match judged {
+            match verdict(&unit.name, &self.systemd.unit(&unit.name)?) {
                 Verdict::Well => {}
                 Verdict::Waiting(_) if policy.leaves_alone(&unit.name) => {}
                 Verdict::Waiting(why) => waiting = waiting.or(Some(why)),
