@@ -46,17 +46,13 @@ impl Substances {
 
 #[cfg(test)]
 mod tests {
-    use kube::api::ObjectMeta;
     use model::api::MachineConfigPool;
 
     use super::*;
 
     fn pool(generation: i64) -> MachineConfigPool {
         let mut pool = MachineConfigPool::new("worker", Default::default());
-        pool.metadata = ObjectMeta {
-            generation: Some(generation),
-            ..pool.metadata
-        };
+        pool.metadata.generation = Some(generation);
         pool
     }
 
