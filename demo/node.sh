@@ -155,7 +155,7 @@ supervise() {
     local top running code
     use_node "$1"
     exec 9>"$NODE/lock"
-    flock -n 9 || die "node \`$NAME\` runs already"
+    flock -w 2 9 || die "node \`$NAME\` runs already"
     trap 'touch "$NODE/stop"; signal_power_off' TERM INT
     if ! host_has_systemd; then
         for top in $(cgroups); do
@@ -222,6 +222,16 @@ kill_all() {
     done
 }
 
+is_up_or_ended() { leader >/dev/null || ! supervised; }
+
+# run COMMAND...: inside the node; one that reboots is waited for.
+run() {
+    local pid
+    poll 60 "node $NAME to boot" is_up_or_ended || true
+    pid=$(leader) || die "node \`$NAME\` is not up"
+    run_inside "$pid" "$@"
+}
+
 is_down() { ! supervised && ! leader >/dev/null; }
 
 stop() {
@@ -280,7 +290,7 @@ case $verb in
         use_node "$1"
         shift
         must_exist
-        run_inside "$@"
+        run "$@"
         ;;
     *) usage ;;
 esac

@@ -27,12 +27,15 @@ boot() {
 # systemd-nspawn's way to say that the node asked for a reboot.
 wants_reboot() { [ "$1" -eq 133 ]; }
 
-# Init of the node: the child of systemd-nspawn that is number one in a namespace of its own.
+# Init of the node: the child of systemd-nspawn that is number one in a namespace of its own. It is recorded once its
+# systemd takes commands: before, it may not even be in the node's own root yet.
 record_leader() {
     local child
     while kill -0 "$1" 2>/dev/null; do
         for child in $(pgrep --parent "$1"); do
-            if grep -qsE '^NSpid:.*[[:space:]]1$' "/proc/$child/status"; then
+            if grep -qsE '^NSpid:.*[[:space:]]1$' "/proc/$child/status" &&
+                [ "$(cat "/proc/$child/comm" 2>/dev/null)" = systemd ] &&
+                [ -S "/proc/$child/root/run/systemd/private" ]; then
                 echo "$child" >"$NODE/pid.new"
                 mv "$NODE/pid.new" "$NODE/pid"
                 return
@@ -51,10 +54,10 @@ signal_power_off() {
 # Before it is deleted.
 end() { stop "$NAME"; }
 
-# run_inside COMMAND...: as root in the node, in place of this process.
+# run_inside PID COMMAND...: as root in the node with that init, in place of this process.
 run_inside() {
-    local pid
-    pid=$(leader) || die "node \`$NAME\` is not up"
+    local pid=$1
+    shift
     exec nsenter --target "$pid" --mount --uts --ipc --net --pid --cgroup --root --wd \
         env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin HOME=/root TERM="${TERM:-dumb}" "$@"
 }

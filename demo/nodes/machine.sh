@@ -79,9 +79,9 @@ signal_power_off() {
 # Before it is deleted: nothing of it is needed any more.
 end() { kill_all; }
 
-# run_inside COMMAND...: as root in the node, by SSH as `core` in place of this process. The key is a MachineConfig's.
+# run_inside PID COMMAND...: as root in the node, by SSH as `core` in place of this process. The key is a MachineConfig's.
 run_inside() {
-    leader >/dev/null || die "node \`$NAME\` is not up"
+    shift
     exec ssh -i "$STATE/ssh-key" -p "$(cat "$NODE/ssh-port")" -o BatchMode=yes -o ConnectTimeout=20 -o LogLevel=ERROR \
         -o StrictHostKeyChecking=accept-new -o UserKnownHostsFile="$NODE/known_hosts" \
         core@127.0.0.1 sudo -- "$(printf '%q ' "$@")"
