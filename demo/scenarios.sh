@@ -22,6 +22,8 @@ for file in "$@"; do
         failed=$((failed + 1))
         note "FAILED after $((SECONDS - began)) s; the end of $logs/$name.log:"
         tail -n 40 "$logs/$name.log" >&2
+        # What is shown of the state above may be long; this says what was wrong.
+        note "$name failed: $(grep '^error: ' "$logs/$name.log" || echo 'no error was printed, see its log')"
     fi
 done
 printf '%s passed, %s failed\n' "$passed" "$failed"

@@ -30,7 +30,9 @@ YAML
 write_motd 'by hand'
 expect 300 "the motd to be put back" motd_is "$original"
 expect 300 "worker-1 to be well" state_is worker-1 Done
-kubectl get events --namespace default -o json |
-    jq -e '[.items[] | select(.reason == "ConfigDriftHealed")] | length > 0' >/dev/null ||
-    die "no event tells of it"
+is_told() {
+    kubectl get events --namespace default -o json |
+        jq -e '[.items[] | select(.reason == "ConfigDriftHealed")] | length > 0' >/dev/null
+}
+expect 120 "an event that tells of it" is_told
 equal reboots "$(reboots worker-1)" 0
