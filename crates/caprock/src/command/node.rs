@@ -148,10 +148,12 @@ fn server_of(kubeconfig: &Utf8Path) -> anyhow::Result<(String, String)> {
 }
 
 fn units(dir: &Utf8Path) -> Result<(), Failure> {
+    let mut written = Vec::new();
     for (name, text) in agent::units() {
         files::write_public(&dir.join(name), &text)?;
-        output::words(&format!("wrote {}\n", dir.join(name)));
+        written.push(name);
     }
+    output::words(&format!("wrote to {dir}: {}\n", written.join(", ")));
     Ok(())
 }
 
