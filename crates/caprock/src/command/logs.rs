@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{Api, Client};
 use model::api::{MachineOSBuild, MachineOSConfig};
 use model::build_state::BuildState;
-use model::{build_log, keys};
+use model::{build_log, explain, keys};
 
 use crate::cli;
 use crate::client::client;
@@ -54,18 +54,31 @@ async fn wait_for(
     builds: &Api<MachineOSBuild>,
     name: &str,
 ) -> Result<String, Failure> {
-    let mut said = false;
+    let configs: Api<MachineOSConfig> = Api::all(client.clone());
+    let mut said = String::new();
     loop {
         if let Some(build) = find(client, builds, name).await? {
             return Ok(build);
         }
-        if !said {
-            said = true;
-            output::words(&format!(
-                "waiting for the build of MachineOSConfig `{name}`\n"
-            ));
+        let config = configs.get_opt(name).await?;
+        let now = waiting(name, config.as_ref());
+        if now != said {
+            output::words(&now);
+            said = now;
         }
         tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// What is said while there is no build: a trouble that keeps it away would be waited for in vain.
+fn waiting(name: &str, config: Option<&MachineOSConfig>) -> String {
+    let trouble = config.and_then(|config| explain::troubles(config).first().copied());
+    match trouble {
+        Some(trouble) => format!(
+            "waiting for the build of MachineOSConfig `{name}`: {}\n",
+            trouble.message
+        ),
+        None => format!("waiting for the build of MachineOSConfig `{name}`\n"),
     }
 }
 
@@ -88,4 +101,36 @@ async fn find(
         .status
         .and_then(|status| status.machine_os_build)
         .map(|build| build.name))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn who_waits_for_a_build_is_told_what_keeps_it() {
+        let config = |status: serde_json::Value| -> MachineOSConfig {
+            let spec = json!({"machineConfigPool": {"name": "worker"}, "imageBuilder": {"imageBuilderType": "Job"},
+                "renderedImagePushSpec": "r.example/os:latest"});
+            serde_json::from_value(json!({
+                "apiVersion": "machineconfiguration.openshift.io/v1", "kind": "MachineOSConfig",
+                "metadata": {"name": "worker"}, "spec": spec, "status": status,
+            }))
+            .unwrap()
+        };
+        let fresh = config(json!({}));
+        let words = "waiting for the build of MachineOSConfig `worker`";
+        assert_eq!(waiting("worker", Some(&fresh)), format!("{words}\n"));
+        let kept = config(json!({"conditions": [{
+            "type": "Degraded", "status": "True", "reason": "RegistryUnavailable",
+            "message": "base image: cannot reach `r.example`: no answer in time", "lastTransitionTime": "2026-01-01T00:00:00Z",
+        }]}));
+        assert_eq!(
+            waiting("worker", Some(&kept)),
+            format!("{words}: base image: cannot reach `r.example`: no answer in time\n")
+        );
+    }
 }
