@@ -219,6 +219,22 @@ fn node(node: &Node, progress: Option<&MachineConfigNode>, now: Timestamp) -> Li
     }
 }
 
+/// A message in a table has one line; a person is told where the rest is.
+fn cell(heading: &str, line: &Line) -> String {
+    let first = line.message.lines().next().unwrap_or_default();
+    let rest = match (heading, line.state.as_str()) {
+        ("BUILD", "Failed") => format!("its log: `caprock logs {}`", line.name),
+        _ if first.len() == line.message.trim_end().len() => return first.to_owned(),
+        ("IMAGE", _) => format!("more: `kubectl describe machineosconfig {}`", line.name),
+        _ => format!(
+            "more: `caprock explain {}/{}`",
+            heading.to_lowercase(),
+            line.name
+        ),
+    };
+    format!("{first} ({rest})")
+}
+
 fn text(overview: &Overview) -> String {
     let mut text: String = overview
         .notices
@@ -239,7 +255,7 @@ fn text(overview: &Overview) -> String {
         }
         let rows: Vec<Vec<String>> = lines
             .iter()
-            .map(|line| vec![line.name.clone(), line.state.clone(), line.message.clone()])
+            .map(|line| vec![line.name.clone(), line.state.clone(), cell(heading, line)])
             .collect();
         text.push_str(&output::table(&[heading, "STATE", "MESSAGE"], &rows));
     }
@@ -247,4 +263,31 @@ fn text(overview: &Overview) -> String {
         text.push_str("nothing is here yet: no pools, no builds, no nodes\n");
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_of_many_lines_is_one_in_the_table() {
+        let cell = |heading, state: &str, message: &str| {
+            let line = Line {
+                name: "x".to_owned(),
+                state: state.to_owned(),
+                message: message.to_owned(),
+            };
+            cell(heading, &line)
+        };
+        assert_eq!(cell("NODE", "Done", ""), "");
+        assert_eq!(cell("POOL", "Updated", "all of it\n"), "all of it");
+        assert_eq!(
+            cell("POOL", "ImageBuildDegraded", "step 2 failed\nno package"),
+            "step 2 failed (more: `caprock explain pool/x`)"
+        );
+        assert_eq!(
+            cell("BUILD", "Failed", "step 2 failed\nno package"),
+            "step 2 failed (its log: `caprock logs x`)"
+        );
+    }
 }

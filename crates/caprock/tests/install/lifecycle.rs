@@ -1,7 +1,10 @@
 //! From nothing to a rolled-out pool, to another version, to nothing, with each tool.
 
+use serde_json::{Value, json};
+
 use crate::cluster::Cluster;
-use crate::tools::{ok, tool, words};
+use crate::served;
+use crate::tools::{command, ok, tool, words};
 
 const POOL: &str = "
 apiVersion: machineconfiguration.openshift.io/v1
@@ -248,6 +251,55 @@ fn what_is_under_way_is_not_cut_off() {
             .is_none()
     );
     cluster.kubectl("delete node caprock-test-busy");
+}
+
+/// Here nobody stands in for a kubelet.
+#[test]
+fn an_installation_that_waits_in_vain_says_for_which_pod_and_why() {
+    let Some(kubectl) = tool("kubectl") else {
+        return;
+    };
+    let scratch = tempfile::tempdir().unwrap();
+    let elsewhere = ["--without", "controllers", "--without", "builder"];
+    let _server = served::serve(scratch.path(), &elsewhere);
+    let kubeconfig = served::kubeconfig(scratch.path());
+    let create = |object: Value| {
+        let file = scratch.path().join("object.json");
+        std::fs::write(&file, object.to_string()).unwrap();
+        let line = format!("create -o json -f {}", file.display());
+        let made = ok(&mut command(&kubectl, &kubeconfig, &line));
+        serde_json::from_str::<Value>(&made).unwrap()
+    };
+    create(
+        json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "caprock-system"}}),
+    );
+    let labels =
+        json!({"app.kubernetes.io/name": "caprock", "app.kubernetes.io/component": "controller"});
+    let named = json!({"name": "caprock-controller-6d5f-x", "namespace": "caprock-system", "labels": labels});
+    let pod = create(json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": named,
+        "spec": {"containers": [{"name": "caprock", "image": "r.example/caprock:1"}]},
+    }));
+    let uid = &pod["metadata"]["uid"];
+    create(json!({
+        "apiVersion": "v1", "kind": "Event",
+        "metadata": {"name": "caprock-controller-6d5f-x.1", "namespace": "caprock-system"},
+        "involvedObject": {"kind": "Pod", "namespace": "caprock-system", "name": "caprock-controller-6d5f-x", "uid": uid},
+        "type": "Warning", "reason": "FailedMount", "message": "no volume for `tmp`",
+        "lastTimestamp": "2026-01-01T00:00:00Z",
+    }));
+    let line = "install --image r.example/caprock:1 --timeout 1s";
+    let output = command(&crate::tools::caprock(), &kubeconfig, line)
+        .output()
+        .unwrap();
+    let told = words(&output);
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    assert!(
+        told.contains(
+            "pod `caprock-controller-6d5f-x`: FailedMount: no volume for `tmp`; make the Secret"
+        ),
+        "{told}"
+    );
 }
 
 /// The test is the agent of a node that is not there.

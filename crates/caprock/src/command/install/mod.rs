@@ -2,6 +2,7 @@
 
 mod apply;
 mod objects;
+mod pods;
 mod ready;
 mod uninstall;
 

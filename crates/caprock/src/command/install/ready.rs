@@ -4,14 +4,15 @@ use std::time::Duration;
 
 use anyhow::anyhow;
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, StatefulSet};
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Event, Pod};
+use kube::Client;
 use kube::api::{Api, ListParams};
-use kube::{Client, ResourceExt};
 use serde_json::Value;
 use tokio::time::Instant;
 
 use super::SYSTEM;
 use super::objects::name;
+use super::pods::{self, Trouble};
 use crate::exit::{Failure, refused};
 use crate::output;
 
@@ -26,21 +27,33 @@ pub(super) async fn wait(
     for object in objects {
         let mut told = String::new();
         while let Some(waits) = waits_for(client, object).await? {
+            let troubles = troubles(client, object).await?;
+            let waits = match troubles.first() {
+                Some(trouble) => format!("{waits}; {trouble}"),
+                None => waits,
+            };
             if waits != told {
                 output::words(&format!("{}: {waits}\n", name(object)));
                 told = waits;
             }
             if Instant::now() >= deadline {
-                let pods = troubles(client).await?;
-                let problem = anyhow!("{} is not ready: {told}{pods}", name(object));
-                return Err(refused(problem).hint(format!(
-                    "`kubectl -n {SYSTEM} describe pods` says more; `caprock install` again goes on"
-                )));
+                return Err(overdue(object, &told, &troubles));
             }
             tokio::time::sleep(LOOK).await;
         }
     }
     Ok(())
+}
+
+/// What an installation ends with whose workload does not run in time.
+fn overdue(object: &Value, waits: &str, troubles: &[Trouble]) -> Failure {
+    let mut text = format!("{} is not ready: {waits}", name(object));
+    for trouble in troubles {
+        text.push_str(&format!("\n  {}", trouble.with_remedy()));
+    }
+    refused(anyhow!(text)).hint(format!(
+        "`kubectl -n {SYSTEM} describe pods` says more; `caprock install` again goes on"
+    ))
 }
 
 /// What a workload waits for; nothing when it runs as it should, or is no workload.
@@ -126,23 +139,25 @@ impl Progress {
     }
 }
 
-/// Why pods do not start, in the kubelets' words.
-async fn troubles(client: &Client) -> Result<String, Failure> {
+/// What keeps the pods of a workload, in the words of kubelets and scheduler; of a few of them, for the rest are alike.
+async fn troubles(client: &Client, object: &Value) -> Result<Vec<Trouble>, Failure> {
+    const TOLD: usize = 5;
+    let labels = object["spec"]["selector"]["matchLabels"].as_object();
+    let labels = labels.into_iter().flatten();
+    let labels: Vec<String> = labels
+        .map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default()))
+        .collect();
     let pods = Api::<Pod>::namespaced(client.clone(), SYSTEM);
-    let pods = pods.list(&ListParams::default()).await?;
-    let mut text = String::new();
-    for pod in &pods {
-        let states = pod
-            .status
-            .iter()
-            .flat_map(|status| status.container_statuses.iter().flatten());
-        for waiting in states.filter_map(|status| status.state.as_ref()?.waiting.as_ref()) {
-            let reason = waiting.reason.as_deref().unwrap_or("waits");
-            let message = waiting.message.as_deref().unwrap_or_default();
-            text.push_str(&format!("\n  pod `{}`: {reason} {message}", pod.name_any()));
-        }
-    }
-    Ok(text)
+    let pods = pods
+        .list(&ListParams::default().labels(&labels.join(",")))
+        .await?;
+    let events = Api::<Event>::namespaced(client.clone(), SYSTEM);
+    let events = events.list(&ListParams::default()).await?;
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let (kind, key) = (text(&object["kind"]), text(&object["metadata"]["name"]));
+    let mut troubles = pods::troubles(&kind, &key, &pods.items, &events.items);
+    troubles.truncate(TOLD);
+    Ok(troubles)
 }
 
 #[cfg(test)]
