@@ -347,9 +347,18 @@ impl Stage<'_, '_> {
             work.engine.runtime()?,
             &mut sources,
             &mut output,
-        )? {
-            Outcome::Succeeded => Ok(()),
-            Outcome::Failed { status, tail } => Err(self.failed(instruction, status, tail)),
+        ) {
+            Ok(Outcome::Succeeded) => Ok(()),
+            Ok(Outcome::Failed { status, tail }) => Err(self.failed(instruction, status, tail)),
+            Err(BuildError::Host { action, source }) => Err(BuildError::Host {
+                action: format!(
+                    "step {step} of {}: `{}`: {action}",
+                    build.steps,
+                    shortened(instruction)
+                ),
+                source,
+            }),
+            Err(other) => Err(other),
         }
     }
 
@@ -363,14 +372,10 @@ impl Stage<'_, '_> {
         status: StepStatus,
         tail: Vec<String>,
     ) -> BuildError {
-        let mut text: String = instruction.text.chars().take(200).collect();
-        if text.len() < instruction.text.len() {
-            text.push('…');
-        }
         BuildError::Step {
             step: self.step,
             steps: self.build.steps,
-            text,
+            text: shortened(instruction),
             line: instruction.at.line,
             status,
             tail,
@@ -386,6 +391,15 @@ impl Stage<'_, '_> {
             },
         }
     }
+}
+
+/// An instruction as written, at a length that a message can have.
+fn shortened(instruction: &Instruction) -> String {
+    let mut text: String = instruction.text.chars().take(200).collect();
+    if text.len() < instruction.text.len() {
+        text.push('…');
+    }
+    text
 }
 
 /// `os/architecture[/variant]`.

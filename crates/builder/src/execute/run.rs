@@ -261,6 +261,8 @@ fn execute(
 /// The end of a step that did not succeed: its command failed, or the runtime could not start it.
 fn failure(status: ExitStatus, mut tail: Vec<String>, log: &Path) -> Result<Outcome, BuildError> {
     if let Some(message) = runtime_error(log) {
+        // Runtimes print their error too, some as they log it. It is told once, in words.
+        tail.retain(|line| *line != message && error_of(line).as_ref() != Some(&message));
         let about_command = ["executable", "exec", "chdir", "`cwd`"]
             .iter()
             .any(|word| message.contains(word));
@@ -271,7 +273,6 @@ fn failure(status: ExitStatus, mut tail: Vec<String>, log: &Path) -> Result<Outc
                 source,
             });
         }
-        tail.push(message.clone());
         return Ok(Outcome::Failed {
             status: StepStatus::Refused(message),
             tail,
@@ -322,18 +323,19 @@ fn kill(running: &Mutex<Option<Pid>>) {
 
 /// The last error in the runtime's log. A command that fails leaves none.
 fn runtime_error(log: &Path) -> Option<String> {
+    let text = fs::read_to_string(log).ok()?;
+    text.lines().rev().find_map(error_of)
+}
+
+/// The message of an error as the runtime logs it.
+fn error_of(line: &str) -> Option<String> {
     #[derive(serde::Deserialize)]
     struct Line {
         msg: String,
         level: String,
     }
-    let text = fs::read_to_string(log).ok()?;
-    let lines = text
-        .lines()
-        .rev()
-        .filter_map(|line| serde_json::from_str::<Line>(line).ok());
-    let mut errors = lines.filter(|line| line.level == "error");
-    errors.next().map(|line| line.msg)
+    let line: Line = serde_json::from_str(line).ok()?;
+    (line.level == "error").then_some(line.msg)
 }
 
 /// Reads lines until the end; bytes that are not text are replaced.
@@ -379,6 +381,35 @@ fn lines(mut reader: impl Read, line: &mut dyn FnMut(String)) -> io::Result<()> 
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn an_error_of_the_runtime_is_told_once_and_in_words() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = folder.path().join("log");
+        let logged = |message: &str| {
+            format!(r#"{{"msg":"{message}","level":"error","time":"2026-01-01T00:00:00Z"}}"#)
+        };
+        let failed = |message: &str| {
+            fs::write(&log, logged(message)).unwrap();
+            // What the step printed before, JSON as well, and the runtime's error in either form.
+            let own = r#"{"msg":"mine","level":"error"}"#;
+            let tail = vec![own.to_owned(), logged(message), message.to_owned()];
+            failure(ExitStatus::from_raw(1 << 8), tail, &log)
+        };
+        let message = "executable file `apt-get` not found in $PATH";
+        match failed(message).unwrap() {
+            Outcome::Failed { status, tail } => {
+                assert_eq!(status, StepStatus::Refused(message.to_owned()));
+                assert_eq!(tail, [r#"{"msg":"mine","level":"error"}"#]);
+            }
+            Outcome::Succeeded => panic!("it failed"),
+        }
+        let error = failed("mount `proc`: permission denied").err().unwrap();
+        assert_eq!(
+            error.to_string(),
+            "the container runtime failed: mount `proc`: permission denied"
+        );
+    }
 
     #[test]
     fn output_is_split_into_lines() {
