@@ -27,6 +27,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 use model::api::{MachineConfigSpec, RolloutPolicy};
 use model::file_secret::Values;
 use model::node::Target;
+use model::skew::VERSION;
 use model::update::Version;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -55,8 +56,10 @@ pub enum StateError {
         #[source]
         source: std::io::Error,
     },
-    /// It is not what the agent wrote.
-    #[error("`{path}` in the state directory is damaged; remove it")]
+    /// It is not what this agent writes: somebody else did, or an agent that knows more.
+    #[error(
+        "`{path}` in the state directory is damaged, or written by a newer agent; run that agent again, or else remove it"
+    )]
     Damaged {
         /// The file, relative to the state directory.
         path: Utf8PathBuf,
@@ -64,8 +67,11 @@ pub enum StateError {
         #[source]
         source: serde_json::Error,
     },
-    /// A rendered config that was kept cannot be read any more.
-    #[error("rendered config `{name}` cannot be used: {problems}")]
+    /// A rendered config cannot be read. Controllers render none that they cannot read themselves, so they know more than
+    /// this agent, or somebody else made it.
+    #[error(
+        "rendered config `{name}` cannot be used: {problems}; if the controllers are newer than this agent, {VERSION}, upgrade it"
+    )]
     Config {
         /// Its name.
         name: String,

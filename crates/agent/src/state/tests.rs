@@ -5,6 +5,8 @@ use super::*;
 use crate::os::DeploymentId;
 use crate::root::Attributes;
 
+mod released;
+
 fn state() -> (tempfile::TempDir, State) {
     let dir = tempfile::tempdir().unwrap();
     let state = State::open(Utf8Path::from_path(dir.path()).unwrap()).unwrap();
@@ -117,6 +119,7 @@ fn damage_is_named() {
     let error = state.journal().unwrap_err().to_string();
     assert_eq!(
         error,
-        "`/journal.json` in the state directory is damaged; remove it"
+        "`/journal.json` in the state directory is damaged, or written by a newer agent; run that agent again, or else \
+         remove it"
     );
 }

@@ -192,3 +192,27 @@ async fn a_value_that_would_reboot_waits_for_the_next_update() {
     assert_eq!(world.machine.reboots(), reboots + 1);
     until_told(&mut world, "12", None).await;
 }
+
+/// An agent from before files came from Secrets does not write down with what they were written.
+#[tokio::test(flavor = "multi_thread")]
+async fn values_that_an_older_agent_forgot_are_known_again() {
+    let mut world = World::settled(&[]).await;
+    give(&world, "first", "11").await;
+    world.reach("rendered-2", config(&world, "one"), None).await;
+    until_written(&mut world, "first").await;
+    world.kill().await;
+    let state = world.machine.state_dir();
+    let records = state.join("deployments").read_dir_utf8().unwrap();
+    let records = records.map(|entry| entry.unwrap().into_path());
+    for path in records.chain([state.join("shared.json")]) {
+        let text = std::fs::read(&path).unwrap();
+        let mut json: serde_json::Value = serde_json::from_slice(&text).unwrap();
+        json.as_object_mut().unwrap().remove("values");
+        std::fs::write(&path, json.to_string()).unwrap();
+    }
+    world.start();
+    until_told(&mut world, "11", None).await;
+    give(&world, "second", "12").await;
+    until_written(&mut world, "second").await;
+    assert_eq!(world.machine.reboots(), 0);
+}
