@@ -200,6 +200,26 @@ fn a_node_under_way_is_retargeted_without_a_second_slot() {
 }
 
 #[test]
+fn a_node_that_an_update_broke_is_told_what_mends_it_before_others() {
+    let not_ready = |node| NodeView {
+        obstacle: Some("is not ready: kubelet stopped posting node status".to_owned()),
+        ..node
+    };
+    for broken in [working("a", "bad"), failed("a", "bad")] {
+        let decided = plan(&seen(1, vec![node("b"), not_ready(broken)]));
+        let told: Vec<&str> = decided.assign.iter().map(|to| to.node.as_str()).collect();
+        assert_eq!(told, ["a"], "{decided}");
+    }
+    // Of one that was done nobody knows why it is down.
+    check(
+        &seen(1, vec![node("b"), not_ready(at("a", "bad"))]),
+        &[
+            "others wait: 1 of 1 allowed unavailable: node `a` is not ready: kubelet stopped posting node status",
+        ],
+    );
+}
+
+#[test]
 fn degraded_nodes_that_serve_go_one_at_a_time_too() {
     check(
         &seen(1, vec![drifted("a"), drifted("b"), node("c")]),
