@@ -44,7 +44,7 @@ is_on_trial() { has_rebooted "$1" "$2" && in_state "$1" trial >/dev/null; }
 has_rebooted() { [ "$(reboots "$1")" -eq "$2" ]; }
 awaits_reboot() { in_state "$1" journal.json | grep -q '"step":"reboot"'; }
 takes_or_tells() {
-    state_is "$1" Done && node exec "$1" test -e /etc/skew || annotation "$1" reason | grep -qF "cannot be used"
+    if state_is "$1" Done; then node exec "$1" test -e /etc/skew; else annotation "$1" reason | grep -qF "cannot be used"; fi
 }
 
 CAPROCK=$OLD with_nodes old-1 old-2

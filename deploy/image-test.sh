@@ -14,6 +14,11 @@ finish() {
 }
 trap finish EXIT
 
+# Refused before anything is made.
+for push in caprock:1 library/caprock:1 r.example:5000/caprock r.example/caprock@sha256:0; do
+    ! PUSH=$push "$ROOT/deploy/image.sh" 2>"$WORK/push.log" || die "PUSH=$push was taken"
+    grep -qF "PUSH=$push: a registry's host, a name and a tag were expected" "$WORK/push.log" || die "$(cat "$WORK/push.log")"
+done
 PROFILE=dev TARGETS=caprock "$ROOT/deploy/image.sh"
 program=$(echo "$TARGET"/image/programs/caprock-*)
 

@@ -73,9 +73,7 @@ program() {
 image() {
     local name=$1 to=()
     if [ -n "${PUSH:-}" ]; then
-        local last=${PUSH##*/} tag=
-        [[ $last != *:* ]] || tag=:${last##*:}
-        to=(--push --tag "${PUSH%"$tag"}${name#caprock}$tag")
+        to=(--push --tag "${PUSH%:*}${name#caprock}:${PUSH##*:}")
     else
         to=(--output "oci-archive:$OUT/$name.tar:latest")
     fi
@@ -84,13 +82,14 @@ image() {
         --build-context "programs=$OUT/programs" --build-context "authorities=$AUTHORITIES" \
         ${BUILDER_BASE:+--build-arg "BUILDER_BASE=$BUILDER_BASE"} \
         ${AUTHFILE:+--authfile "$AUTHFILE"} ${CA_FILE:+--ca-file "$CA_FILE"} \
-        --cache-dir "$CACHE" --file "$ROOT/Containerfile" "${to[@]}" "$ROOT/deploy"
+        --cache-dir "$CACHE" --file "$ROOT/Containerfile" "${to[@]}" "$ROOT/deploy" ||
+        die "there is no image $name; for a registry, AUTHFILE=FILE gives credentials and CA_FILE=FILE its certificate authority"
 }
 
 [ -r "$AUTHORITIES/ca-certificates.crt" ] || die "apt-get install ca-certificates"
 # Before anything is compiled, which takes its time.
-# Without its host, a name would be one of Docker Hub's.
-[[ -z ${PUSH:-} || $PUSH =~ ^([^/@]*[.:][^/@]*|localhost)/[^@]+$ ]] ||
+# Without its host, a name would be one of Docker Hub's; without a tag, nobody would find the image again.
+[[ -z ${PUSH:-} || $PUSH =~ ^([^/@]*[.:][^/@]*|localhost)/[^@:]+:[^@:/]+$ ]] ||
     die "PUSH=$PUSH: a registry's host, a name and a tag were expected, as in PUSH=registry.example.com/caprock:1"
 for arch in ${ARCHS//,/ }; do
     triple "$arch" >/dev/null
