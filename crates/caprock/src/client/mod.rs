@@ -1,6 +1,7 @@
 //! Clients for the Kubernetes API that the flags, the environment or a kubeconfig's text name. All keep a pace that the
 //! server sets.
 
+mod connection;
 mod pace;
 
 use std::time::Duration;
@@ -11,7 +12,6 @@ use base64::engine::general_purpose::STANDARD;
 use camino::Utf8Path;
 use kube::Client;
 use kube::api::{Api, ListParams};
-use kube::client::ClientBuilder;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use model::api::RolloutPolicy;
 use tower::buffer::BufferLayer;
@@ -73,16 +73,15 @@ fn paced(config: kube::Config, counter: &Requests) -> kube::Result<Client> {
 }
 
 fn paced_within(
-    mut config: kube::Config,
+    config: kube::Config,
     counter: &Requests,
     answer: Duration,
 ) -> kube::Result<Client> {
-    // The pace makes a request again that was refused, and slows down the others too.
-    config.default_retry = false;
-    let counted = ClientBuilder::try_from(config)?.with_layer(counter);
+    let counted = connection::builder(config)?.with_layer(counter);
     let shared = counted.with_layer(&BufferLayer::new(WAITING));
     // Whoever gives up closes the connection: the next request takes another one.
     let bounded = shared.with_layer(&TimeoutLayer::new(answer));
+    // The pace makes a request again that was refused, and slows down the others too.
     Ok(bounded.with_layer(&Pace::default()).build())
 }
 
