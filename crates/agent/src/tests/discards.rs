@@ -78,15 +78,13 @@ async fn what_was_half_made_goes_when_the_target_goes_back() {
 async fn a_node_whose_target_is_gone_is_given_back_and_waits() {
     let mut world = World::settled(&[("/etc/motd", "one")]).await;
     // It was drained when it was told, and its pool went before it could look.
+    let drained = "drain-rendered-2";
+    let told = json!({
+        keys::DESIRED_CONFIG: "rendered-2", keys::DESIRED_DRAIN: drained, keys::LAST_APPLIED_DRAIN: drained,
+    });
     world
-        .annotate(json!({keys::DESIRED_DRAIN: "drain-rendered-2"}))
+        .change_node(json!({"metadata": {"annotations": told}, "spec": {"unschedulable": true}}))
         .await;
-    world
-        .play("it is drained", |node| {
-            annotation(node, keys::LAST_APPLIED_DRAIN) == Some("drain-rendered-2")
-        })
-        .await;
-    world.desire("rendered-2", None).await;
     let reason = world.until_degraded().await;
     assert!(reason.contains("no MachineConfig `rendered-2`"), "{reason}");
     let node = world

@@ -29,13 +29,11 @@ async fn a_probe_that_fails_takes_the_deployment_back_with_its_reason() {
     let mut world = on_its_way(json!({"health": {"deadline": "2s", "probes": [motd]}})).await;
     let machine = world.machine.clone();
     world.play("rolled back", |_| machine.reboots() == 2).await;
-    let reason = world.until_degraded().await;
-    assert!(
-        reason.contains(
-            "was taken back: rendered config `rendered-2`: probe `motd`: `/etc/motd` does not contain its text, 2 seconds after"
-        ),
-        "{reason}"
-    );
+    world
+        .until_degraded_because(
+            "was taken back: rendered config `rendered-2`: probe `motd`: `/etc/motd` does not contain its text, 2 seconds after",
+        )
+        .await;
     assert_eq!(world.machine.read("/etc/motd"), "one");
     let annotations = world.annotations().await;
     assert_eq!(annotations["currentConfig"], "rendered-1");

@@ -347,12 +347,11 @@ async fn a_deployment_that_never_was_well_is_taken_back_with_its_reason() {
     world.desire("rendered-2", Some(new)).await;
     let machine = world.machine.clone();
     world.play("rolled back", |_| machine.reboots() == 2).await;
-    let reason = world.until_degraded().await;
-    assert!(
-        reason
-            .contains("was taken back: rendered config `rendered-2`: unit `autofs.service` failed"),
-        "{reason}"
-    );
+    world
+        .until_degraded_because(
+            "was taken back: rendered config `rendered-2`: unit `autofs.service` failed",
+        )
+        .await;
     world
         .play("uncordoned", |node| {
             node.metadata

@@ -256,7 +256,12 @@ impl World {
     }
 
     pub(super) async fn annotate(&self, annotations: Value) {
-        let patch = json!({"metadata": {"annotations": annotations}});
+        self.change_node(json!({"metadata": {"annotations": annotations}}))
+            .await;
+    }
+
+    /// Changes the node's object, in one write.
+    pub(super) async fn change_node(&self, patch: Value) {
         self.all::<Node>()
             .patch(NODE, &PatchParams::default(), &Patch::Merge(patch))
             .await
@@ -427,14 +432,23 @@ impl World {
     }
 
     pub(super) async fn until_degraded(&mut self) -> String {
+        self.until_degraded_because("").await
+    }
+
+    /// Plays until the node says that it is degraded for a reason with these words, and returns all of it. A node may be
+    /// degraded for one reason on its way to another.
+    pub(super) async fn until_degraded_because(&mut self, words: &str) -> String {
+        let reason = |node: &Node| {
+            annotation(node, keys::REASON)
+                .unwrap_or_default()
+                .to_owned()
+        };
         let node = self
-            .play("node degraded", |node| {
-                annotation(node, keys::STATE) == Some("Degraded")
+            .play(&format!("node degraded: {words}"), |node| {
+                annotation(node, keys::STATE) == Some("Degraded") && reason(node).contains(words)
             })
             .await;
-        annotation(&node, keys::REASON)
-            .unwrap_or_default()
-            .to_owned()
+        reason(&node)
     }
 
     /// Starts, and plays until the node is registered.
