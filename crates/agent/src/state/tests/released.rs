@@ -1,5 +1,6 @@
-//! State as released agents wrote it, byte for byte: this agent reads all of it, and writes the same where nothing asks for
-//! more. So a node's agent can be exchanged for a newer one, or for the older one again, in the middle of an update.
+//! State as agents of 0.1.0 write it: trials, reboots and most records were taken from one, the rest is made after its
+//! formats. This agent reads all of it, and writes the same, byte for byte, where nothing asks for more. So a node's agent can
+//! be exchanged for a newer one, or for the older one again, in the middle of an update.
 
 use super::*;
 
