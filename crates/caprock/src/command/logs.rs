@@ -24,12 +24,16 @@ pub(crate) async fn run(args: cli::Logs) -> Result<(), Failure> {
     let build = if args.follow {
         wait_for(&client, &builds, &args.build).await?
     } else {
-        find(&client, &builds, &args.build).await?.ok_or_else(|| {
-            refused(anyhow!("MachineOSConfig `{}` has no build yet", args.build)).hint(format!(
-                "`caprock logs -f {0}` waits for it; `kubectl describe machineosconfig {0}` says what keeps it",
-                args.build
-            ))
-        })?
+        match find(&client, &builds, &args.build).await? {
+            Meant::Build(build) => build,
+            Meant::NotYet(_) => {
+                let problem = anyhow!("MachineOSConfig `{}` has no build yet", args.build);
+                return Err(refused(problem).hint(format!(
+                    "`caprock logs -f {0}` waits for it; `kubectl describe machineosconfig {0}` says what keeps it",
+                    args.build
+                )));
+            }
+        }
     };
     let mut position = build_log::Position::default();
     loop {
@@ -54,14 +58,12 @@ async fn wait_for(
     builds: &Api<MachineOSBuild>,
     name: &str,
 ) -> Result<String, Failure> {
-    let configs: Api<MachineOSConfig> = Api::all(client.clone());
     let mut said = String::new();
     loop {
-        if let Some(build) = find(client, builds, name).await? {
-            return Ok(build);
-        }
-        let config = configs.get_opt(name).await?;
-        let now = waiting(name, config.as_ref());
+        let now = match find(client, builds, name).await? {
+            Meant::Build(build) => return Ok(build),
+            Meant::NotYet(config) => waiting(name, &config),
+        };
         if now != said {
             output::words(&now);
             said = now;
@@ -71,9 +73,8 @@ async fn wait_for(
 }
 
 /// What is said while there is no build: a trouble that keeps it away would be waited for in vain.
-fn waiting(name: &str, config: Option<&MachineOSConfig>) -> String {
-    let trouble = config.and_then(|config| explain::troubles(config).first().copied());
-    match trouble {
+fn waiting(name: &str, config: &MachineOSConfig) -> String {
+    match explain::troubles(config).first() {
         Some(trouble) => format!(
             "waiting for the build of MachineOSConfig `{name}`: {}\n",
             trouble.message
@@ -82,14 +83,18 @@ fn waiting(name: &str, config: Option<&MachineOSConfig>) -> String {
     }
 }
 
+/// What a name is for.
+enum Meant {
+    /// This build.
+    Build(String),
+    /// A MachineOSConfig that has no build yet.
+    NotYet(Box<MachineOSConfig>),
+}
+
 /// The build that is meant: by its own name, or the one that a MachineOSConfig wants now, if it has one.
-async fn find(
-    client: &Client,
-    builds: &Api<MachineOSBuild>,
-    name: &str,
-) -> Result<Option<String>, Failure> {
+async fn find(client: &Client, builds: &Api<MachineOSBuild>, name: &str) -> Result<Meant, Failure> {
     if builds.get_opt(name).await?.is_some() {
-        return Ok(Some(name.to_owned()));
+        return Ok(Meant::Build(name.to_owned()));
     }
     let configs: Api<MachineOSConfig> = Api::all(client.clone());
     let Some(config) = configs.get_opt(name).await? else {
@@ -97,10 +102,14 @@ async fn find(
             "there is neither a MachineOSBuild nor a MachineOSConfig `{name}`"
         )));
     };
-    Ok(config
+    let build = config
         .status
-        .and_then(|status| status.machine_os_build)
-        .map(|build| build.name))
+        .as_ref()
+        .and_then(|status| status.machine_os_build.as_ref());
+    Ok(match build {
+        Some(build) => Meant::Build(build.name.clone()),
+        None => Meant::NotYet(Box::new(config)),
+    })
 }
 
 #[cfg(test)]
@@ -123,13 +132,13 @@ mod tests {
         };
         let fresh = config(json!({}));
         let words = "waiting for the build of MachineOSConfig `worker`";
-        assert_eq!(waiting("worker", Some(&fresh)), format!("{words}\n"));
+        assert_eq!(waiting("worker", &fresh), format!("{words}\n"));
         let kept = config(json!({"conditions": [{
             "type": "Degraded", "status": "True", "reason": "RegistryUnavailable",
             "message": "base image: cannot reach `r.example`: no answer in time", "lastTransitionTime": "2026-01-01T00:00:00Z",
         }]}));
         assert_eq!(
-            waiting("worker", Some(&kept)),
+            waiting("worker", &kept),
             format!("{words}: base image: cannot reach `r.example`: no answer in time\n")
         );
     }
