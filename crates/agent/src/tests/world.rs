@@ -427,8 +427,10 @@ impl World {
         self.desire("rendered-2", Some(new)).await;
         let machine = self.machine.clone();
         self.play("rolled back", |_| machine.reboots() == 2).await;
-        let reason = self.until_degraded().await;
-        assert!(reason.contains("unit `autofs.service` failed"), "{reason}");
+        self.until_degraded_because(
+            "was taken back: rendered config `rendered-2`: unit `autofs.service` failed",
+        )
+        .await;
     }
 
     pub(super) async fn until_degraded(&mut self) -> String {
