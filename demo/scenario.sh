@@ -55,9 +55,21 @@ booted() { node exec "$1" ostree admin status | sed -n 's/^\* //p'; }
 
 # machine_config NAME ROLE: applies a MachineConfig with the spec on stdin, YAML that begins in the first column.
 machine_config() {
-    {
-        printf 'apiVersion: machineconfiguration.openshift.io/v1\nkind: MachineConfig\nmetadata:\n  name: %s\n' "$1"
-        printf '  labels: {machineconfiguration.openshift.io/role: %s}\nspec:\n' "$2"
-        sed 's/^/  /'
-    } | kubectl apply -f -
+    with_spec 'apiVersion: machineconfiguration.openshift.io/v1\nkind: MachineConfig\nmetadata:\n  name: %s\n  labels: {machineconfiguration.openshift.io/role: %s}\n' "$1" "$2" |
+        kubectl apply -f -
+}
+
+# rollout_policy POOL: applies the RolloutPolicy of a pool with the rest of its spec on stdin, in the same way.
+rollout_policy() {
+    { printf 'pools: [{name: %s}]\n' "$1"; cat; } |
+        with_spec 'apiVersion: caprock.dev/v1alpha1\nkind: RolloutPolicy\nmetadata: {name: %s}\n' "$1" |
+        kubectl apply -f -
+}
+
+# with_spec FORMAT ARGUMENT...: prints the head of an object, and below it the spec on stdin.
+with_spec() {
+    # shellcheck disable=SC2059 # the format is the caller's
+    printf "$@"
+    printf 'spec:\n'
+    sed 's/^/  /'
 }

@@ -56,16 +56,11 @@ expect 300 "both nodes to be updated" pool_is_updated worker 2
 for name in old-1 old-2; do equal "reboots of $name" "$(reboots "$name")" 0; done
 
 step "agents exchanged both ways while their nodes are on trial"
-kubectl apply -f - <<'YAML'
-apiVersion: caprock.dev/v1alpha1
-kind: RolloutPolicy
-metadata: {name: worker}
-spec:
-  pools: [{name: worker}]
-  health:
-    deadline: 10m
-    probes:
-      - {name: ready, command: {argv: [/usr/bin/test, -e, /run/ready]}}
+rollout_policy worker <<'YAML'
+health:
+  deadline: 10m
+  probes:
+    - {name: ready, command: {argv: [/usr/bin/test, -e, /run/ready]}}
 YAML
 kubectl patch mcp/worker --type merge --patch '{"spec":{"maxUnavailable":2}}'
 for name in old-1 old-2; do node exec "$name" touch /run/ready; done

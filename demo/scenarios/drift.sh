@@ -21,12 +21,7 @@ write_motd "$original
 expect 300 "worker-1 to be well again" state_is worker-1 Done
 
 step "the policy says that drift is put back"
-kubectl apply -f - <<'YAML'
-apiVersion: caprock.dev/v1alpha1
-kind: RolloutPolicy
-metadata: {name: worker}
-spec: {pools: [{name: worker}], drift: Heal}
-YAML
+rollout_policy worker <<<'drift: Heal'
 write_motd 'by hand'
 expect 300 "the motd to be put back" motd_is "$original"
 expect 300 "worker-1 to be well" state_is worker-1 Done

@@ -2,20 +2,6 @@
 # shellcheck shell=bash
 . "$(dirname "${BASH_SOURCE[0]}")/../scenario.sh"
 
-policy() {
-    kubectl apply -f - <<'YAML'
-apiVersion: caprock.dev/v1alpha1
-kind: RolloutPolicy
-metadata: {name: worker}
-spec:
-  pools: [{name: worker}]
-  health:
-    deadline: 10s
-    probes:
-      - {name: no-sign-of-illness, command: {argv: [/usr/bin/test, "!", -e, /etc/unwell]}}
-YAML
-}
-
 # unwell ARGUMENTS: a MachineConfig whose file the probe does not like.
 unwell() {
     machine_config 50-unwell worker <<YAML
@@ -45,7 +31,12 @@ given_up() {
 }
 
 with_nodes worker-1
-policy
+rollout_policy worker <<'YAML'
+health:
+  deadline: 10s
+  probes:
+    - {name: no-sign-of-illness, command: {argv: [/usr/bin/test, "!", -e, /etc/unwell]}}
+YAML
 version=$(annotation worker-1 currentConfig)
 
 step "a probe fails after a reboot"
